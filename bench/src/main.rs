@@ -1,0 +1,2 @@
+//! `fourwave-bench`: lab, load and comparison.
+fn main() {}

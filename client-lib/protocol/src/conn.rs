@@ -1,0 +1,242 @@
+//! The block that a connection has in the segment.
+//!
+//! Daemon and client write different cache lines; each field says who writes it.
+
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::{EXTENT_SLOTS, ExtentId};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Bits of [`ConnBlock::status`].
+pub mod status {
+    /// The handshake is complete: bytes can flow.
+    pub const CONNECTED: u32 = 1 << 0;
+    /// The peer's FIN was received: after `receive_tail` comes end of file.
+    pub const PEER_CLOSED: u32 = 1 << 1;
+    /// The connection is dead; the block's error says why.
+    pub const FAILED: u32 = 1 << 2;
+    /// Our FIN is queued or sent: writing gives `EPIPE`.
+    pub const WRITE_CLOSED: u32 = 1 << 3;
+}
+
+/// State of the last, partly filled send extent ([`ConnBlock::open_extent`]).
+///
+/// Small writes share an extent, but an idle and drained connection holds none. Whoever moves
+/// the word from [`OPEN`](partial::OPEN) by compare-and-swap decides: the client to
+/// [`BUSY`](partial::BUSY) while it appends, the daemon to [`RELEASED`](partial::RELEASED) when
+/// everything was acknowledged and the extent goes back to the pool.
+pub mod partial {
+    /// No extent to append to: the next write takes a new one.
+    pub const RELEASED: u32 = 0;
+    /// The extent of the send tail can be appended to.
+    pub const OPEN: u32 = 1;
+    /// A client thread is appending.
+    pub const BUSY: u32 = 2;
+}
+
+/// What the daemon says.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct DaemonLine {
+    /// Which connection this is; moves on when the block is reused.
+    pub generation: AtomicU32,
+    /// Bits of [`status`]. Stored last (Release), loaded first (Acquire).
+    pub status: AtomicU32,
+    /// Stream offset up to which received bytes are there to be read.
+    pub receive_tail: AtomicU64,
+    /// Stream offset up to which the client may write.
+    pub send_limit: AtomicU64,
+    /// Stream offset up to which the peer has acknowledged.
+    pub send_acked: AtomicU64,
+    /// errno of a failed connection, 0 for none.
+    pub error: AtomicU32,
+}
+
+/// What the client says.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ClientLine {
+    /// Stream offset up to which the client has read.
+    pub receive_head: AtomicU64,
+    /// Lane to tell when there is something to read, plus one; 0 for none.
+    pub wake_reader: AtomicU16,
+    /// Lane to tell when there is room to write or the connection is made, plus one; 0 for none.
+    pub wake_writer: AtomicU16,
+    /// One of [`partial`]; both sides write it.
+    pub open_extent: AtomicU32,
+}
+
+/// The two ends of a connection. Written once, before the client learns of it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct AddressLine {
+    local: [AtomicU64; 2],
+    peer: [AtomicU64; 2],
+    ports: AtomicU32,
+}
+
+/// All that daemon and client share about one connection besides its bytes.
+///
+/// Zeroed memory is a block that was never used.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ConnBlock {
+    /// Written by the daemon.
+    pub daemon: DaemonLine,
+    /// Written by the client.
+    pub client: ClientLine,
+    /// Receive extents by slot; written by the daemon before it moves `receive_tail`.
+    pub receive_slots: [AtomicU32; EXTENT_SLOTS],
+    /// Send extents by slot; written by the client before it posts the bytes.
+    pub send_slots: [AtomicU32; EXTENT_SLOTS],
+    /// Written by the daemon.
+    pub addresses: AddressLine,
+}
+
+impl AddressLine {
+    /// Daemon: sets both ends.
+    pub fn set(&self, local: SocketAddr, peer: SocketAddr) {
+        for (cells, address) in [(&self.local, local), (&self.peer, peer)] {
+            for (cell, word) in cells.iter().zip(ip_to_words(address.ip())) {
+                cell.store(word, Ordering::Relaxed);
+            }
+        }
+        let ports = u32::from(local.port()) << 16 | u32::from(peer.port());
+        self.ports.store(ports, Ordering::Relaxed);
+    }
+
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        let port = (self.ports.load(Ordering::Relaxed) >> 16) as u16;
+        SocketAddr::new(ip_from_words(load(&self.local)), port)
+    }
+
+    /// The peer's end.
+    pub fn peer(&self) -> SocketAddr {
+        let port = self.ports.load(Ordering::Relaxed) as u16;
+        SocketAddr::new(ip_from_words(load(&self.peer)), port)
+    }
+}
+
+/// An address as two words, the first half first; IPv4 as an IPv4-mapped IPv6 address.
+pub fn ip_to_words(ip: IpAddr) -> [u64; 2] {
+    let v6 = match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let bits = v6.to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
+
+/// The address that [`ip_to_words`] wrote.
+pub fn ip_from_words([high, low]: [u64; 2]) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_canonical()
+}
+
+fn load(cells: &[AtomicU64; 2]) -> [u64; 2] {
+    [
+        cells[0].load(Ordering::Relaxed),
+        cells[1].load(Ordering::Relaxed),
+    ]
+}
+
+impl ConnBlock {
+    /// Daemon: makes the block ready for a new connection of generation `generation`.
+    /// The client learns of it only through a ring, whose Release publishes this.
+    pub fn reset(&self, generation: u32, local: SocketAddr, peer: SocketAddr) {
+        self.daemon.receive_tail.store(0, Ordering::Relaxed);
+        self.daemon.send_limit.store(0, Ordering::Relaxed);
+        self.daemon.send_acked.store(0, Ordering::Relaxed);
+        self.daemon.error.store(0, Ordering::Relaxed);
+        self.client.receive_head.store(0, Ordering::Relaxed);
+        self.client.wake_reader.store(0, Ordering::Relaxed);
+        self.client.wake_writer.store(0, Ordering::Relaxed);
+        self.client
+            .open_extent
+            .store(partial::RELEASED, Ordering::Relaxed);
+        self.addresses.set(local, peer);
+        self.daemon.generation.store(generation, Ordering::Relaxed);
+        // Release: pairs with the Acquire in status().
+        self.daemon.status.store(0, Ordering::Release);
+    }
+
+    /// Client: bits of [`status`]. What the daemon wrote before them is visible afterwards.
+    pub fn status(&self) -> u32 {
+        // Acquire: pairs with the Release in publish_status().
+        self.daemon.status.load(Ordering::Acquire)
+    }
+
+    /// Daemon: publishes status bits after everything that they stand for.
+    pub fn publish_status(&self, bits: u32) {
+        // Release: pairs with the Acquire in status().
+        self.daemon.status.store(bits, Ordering::Release);
+    }
+
+    /// Client: offset up to which bytes can be read now.
+    pub fn receive_tail(&self) -> u64 {
+        // Acquire: pairs with the Release in publish_receive_tail(); bytes and slots are there.
+        self.daemon.receive_tail.load(Ordering::Acquire)
+    }
+
+    /// Daemon: publishes received bytes.
+    pub fn publish_receive_tail(&self, tail: u64) {
+        // Release: pairs with the Acquire in receive_tail().
+        self.daemon.receive_tail.store(tail, Ordering::Release);
+    }
+
+    /// Client: gives back everything below `head`; the bytes were copied out.
+    pub fn publish_receive_head(&self, head: u64) {
+        // Release: pairs with the Acquire in receive_head(); our reads are done.
+        self.client.receive_head.store(head, Ordering::Release);
+    }
+
+    /// Daemon: how far the client says it has read. To be checked before use.
+    pub fn receive_head(&self) -> u64 {
+        // Acquire: pairs with the Release in publish_receive_head().
+        self.client.receive_head.load(Ordering::Acquire)
+    }
+
+    /// Receive extent of `slot`.
+    pub fn receive_slot(&self, slot: usize) -> Option<ExtentId> {
+        ExtentId::from_raw(self.receive_slots[slot].load(Ordering::Relaxed))
+    }
+
+    /// Send extent of `slot`. On the daemon's side: to be checked before use.
+    pub fn send_slot(&self, slot: usize) -> Option<ExtentId> {
+        ExtentId::from_raw(self.send_slots[slot].load(Ordering::Relaxed))
+    }
+
+    /// Moves the open-extent word; `true` if it was `from`.
+    pub fn move_open_extent(&self, from: u32, to: u32) -> bool {
+        // AcqRel: whoever moves the word sees what the other side did before moving it.
+        let word = &self.client.open_extent;
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_is_five_cache_lines() {
+        assert_eq!(size_of::<ConnBlock>(), 5 * 64);
+    }
+
+    #[test]
+    fn addresses_of_both_families_survive() {
+        for (local, peer) in [
+            ("10.99.0.2:80", "10.99.0.1:40000"),
+            ("[fd99::2]:443", "[2001:db8::7]:65535"),
+        ] {
+            let line = AddressLine {
+                local: [AtomicU64::new(0), AtomicU64::new(0)],
+                peer: [AtomicU64::new(0), AtomicU64::new(0)],
+                ports: AtomicU32::new(0),
+            };
+            line.set(local.parse().unwrap(), peer.parse().unwrap());
+            assert_eq!(line.local(), local.parse().unwrap());
+            assert_eq!(line.peer(), peer.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Messages on the control socket: a Unix `SOCK_SEQPACKET`, one request or reply per packet,
+//! encoded with postcard. The daemon identifies the peer by `SO_PEERCRED`.
+//!
+//! Replies come in the order of the requests. Descriptors travel as `SCM_RIGHTS` beside the
+//! reply that says how many to expect.
+
+use crate::layout::Params;
+use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+
+/// Largest packet in either direction, bytes. Longer texts are sent in several replies.
+pub const MAX_MESSAGE: usize = 16 * 1024;
+
+/// From a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// First message of an application: asks for a group and its segment.
+    Hello {
+        /// [`crate::VERSION`] of the client library.
+        version: u32,
+        /// Program name, for people who read lists.
+        name: String,
+    },
+    /// A new lane (a set of rings and doorbells).
+    AttachLane,
+    /// The lane is no longer used.
+    DetachLane {
+        /// Which one.
+        lane: u16,
+    },
+    /// `bind(2)`: claims an address and port.
+    Bind {
+        /// Port 0 asks for any free port. An unspecified address means every address.
+        address: SocketAddr,
+        /// What is asked for beyond that.
+        options: BindOptions,
+    },
+    /// `listen(2)`: begins to accept, or changes the backlog.
+    Listen {
+        /// From [`Reply::Bound`].
+        listener: u32,
+        /// As in Linux: limits the accept queue (`backlog` + 1 fit) and the SYN queue.
+        backlog: u32,
+    },
+    /// Closes a listener; what waits in its queues is reset.
+    CloseListener {
+        /// From [`Reply::Bound`].
+        listener: u32,
+    },
+    /// Counters as text, for tools: answered by any number of [`Reply::Text`].
+    Stats,
+}
+
+/// Options of [`Request::Bind`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindOptions {
+    /// `IPV6_V6ONLY`: an unspecified IPv6 address does not cover IPv4.
+    pub v6_only: bool,
+}
+
+/// From the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Answer to `Hello`. One descriptor: the segment's memory.
+    Welcome {
+        /// How the segment is laid out.
+        params: Params,
+    },
+    /// Answer to `AttachLane`. One descriptor per worker: the client's end of its doorbell.
+    Attached {
+        /// Index of the lane in the segment.
+        lane: u16,
+    },
+    /// Answer to `Bind`.
+    Bound {
+        /// Index of the listener in the segment.
+        listener: u32,
+        /// Where it is bound, with the port that was chosen.
+        address: SocketAddr,
+    },
+    /// Done, nothing to say.
+    Done,
+    /// Refused.
+    Error {
+        /// Linux errno that a socket call would give.
+        errno: i32,
+        /// What happened and what helps, for people.
+        detail: String,
+    },
+    /// A piece of text.
+    Text {
+        /// The piece.
+        text: String,
+        /// Whether another piece follows.
+        more: bool,
+    },
+}
+
+/// A message that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed control message: {0}")]
+pub struct Malformed(#[from] postcard::Error);
+
+/// Encodes a message.
+///
+/// # Errors
+/// [`Malformed`] if it exceeds [`MAX_MESSAGE`] bytes.
+pub fn encode<'a, T: Serialize>(
+    message: &T,
+    buffer: &'a mut [u8; MAX_MESSAGE],
+) -> Result<&'a [u8], Malformed> {
+    Ok(postcard::to_slice(message, buffer)?)
+}
+
+/// Decodes a message; the whole packet must be one.
+///
+/// # Errors
+/// [`Malformed`] for anything else.
+pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Result<T, Malformed> {
+    match postcard::take_from_bytes(packet)? {
+        (message, []) => Ok(message),
+        _ => Err(Malformed(postcard::Error::DeserializeBadEncoding)),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_survive() {
+        let mut buffer = [0; MAX_MESSAGE];
+        let request = Request::Bind {
+            address: "[fd99::2]:7777".parse().unwrap(),
+            options: BindOptions { v6_only: true },
+        };
+        let packet = encode(&request, &mut buffer).unwrap();
+        assert_eq!(decode::<Request>(packet).unwrap(), request);
+        let reply = Reply::Welcome {
+            params: Params::for_quota(2, 1000, 1 << 20),
+        };
+        let packet = encode(&reply, &mut buffer).unwrap();
+        assert_eq!(decode::<Reply>(packet).unwrap(), reply);
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut buffer = [0; MAX_MESSAGE];
+        let mut packet = encode(&Request::AttachLane, &mut buffer).unwrap().to_vec();
+        packet.push(0);
+        assert!(decode::<Request>(&packet).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn anything_can_be_decoded(packet in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Request>(&packet);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! TcpListener and TcpStream over the fourwave daemon.

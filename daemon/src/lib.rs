@@ -1,0 +1,1 @@
+//! The fourwave daemon: a TCP host stack on AF_XDP.

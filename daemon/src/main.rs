@@ -1,0 +1,2 @@
+//! `fourwaved`: the daemon.
+fn main() {}
