@@ -1,0 +1,184 @@
+//! The way in: a whole frame to what it means.
+
+use core::fmt;
+
+use crate::addr::{Endpoint, FourTuple};
+use crate::bytes::u16_at;
+use crate::ethernet::{self, Link};
+use crate::icmp::{self, IcmpQuote};
+use crate::ip;
+use crate::tcp::{self, Segment};
+
+/// Parses one received Ethernet frame.
+///
+/// IPv4 header and ICMP checksums are always verified, TCP's as `checksum` says. Never panics.
+#[inline]
+pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, ParseError> {
+    let (link, ethertype, rest) = ethernet::split(frame).ok_or(ParseError::Truncated)?;
+    // RFC 9293 §3.9.2.3: a group address never opens or carries a connection.
+    if link.dst.is_group() {
+        return Err(ParseError::NotUnicast);
+    }
+    let packet = ip::parse(ethertype, rest, true)?;
+    if packet.protocol != tcp::PROTOCOL {
+        if !icmp::is_icmp(&packet) {
+            return Err(ParseError::NotTcp);
+        }
+        return icmp::parse(link, &packet).map(Inbound::IcmpError);
+    }
+    let (source, destination, segment) = tcp::parse(&packet, checksum)?;
+    let tuple = FourTuple {
+        local: Endpoint {
+            addr: packet.dst,
+            port: destination,
+        },
+        remote: Endpoint {
+            addr: packet.src,
+            port: source,
+        },
+    };
+    Ok(Inbound::Tcp(TcpFrame {
+        link,
+        tuple,
+        tos: packet.tos,
+        ttl: packet.ttl,
+        segment,
+    }))
+}
+
+/// The four-tuple that a frame belongs to, seen from this machine: a TCP segment's own, an ICMP
+/// error's quoted one. Cheap: nothing is summed, and only what leads to the ports is checked, so a
+/// tuple found here says nothing about whether [`parse`] takes the frame.
+#[inline]
+pub fn peek_tuple(frame: &[u8]) -> Option<FourTuple> {
+    let (_, ethertype, rest) = ethernet::split(frame)?;
+    let packet = ip::parse(ethertype, rest, false).ok()?;
+    if packet.protocol == tcp::PROTOCOL {
+        let (source, destination) = (u16_at(packet.payload, 0)?, u16_at(packet.payload, 2)?);
+        return Some(FourTuple {
+            local: Endpoint {
+                addr: packet.dst,
+                port: destination,
+            },
+            remote: Endpoint {
+                addr: packet.src,
+                port: source,
+            },
+        });
+    }
+    if !icmp::is_icmp(&packet) {
+        return None;
+    }
+    icmp::kind(&packet).ok()?;
+    icmp::quoted_segment(&packet).ok().map(|(tuple, _)| tuple)
+}
+
+/// Whether TCP checksums of received frames are verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ChecksumPolicy {
+    /// Verify; a wrong one drops the frame.
+    #[default]
+    Verify,
+    /// Trust the device or the path. A veth peer with TX offload leaves only a partial sum.
+    Trust,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inbound<'a> {
+    /// A TCP segment.
+    Tcp(TcpFrame<'a>),
+    /// An ICMP error that quotes a TCP segment of ours.
+    IcmpError(IcmpQuote),
+}
+
+/// A TCP segment with what surrounded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFrame<'a> {
+    /// Link header as received; [`Link::reply`] answers it.
+    pub link: Link,
+    /// `local` is the destination.
+    pub tuple: FourTuple,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Hops left.
+    pub ttl: u8,
+    /// The segment.
+    pub segment: Segment<'a>,
+}
+
+/// Why a frame was refused; usable as an index below [`ParseError::COUNT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ParseError {
+    /// A length says that more bytes follow than do.
+    Truncated,
+    /// Neither IPv4 nor IPv6.
+    NotIp,
+    /// An IP header that contradicts itself, or an extension header that we do not follow.
+    BadIpHeader,
+    /// Wrong IPv4 header checksum.
+    IpChecksum,
+    /// A fragment: nothing is reassembled here.
+    Fragment,
+    /// A source or destination that no TCP connection can have.
+    NotUnicast,
+    /// Some other protocol.
+    NotTcp,
+    /// A TCP header whose length is impossible.
+    TcpHeader,
+    /// A malformed TCP option.
+    TcpOptions,
+    /// Wrong TCP checksum.
+    TcpChecksum,
+    /// Wrong ICMP checksum.
+    IcmpChecksum,
+    /// An ICMP message that is no error, or does not quote a segment of ours.
+    IcmpIgnored,
+}
+
+impl ParseError {
+    /// Every reason, in index order.
+    pub const ALL: [ParseError; ParseError::COUNT] = [
+        ParseError::Truncated,
+        ParseError::NotIp,
+        ParseError::BadIpHeader,
+        ParseError::IpChecksum,
+        ParseError::Fragment,
+        ParseError::NotUnicast,
+        ParseError::NotTcp,
+        ParseError::TcpHeader,
+        ParseError::TcpOptions,
+        ParseError::TcpChecksum,
+        ParseError::IcmpChecksum,
+        ParseError::IcmpIgnored,
+    ];
+    /// How many reasons there are.
+    pub const COUNT: usize = 12;
+
+    /// A short name, for counters.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ParseError::Truncated => "truncated",
+            ParseError::NotIp => "not_ip",
+            ParseError::BadIpHeader => "bad_ip_header",
+            ParseError::IpChecksum => "ip_checksum",
+            ParseError::Fragment => "fragment",
+            ParseError::NotUnicast => "not_unicast",
+            ParseError::NotTcp => "not_tcp",
+            ParseError::TcpHeader => "tcp_header",
+            ParseError::TcpOptions => "tcp_options",
+            ParseError::TcpChecksum => "tcp_checksum",
+            ParseError::IcmpChecksum => "icmp_checksum",
+            ParseError::IcmpIgnored => "icmp_ignored",
+        }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl core::error::Error for ParseError {}
