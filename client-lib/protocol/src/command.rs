@@ -28,15 +28,20 @@ pub enum Command {
         /// Which connection.
         handle: Handle,
     },
-    /// No more bytes will be written (FIN after what is queued).
+    /// No more bytes will be written (FIN after what is queued). Carries the tail because the
+    /// last `Send` may have gone through another lane and arrive later.
     ShutdownWrite {
         /// Which connection.
         handle: Handle,
+        /// As in `Send`: where the stream ends.
+        tail: u64,
     },
     /// The handle is gone.
     Close {
         /// Which connection.
         handle: Handle,
+        /// As in `Send`: where the stream ends.
+        tail: u64,
         /// Reset instead of FIN.
         abort: bool,
     },
@@ -140,8 +145,10 @@ impl Command {
         match self {
             Command::Send { handle, tail } => plain(op::SEND, 0, handle, tail),
             Command::Consumed { handle } => plain(op::CONSUMED, 0, handle, 0),
-            Command::ShutdownWrite { handle } => plain(op::SHUTDOWN_WRITE, 0, handle, 0),
-            Command::Close { handle, abort } => plain(op::CLOSE, u32::from(abort), handle, 0),
+            Command::ShutdownWrite { handle, tail } => plain(op::SHUTDOWN_WRITE, 0, handle, tail),
+            Command::Close { handle, tail, abort } => {
+                plain(op::CLOSE, u32::from(abort), handle, tail)
+            }
             Command::Connect { token, peer } => {
                 let [high, low] = ip_to_words(peer.ip());
                 [
@@ -170,7 +177,7 @@ impl Command {
                 tail: words[2],
             },
             op::CONSUMED => Command::Consumed { handle },
-            op::SHUTDOWN_WRITE => Command::ShutdownWrite { handle },
+            op::SHUTDOWN_WRITE => Command::ShutdownWrite { handle, tail: words[2] },
             op::CLOSE => Command::Close {
                 handle,
                 abort: small != 0,
