@@ -28,9 +28,7 @@ pub struct ListenerBlock {
 impl ListenerBlock {
     /// Nobody waits. For tests; in a segment it is zeroed memory.
     pub fn new() -> ListenerBlock {
-        ListenerBlock {
-            waiters: core::array::from_fn(|_| AtomicU64::new(0)),
-        }
+        ListenerBlock { waiters: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// Client: `lane` wants an event for the next connection. Follow it with a fence
@@ -99,10 +97,7 @@ pub struct AcceptHeader {
 impl AcceptHeader {
     /// An empty ring's header, for tests and models; in a segment it is zeroed memory.
     pub fn new() -> AcceptHeader {
-        AcceptHeader {
-            head: Index(AtomicU64::new(0)),
-            tail: Index(AtomicU64::new(0)),
-        }
+        AcceptHeader { head: Index(AtomicU64::new(0)), tail: Index(AtomicU64::new(0)) }
     }
 }
 
@@ -123,20 +118,11 @@ pub struct Waiting {
 
 impl Waiting {
     fn words(self) -> [u64; 2] {
-        [
-            u64::from(self.handle.index) << 32 | u64::from(self.handle.generation),
-            self.stamp,
-        ]
+        [u64::from(self.handle.index) << 32 | u64::from(self.handle.generation), self.stamp]
     }
 
     fn from_words([id, stamp]: [u64; 2]) -> Waiting {
-        Waiting {
-            handle: Handle {
-                index: (id >> 32) as u32,
-                generation: id as u32,
-            },
-            stamp,
-        }
+        Waiting { handle: Handle { index: (id >> 32) as u32, generation: id as u32 }, stamp }
     }
 }
 
@@ -264,13 +250,7 @@ mod tests {
     }
 
     fn waiting(n: u32) -> Waiting {
-        Waiting {
-            handle: Handle {
-                index: n,
-                generation: n + 7,
-            },
-            stamp: u64::from(n) * 10,
-        }
+        Waiting { handle: Handle { index: n, generation: n + 7 }, stamp: u64::from(n) * 10 }
     }
 
     #[test]
@@ -335,10 +315,7 @@ mod model {
             };
             let ring = AcceptRing::new(&shared.0, &shared.1);
             let mut producer = AcceptProducer::new();
-            let handle = Handle {
-                index: 1,
-                generation: 1,
-            };
+            let handle = Handle { index: 1, generation: 1 };
             assert!(producer.push(&ring, Waiting { handle, stamp: 1 }).unwrap());
             let other = thread::spawn(take(Arc::clone(&shared)));
             assert!(producer.push(&ring, Waiting { handle, stamp: 2 }).unwrap());

@@ -125,22 +125,14 @@ fn head(op: u64, small: u32, large: u32) -> u64 {
 }
 
 fn handle_of(word0: u64, word1: u64) -> Handle {
-    Handle {
-        index: (word0 >> 32) as u32,
-        generation: word1 as u32,
-    }
+    Handle { index: (word0 >> 32) as u32, generation: word1 as u32 }
 }
 
 impl Command {
     /// The entry that carries this command.
     pub fn encode(self) -> [u64; COMMAND_WORDS] {
         let plain = |op, small, h: Handle, argument| {
-            [
-                head(op, small, h.index),
-                u64::from(h.generation),
-                argument,
-                0,
-            ]
+            [head(op, small, h.index), u64::from(h.generation), argument, 0]
         };
         match self {
             Command::Send { handle, tail } => plain(op::SEND, 0, handle, tail),
@@ -151,18 +143,11 @@ impl Command {
             }
             Command::Connect { token, peer } => {
                 let [high, low] = ip_to_words(peer.ip());
-                [
-                    head(op::CONNECT, u32::from(peer.port()), token),
-                    high,
-                    low,
-                    0,
-                ]
+                [head(op::CONNECT, u32::from(peer.port()), token), high, low, 0]
             }
-            Command::SetOption {
-                handle,
-                option,
-                value,
-            } => plain(op::SET_OPTION, option.code(), handle, u64::from(value)),
+            Command::SetOption { handle, option, value } => {
+                plain(op::SET_OPTION, option.code(), handle, u64::from(value))
+            }
             Command::WantGrants => [op::WANT_GRANTS, 0, 0, 0],
         }
     }
@@ -172,16 +157,10 @@ impl Command {
         let handle = handle_of(words[0], words[1]);
         let small = (words[0] >> 8) as u32 & 0xff_ffff;
         Some(match words[0] & 0xff {
-            op::SEND => Command::Send {
-                handle,
-                tail: words[2],
-            },
+            op::SEND => Command::Send { handle, tail: words[2] },
             op::CONSUMED => Command::Consumed { handle },
             op::SHUTDOWN_WRITE => Command::ShutdownWrite { handle, tail: words[2] },
-            op::CLOSE => Command::Close {
-                handle,
-                abort: small != 0,
-            },
+            op::CLOSE => Command::Close { handle, tail: words[2], abort: small != 0 },
             op::CONNECT => Command::Connect {
                 token: (words[0] >> 32) as u32,
                 peer: SocketAddr::new(ip_from_words([words[1], words[2]]), small as u16),
@@ -216,10 +195,9 @@ impl Event {
     /// The entry that carries this event.
     pub fn encode(self) -> [u64; EVENT_WORDS] {
         match self {
-            Event::Ready { handle } => [
-                head(op::READY, 0, handle.index),
-                u64::from(handle.generation),
-            ],
+            Event::Ready { handle } => {
+                [head(op::READY, 0, handle.index), u64::from(handle.generation)]
+            }
             Event::Acceptable { listener } => [head(op::ACCEPTABLE, 0, listener), 0],
             Event::Opened { token, handle } => [
                 head(op::OPENED, 0, handle.index),
@@ -235,17 +213,11 @@ impl Event {
         let handle = handle_of(words[0], words[1]);
         Some(match words[0] & 0xff {
             op::READY => Event::Ready { handle },
-            op::ACCEPTABLE => Event::Acceptable {
-                listener: handle.index,
-            },
-            op::OPENED => Event::Opened {
-                token: (words[1] >> 32) as u32,
-                handle,
-            },
-            op::REFUSED => Event::Refused {
-                token: handle.index,
-                errno: (words[0] >> 8) as u32 & 0xff_ffff,
-            },
+            op::ACCEPTABLE => Event::Acceptable { listener: handle.index },
+            op::OPENED => Event::Opened { token: (words[1] >> 32) as u32, handle },
+            op::REFUSED => {
+                Event::Refused { token: handle.index, errno: (words[0] >> 8) as u32 & 0xff_ffff }
+            }
             op::GRANTED => Event::Granted,
             _ => return None,
         })
@@ -286,8 +258,10 @@ mod tests {
         prop_oneof![
             (handle(), any::<u64>()).prop_map(|(handle, tail)| Command::Send { handle, tail }),
             handle().prop_map(|handle| Command::Consumed { handle }),
-            handle().prop_map(|handle| Command::ShutdownWrite { handle }),
-            (handle(), any::<bool>()).prop_map(|(handle, abort)| Command::Close { handle, abort }),
+            (handle(), any::<u64>())
+                .prop_map(|(handle, tail)| Command::ShutdownWrite { handle, tail }),
+            (handle(), any::<u64>(), any::<bool>())
+                .prop_map(|(handle, tail, abort)| Command::Close { handle, tail, abort }),
             (any::<u32>(), address()).prop_map(|(token, peer)| Command::Connect { token, peer }),
             (handle(), any::<u32>()).prop_map(|(handle, value)| Command::SetOption {
                 handle,

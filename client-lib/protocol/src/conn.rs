@@ -133,10 +133,7 @@ pub fn ip_from_words([high, low]: [u64; 2]) -> IpAddr {
 }
 
 fn load(cells: &[AtomicU64; 2]) -> [u64; 2] {
-    [
-        cells[0].load(Ordering::Relaxed),
-        cells[1].load(Ordering::Relaxed),
-    ]
+    [cells[0].load(Ordering::Relaxed), cells[1].load(Ordering::Relaxed)]
 }
 
 impl ConnBlock {
@@ -150,9 +147,7 @@ impl ConnBlock {
         self.client.receive_head.store(0, Ordering::Relaxed);
         self.client.wake_reader.store(0, Ordering::Relaxed);
         self.client.wake_writer.store(0, Ordering::Relaxed);
-        self.client
-            .open_extent
-            .store(partial::RELEASED, Ordering::Relaxed);
+        self.client.open_extent.store(partial::RELEASED, Ordering::Relaxed);
         self.addresses.set(local, peer);
         self.daemon.generation.store(generation, Ordering::Relaxed);
         // Release: pairs with the Acquire in status().
@@ -209,8 +204,7 @@ impl ConnBlock {
     pub fn move_open_extent(&self, from: u32, to: u32) -> bool {
         // AcqRel: whoever moves the word sees what the other side did before moving it.
         let word = &self.client.open_extent;
-        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
@@ -225,10 +219,9 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_survive() {
-        for (local, peer) in [
-            ("10.99.0.2:80", "10.99.0.1:40000"),
-            ("[fd99::2]:443", "[2001:db8::7]:65535"),
-        ] {
+        for (local, peer) in
+            [("10.99.0.2:80", "10.99.0.1:40000"), ("[fd99::2]:443", "[2001:db8::7]:65535")]
+        {
             let line = AddressLine {
                 local: [AtomicU64::new(0), AtomicU64::new(0)],
                 peer: [AtomicU64::new(0), AtomicU64::new(0)],

@@ -41,18 +41,14 @@ impl Params {
     /// Sizes for a group that may have `connections` connections and `bytes` bytes of payload
     /// at a time, over `workers` workers.
     pub fn for_quota(workers: u32, connections: u32, bytes: u64) -> Params {
-        let extents = bytes
-            .div_ceil(EXTENT_BYTES as u64)
-            .div_ceil(u64::from(workers.max(1)));
+        let extents = bytes.div_ceil(EXTENT_BYTES as u64).div_ceil(u64::from(workers.max(1)));
         Params {
             workers,
             lanes: 128,
             listeners: 64,
             accept_entries: 8192,
             connections: connections.div_ceil(workers.max(1)).max(1),
-            extents: u32::try_from(extents)
-                .unwrap_or(u32::MAX)
-                .max(2 * EXTENT_SLOTS as u32),
+            extents: u32::try_from(extents).unwrap_or(u32::MAX).max(2 * EXTENT_SLOTS as u32),
             command_entries: 1024,
             grant_entries: 256,
         }
@@ -64,11 +60,7 @@ impl Params {
     /// [`LayoutError`] names the first parameter that is out of range.
     pub fn check(&self) -> Result<(), LayoutError> {
         let range = |name, value: u32, max: u32| {
-            if (1..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(LayoutError { name, value, max })
-            }
+            if (1..=max).contains(&value) { Ok(()) } else { Err(LayoutError { name, value, max }) }
         };
         let power = |name, value: u32, max: u32| {
             if value.is_power_of_two() {
@@ -281,10 +273,7 @@ mod tests {
             }
             for t in 0..p.lanes as u16 {
                 spans.push((l.command_ring(t, w), ring_bytes::<COMMAND_WORDS>(4)));
-                spans.push((
-                    l.event_ring(t, w),
-                    ring_bytes::<EVENT_WORDS>(p.event_entries()),
-                ));
+                spans.push((l.event_ring(t, w), ring_bytes::<EVENT_WORDS>(p.event_entries())));
                 spans.push((l.grant_ring(t, w), ring_bytes::<GRANT_WORDS>(4)));
             }
         }
@@ -312,26 +301,10 @@ mod tests {
 
     #[test]
     fn bad_parameters_are_named() {
-        let bad = Params {
-            command_entries: 3,
-            ..small()
-        };
-        assert!(
-            Layout::new(bad)
-                .unwrap_err()
-                .to_string()
-                .contains("command_entries is 3")
-        );
-        let bad = Params {
-            workers: 0,
-            ..small()
-        };
-        assert!(
-            Layout::new(bad)
-                .unwrap_err()
-                .to_string()
-                .contains("workers is 0")
-        );
+        let bad = Params { command_entries: 3, ..small() };
+        assert!(Layout::new(bad).unwrap_err().to_string().contains("command_entries is 3"));
+        let bad = Params { workers: 0, ..small() };
+        assert!(Layout::new(bad).unwrap_err().to_string().contains("workers is 0"));
     }
 
     #[test]

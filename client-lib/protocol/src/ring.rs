@@ -25,10 +25,7 @@ pub struct RingHeader {
 impl RingHeader {
     /// An empty ring's header, for tests and models; in a segment it is zeroed memory.
     pub fn new() -> RingHeader {
-        RingHeader {
-            head: Index(AtomicU32::new(0)),
-            tail: Index(AtomicU32::new(0)),
-        }
+        RingHeader { head: Index(AtomicU32::new(0)), tail: Index(AtomicU32::new(0)) }
     }
 }
 
@@ -237,10 +234,7 @@ mod tests {
     use std::collections::VecDeque;
 
     fn parts<const W: usize>(capacity: usize) -> (RingHeader, Vec<Entry<W>>) {
-        (
-            RingHeader::new(),
-            (0..capacity).map(|_| Entry::new()).collect(),
-        )
+        (RingHeader::new(), (0..capacity).map(|_| Entry::new()).collect())
     }
 
     proptest! {

@@ -194,9 +194,7 @@ impl Segment {
 
     /// A connection's block; `None` if the index is out of range.
     pub fn connection(&self, index: u32) -> Option<&ConnBlock> {
-        self.layout
-            .connection(index)
-            .map(|offset| self.reference(offset))
+        self.layout.connection(index).map(|offset| self.reference(offset))
     }
 
     /// Copies bytes into an extent, beginning at `position`.
@@ -223,10 +221,7 @@ impl Segment {
 
     fn extent_at(&self, extent: ExtentId, position: usize, len: usize) -> NonNull<u8> {
         assert!(position <= EXTENT_BYTES && len <= EXTENT_BYTES - position);
-        let offset = self
-            .layout
-            .extent(extent.index())
-            .expect("extent id was checked");
+        let offset = self.layout.extent(extent.index()).expect("extent id was checked");
         self.pointer(offset + position, len)
     }
 
@@ -240,11 +235,7 @@ impl Segment {
         // SAFETY: page-aligned (the layout aligns ring sets), inside the mapping; the content is
         // atomics, for which zero is a valid value.
         unsafe {
-            rustix::mm::madvise(
-                start.as_ptr().cast(),
-                range.len(),
-                rustix::mm::Advice::LinuxRemove,
-            )
+            rustix::mm::madvise(start.as_ptr().cast(), range.len(), rustix::mm::Advice::LinuxRemove)
         }
     }
 
@@ -315,13 +306,7 @@ mod tests {
     use crate::ring::{Consumer, Producer};
 
     fn params() -> Params {
-        Params {
-            lanes: 2,
-            listeners: 1,
-            connections: 4,
-            extents: 4,
-            ..Params::for_quota(2, 8, 0)
-        }
+        Params { lanes: 2, listeners: 1, connections: 4, extents: 4, ..Params::for_quota(2, 8, 0) }
     }
 
     #[test]
@@ -329,15 +314,8 @@ mod tests {
         let (daemon, fd) = Segment::create("test", params()).unwrap();
         let client = Segment::map(&fd, params()).unwrap();
         let command = Command::WantGrants.encode();
-        assert!(
-            Producer::new()
-                .push(&client.command_ring(1, 1), command)
-                .unwrap()
-        );
-        assert_eq!(
-            Consumer::new().pop(&daemon.command_ring(1, 1)).unwrap(),
-            Some(command)
-        );
+        assert!(Producer::new().push(&client.command_ring(1, 1), command).unwrap());
+        assert_eq!(Consumer::new().pop(&daemon.command_ring(1, 1)).unwrap(), Some(command));
 
         let extent = ExtentId::from_index(7);
         client.write_extent(extent, 4090, b"fourwa");
@@ -353,23 +331,14 @@ mod tests {
         let mut producer = Producer::new();
         assert!(producer.push(&segment.event_ring(0, 0), [1, 2]).unwrap());
         segment.clear_rings(0, 0).unwrap();
-        assert_eq!(
-            Consumer::new().pop(&segment.event_ring(0, 0)).unwrap(),
-            None
-        );
+        assert_eq!(Consumer::new().pop(&segment.event_ring(0, 0)).unwrap(), None);
     }
 
     #[test]
     fn a_file_of_another_size_is_refused() {
         let (_segment, fd) = Segment::create("test", params()).unwrap();
-        let other = Params {
-            extents: 5,
-            ..params()
-        };
-        assert!(matches!(
-            Segment::map(&fd, other),
-            Err(SegmentError::Unsealed)
-        ));
+        let other = Params { extents: 5, ..params() };
+        assert!(matches!(Segment::map(&fd, other), Err(SegmentError::Unsealed)));
     }
 
     #[test]
@@ -377,15 +346,9 @@ mod tests {
         let size = Layout::new(params()).unwrap().total_bytes() as u64;
         let fd = rustix::fs::memfd_create("x", MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&fd, size).unwrap();
-        assert!(matches!(
-            Segment::map(&fd, params()),
-            Err(SegmentError::Unsealed)
-        ));
+        assert!(matches!(Segment::map(&fd, params()), Err(SegmentError::Unsealed)));
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).unwrap();
-        assert!(matches!(
-            Segment::map(&fd, params()),
-            Err(SegmentError::Foreign)
-        ));
+        assert!(matches!(Segment::map(&fd, params()), Err(SegmentError::Foreign)));
     }
 
     #[test]

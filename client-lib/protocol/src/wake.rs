@@ -20,9 +20,7 @@ pub struct Sleeper {
 impl Sleeper {
     /// An awake sleeper, for tests and models; in a segment it is zeroed memory.
     pub fn new() -> Sleeper {
-        Sleeper {
-            flag: AtomicU32::new(0),
-        }
+        Sleeper { flag: AtomicU32::new(0) }
     }
 
     /// Announces sleep. The caller must look for work again after this and before it blocks.
