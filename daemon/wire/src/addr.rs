@@ -131,10 +131,7 @@ pub struct Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Endpoint {
-        Endpoint {
-            addr: address.ip().into(),
-            port: address.port(),
-        }
+        Endpoint { addr: address.ip().into(), port: address.port() }
     }
 }
 
@@ -172,10 +169,7 @@ impl FourTuple {
     /// The same connection seen from the peer.
     #[inline]
     pub fn flipped(&self) -> FourTuple {
-        FourTuple {
-            local: self.remote,
-            remote: self.local,
-        }
+        FourTuple { local: self.remote, remote: self.local }
     }
 
     /// Whether the connection runs over IPv4.
@@ -209,42 +203,19 @@ mod tests {
         assert_eq!(addr.v4(), Some([10, 99, 0, 2]));
         assert_eq!(addr.to_string(), "10.99.0.2");
         assert_eq!(addr.on_wire(), [10, 99, 0, 2]);
-        let endpoint = Endpoint {
-            addr: "fd99::2".parse::<IpAddr>().unwrap().into(),
-            port: 80,
-        };
+        let endpoint = Endpoint { addr: "fd99::2".parse::<IpAddr>().unwrap().into(), port: 80 };
         assert_eq!(endpoint.to_string(), "[fd99::2]:80");
         assert_eq!(endpoint.addr.on_wire().len(), 16);
     }
 
     #[test]
     fn only_unicast_is_unicast() {
-        for good in [
-            "10.0.0.1",
-            "223.255.255.255",
-            "fd99::1",
-            "fe80::1",
-            "2001:db8::1",
-            "::2",
-        ] {
-            assert!(
-                Addr::from(good.parse::<IpAddr>().unwrap()).is_unicast(),
-                "{good}"
-            );
+        for good in ["10.0.0.1", "223.255.255.255", "fd99::1", "fe80::1", "2001:db8::1", "::2"] {
+            assert!(Addr::from(good.parse::<IpAddr>().unwrap()).is_unicast(), "{good}");
         }
-        for bad in [
-            "0.0.0.0",
-            "127.0.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "ff02::1",
-        ] {
-            assert!(
-                !Addr::from(bad.parse::<IpAddr>().unwrap()).is_unicast(),
-                "{bad}"
-            );
+        for bad in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"]
+        {
+            assert!(!Addr::from(bad.parse::<IpAddr>().unwrap()).is_unicast(), "{bad}");
         }
     }
 }

@@ -18,7 +18,7 @@ impl Sum {
     /// Adds `bytes`; an odd last byte counts as if a zero followed it.
     #[inline]
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Sum {
+    pub fn add_bytes(self, bytes: &[u8]) -> Sum {
         let (words, rest) = bytes.as_chunks::<8>();
         // Halves of 32 bits cannot overflow the accumulator below 2^32 words, and need no carry.
         let mut sum = words.iter().fold(self.0, |sum, word| {
@@ -87,18 +87,18 @@ mod tests {
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00,
             0x01, 0xc0, 0xa8, 0x00, 0xc7,
         ];
-        assert_eq!(Sum::new().add(&header).finish(), [0xb8, 0x61]);
+        assert_eq!(Sum::new().add_bytes(&header).finish(), [0xb8, 0x61]);
         let mut stored = header;
         stored[10..12].copy_from_slice(&[0xb8, 0x61]);
-        assert!(Sum::new().add(&stored).is_valid());
+        assert!(Sum::new().add_bytes(&stored).is_valid());
         stored[13] ^= 1;
-        assert!(!Sum::new().add(&stored).is_valid());
+        assert!(!Sum::new().add_bytes(&stored).is_valid());
     }
 
     #[test]
     fn largest_sum_folds() {
         let ones = std::vec![0xff; 65_536];
-        assert_eq!(Sum::new().add(&ones).finish(), [0, 0]);
+        assert_eq!(Sum::new().add_bytes(&ones).finish(), [0, 0]);
         assert_eq!(Sum(u64::MAX).folded(), 0xffff);
     }
 
@@ -112,7 +112,7 @@ mod tests {
             if all.len() % 2 == 0 {
                 all.extend_from_slice(&extra.to_be_bytes());
             }
-            let mut sum = Sum::new().add(&bytes[..cut]).add(&bytes[cut..]);
+            let mut sum = Sum::new().add_bytes(&bytes[..cut]).add_bytes(&bytes[cut..]);
             if bytes.len() % 2 == 0 {
                 sum = sum.add_u16(extra);
             }

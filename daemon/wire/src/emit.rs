@@ -85,12 +85,7 @@ pub fn build(
     head.options.emit(options);
     fill(payload);
     let tuple = &head.tuple;
-    let pseudo = pseudo_header(
-        &tuple.local.addr,
-        &tuple.remote.addr,
-        tcp::PROTOCOL,
-        segment_len,
-    );
+    let pseudo = pseudo_header(&tuple.local.addr, &tuple.remote.addr, tcp::PROTOCOL, segment_len);
     tcp::fill_checksum(segment, pseudo);
     Ok(frame_len)
 }
@@ -133,7 +128,7 @@ fn emit_v4(out: &mut [u8], head: &FrameHead, segment_len: usize) {
         b2,
         b3,
     ];
-    let [c0, c1] = Sum::new().add(&header).finish();
+    let [c0, c1] = Sum::new().add_bytes(&header).finish();
     header[10] = c0;
     header[11] = c1;
     out.copy_from_slice(&header);

@@ -89,21 +89,13 @@ pub struct Link {
 impl Link {
     /// An untagged header.
     pub fn new(dst: Mac, src: Mac) -> Link {
-        Link {
-            dst,
-            src,
-            ..Link::default()
-        }
+        Link { dst, src, ..Link::default() }
     }
 
     /// The header for an answer: back to where it came from, on the same VLAN.
     #[inline]
     pub fn reply(&self) -> Link {
-        Link {
-            dst: self.src,
-            src: self.dst,
-            ..*self
-        }
+        Link { dst: self.src, src: self.dst, ..*self }
     }
 
     /// The tags in use, outermost first.
@@ -145,10 +137,7 @@ pub(crate) fn split(frame: &[u8]) -> Option<(Link, u16, &[u8])> {
     let mut at = 14;
     while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) && link.vlan_count < 2 {
         let control = u16_at(frame, at)?;
-        link.vlan[usize::from(link.vlan_count)] = Tag {
-            protocol: ethertype,
-            control,
-        };
+        link.vlan[usize::from(link.vlan_count)] = Tag { protocol: ethertype, control };
         link.vlan_count += 1;
         ethertype = u16_at(frame, at + 2)?;
         at += 4;
@@ -166,24 +155,14 @@ mod tests {
             let mut link = Link::new(Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
             link.vlan_count = count;
             for (i, tag) in link.vlan.iter_mut().take(usize::from(count)).enumerate() {
-                let protocol = if i == 0 && count == 2 {
-                    ETHERTYPE_QINQ
-                } else {
-                    ETHERTYPE_VLAN
-                };
-                *tag = Tag {
-                    protocol,
-                    control: 0x2000 + i as u16,
-                };
+                let protocol = if i == 0 && count == 2 { ETHERTYPE_QINQ } else { ETHERTYPE_VLAN };
+                *tag = Tag { protocol, control: 0x2000 + i as u16 };
             }
             let mut frame = [0; 30];
             let len = link.header_len();
             link.emit(&mut frame[..len], ETHERTYPE_IPV6);
             let (parsed, ethertype, rest) = split(&frame).unwrap();
-            assert_eq!(
-                (parsed, ethertype, rest.len()),
-                (link, ETHERTYPE_IPV6, 30 - len)
-            );
+            assert_eq!((parsed, ethertype, rest.len()), (link, ETHERTYPE_IPV6, 30 - len));
             assert_eq!(parsed.reply().reply(), link);
         }
     }

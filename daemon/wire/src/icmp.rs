@@ -54,40 +54,23 @@ pub struct IcmpQuote {
 /// Whether this packet can be an ICMP message of its own family.
 #[inline]
 pub(crate) fn is_icmp(packet: &Packet<'_>) -> bool {
-    packet.protocol
-        == if packet.dst.is_v4() {
-            PROTOCOL_V4
-        } else {
-            PROTOCOL_V6
-        }
+    packet.protocol == if packet.dst.is_v4() { PROTOCOL_V4 } else { PROTOCOL_V6 }
 }
 
 /// Checks the message and reads the quote.
 pub(crate) fn parse(link: Link, packet: &Packet<'_>) -> Result<IcmpQuote, ParseError> {
     let kind = kind(packet)?;
-    let pseudo_header = if packet.dst.is_v4() {
-        Sum::new()
-    } else {
-        packet.sum(PROTOCOL_V6)
-    };
-    if !pseudo_header.add(packet.payload).is_valid() {
+    let pseudo_header = if packet.dst.is_v4() { Sum::new() } else { packet.sum(PROTOCOL_V6) };
+    if !pseudo_header.add_bytes(packet.payload).is_valid() {
         return Err(ParseError::IcmpChecksum);
     }
     let (tuple, seq) = quoted_segment(packet)?;
-    Ok(IcmpQuote {
-        link,
-        tuple,
-        seq,
-        kind,
-    })
+    Ok(IcmpQuote { link, tuple, seq, kind })
 }
 
 /// The quoted flow as seen from us, and the quoted sequence number.
 pub(crate) fn quoted_segment(packet: &Packet<'_>) -> Result<(FourTuple, u32), ParseError> {
-    let quote = packet
-        .payload
-        .get(HEADER_LEN..)
-        .ok_or(ParseError::Truncated)?;
+    let quote = packet.payload.get(HEADER_LEN..).ok_or(ParseError::Truncated)?;
     let quoted = ip::parse_quoted(packet.dst.is_v4(), quote)?;
     // Errors come to the address that the quoted packet was sent from.
     if quoted.protocol != tcp::PROTOCOL || quoted.src != packet.dst {
@@ -95,14 +78,8 @@ pub(crate) fn quoted_segment(packet: &Packet<'_>) -> Result<(FourTuple, u32), Pa
     }
     let ports = |at| u16_at(quoted.payload, at).ok_or(ParseError::Truncated);
     let tuple = FourTuple {
-        local: Endpoint {
-            addr: quoted.src,
-            port: ports(0)?,
-        },
-        remote: Endpoint {
-            addr: quoted.dst,
-            port: ports(2)?,
-        },
+        local: Endpoint { addr: quoted.src, port: ports(0)? },
+        remote: Endpoint { addr: quoted.dst, port: ports(2)? },
     };
     let seq = u32_at(quoted.payload, 4).ok_or(ParseError::Truncated)?;
     Ok((tuple, seq))
@@ -112,17 +89,9 @@ pub(crate) fn quoted_segment(packet: &Packet<'_>) -> Result<(FourTuple, u32), Pa
 pub(crate) fn kind(packet: &Packet<'_>) -> Result<IcmpKind, ParseError> {
     let [kind, code, _, _] = array(packet.payload, 0).ok_or(ParseError::Truncated)?;
     let kind = if packet.dst.is_v4() {
-        kind_v4(
-            kind,
-            code,
-            u16_at(packet.payload, 6).ok_or(ParseError::Truncated)?,
-        )
+        kind_v4(kind, code, u16_at(packet.payload, 6).ok_or(ParseError::Truncated)?)
     } else {
-        kind_v6(
-            kind,
-            code,
-            u32_at(packet.payload, 4).ok_or(ParseError::Truncated)?,
-        )
+        kind_v6(kind, code, u32_at(packet.payload, 4).ok_or(ParseError::Truncated)?)
     };
     kind.ok_or(ParseError::IcmpIgnored)
 }
@@ -134,9 +103,7 @@ fn kind_v4(kind: u8, code: u8, mtu: u16) -> Option<IcmpKind> {
         (3, 1 | 5 | 7 | 8 | 12) => IcmpKind::HostUnreachable,
         (3, 2) => IcmpKind::ProtocolUnreachable,
         (3, 3) => IcmpKind::PortUnreachable,
-        (3, 4) => IcmpKind::PacketTooBig {
-            mtu: u32::from(mtu),
-        },
+        (3, 4) => IcmpKind::PacketTooBig { mtu: u32::from(mtu) },
         (3, 9 | 10 | 13..=15) => IcmpKind::Prohibited,
         (11, _) => IcmpKind::TimeExceeded,
         (12, _) => IcmpKind::ParameterProblem,

@@ -36,8 +36,8 @@ impl Packet<'_> {
 #[inline]
 pub(crate) fn pseudo_header(src: &Addr, dst: &Addr, protocol: u8, len: usize) -> Sum {
     Sum::new()
-        .add(src.on_wire())
-        .add(dst.on_wire())
+        .add_bytes(src.on_wire())
+        .add_bytes(dst.on_wire())
         .add_u16(u16::from(protocol))
         .add_u16(len as u16)
 }
@@ -68,16 +68,14 @@ fn parse_v4(bytes: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
         return Err(ParseError::BadIpHeader);
     }
     let header = bytes.get(..header_len).ok_or(ParseError::Truncated)?;
-    if verify && !Sum::new().add(header).is_valid() {
+    if verify && !Sum::new().add_bytes(header).is_valid() {
         return Err(ParseError::IpChecksum);
     }
     // More fragments, or an offset: this is not a whole datagram.
     if u16_at(header, 6).is_none_or(|field| field & 0x3fff != 0) {
         return Err(ParseError::Fragment);
     }
-    packet.payload = bytes
-        .get(header_len..total_len)
-        .ok_or(ParseError::Truncated)?;
+    packet.payload = bytes.get(header_len..total_len).ok_or(ParseError::Truncated)?;
     Ok(packet)
 }
 
@@ -101,9 +99,7 @@ fn v4_header(bytes: &[u8]) -> Result<(Packet<'_>, usize), ParseError> {
 
 fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
     let len = usize::from(u16_at(bytes, 4).ok_or(ParseError::Truncated)?);
-    let whole = bytes
-        .get(..V6_HEADER_LEN + len)
-        .ok_or(ParseError::Truncated)?;
+    let whole = bytes.get(..V6_HEADER_LEN + len).ok_or(ParseError::Truncated)?;
     v6_packet(whole)
 }
 
@@ -114,10 +110,7 @@ fn v6_packet(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
     if b0 >> 4 != 6 {
         return Err(ParseError::BadIpHeader);
     }
-    let (src, dst) = (
-        array(bytes, 8).ok_or(truncated)?,
-        array(bytes, 24).ok_or(truncated)?,
-    );
+    let (src, dst) = (array(bytes, 8).ok_or(truncated)?, array(bytes, 24).ok_or(truncated)?);
     let (src, dst) = (Addr(src), Addr(dst));
     // A mapped address on the wire would pass for IPv4 in our tables (RFC 4942 §2.2).
     if src.is_v4() || dst.is_v4() {
@@ -128,14 +121,7 @@ fn v6_packet(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
         let Some(len) = extension_len(next, bytes.get(at..).ok_or(truncated)?)? else {
             let payload = bytes.get(at..).ok_or(truncated)?;
             let tos = (b0 << 4) | (b1 >> 4);
-            return Ok(Packet {
-                src,
-                dst,
-                tos,
-                ttl,
-                protocol: next,
-                payload,
-            });
+            return Ok(Packet { src, dst, tos, ttl, protocol: next, payload });
         };
         next = bytes[at];
         at += len;

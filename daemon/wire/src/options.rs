@@ -92,10 +92,7 @@ impl Options {
             let value = u32::from_be_bytes([a, b, c, d]);
             let echo = u32::from_be_bytes([e, f, g, h]);
             let timestamps = Some(Timestamps { value, echo });
-            return Ok(Options {
-                timestamps,
-                ..Options::default()
-            });
+            return Ok(Options { timestamps, ..Options::default() });
         }
         let mut options = Options::default();
         let mut rest = bytes;
@@ -224,13 +221,8 @@ mod tests {
         )
             .prop_map(|(mss, window_scale, sack_permitted, times, blocks)| {
                 let timestamps = times.map(|(value, echo)| Timestamps { value, echo });
-                let mut options = Options {
-                    mss,
-                    window_scale,
-                    sack_permitted,
-                    timestamps,
-                    ..Options::default()
-                };
+                let mut options =
+                    Options { mss, window_scale, sack_permitted, timestamps, ..Options::default() };
                 for (left, right) in blocks {
                     options.sack.push(SackBlock { left, right });
                 }
@@ -260,9 +252,7 @@ mod tests {
 
     #[test]
     fn unknown_options_are_skipped_and_end_ends() {
-        let list = [
-            254, 6, 1, 2, 3, 4, NOP, MSS, 4, 0x05, 0xb4, END, MSS, 0, 0, 0,
-        ];
+        let list = [254, 6, 1, 2, 3, 4, NOP, MSS, 4, 0x05, 0xb4, END, MSS, 0, 0, 0];
         assert_eq!(Options::parse(&list).unwrap().mss, Some(1460));
     }
 
@@ -278,21 +268,12 @@ mod tests {
             &[99, 8, 0, 0],
         ];
         for list in bad {
-            assert_eq!(
-                Options::parse(list),
-                Err(ParseError::TcpOptions),
-                "{list:?}"
-            );
+            assert_eq!(Options::parse(list), Err(ParseError::TcpOptions), "{list:?}");
         }
     }
 
     #[test]
     fn a_scale_above_14_counts_as_14() {
-        assert_eq!(
-            Options::parse(&[WINDOW_SCALE, 3, 200, END])
-                .unwrap()
-                .window_scale,
-            Some(14)
-        );
+        assert_eq!(Options::parse(&[WINDOW_SCALE, 3, 200, END]).unwrap().window_scale, Some(14));
     }
 }

@@ -28,22 +28,10 @@ pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, Pars
     }
     let (source, destination, segment) = tcp::parse(&packet, checksum)?;
     let tuple = FourTuple {
-        local: Endpoint {
-            addr: packet.dst,
-            port: destination,
-        },
-        remote: Endpoint {
-            addr: packet.src,
-            port: source,
-        },
+        local: Endpoint { addr: packet.dst, port: destination },
+        remote: Endpoint { addr: packet.src, port: source },
     };
-    Ok(Inbound::Tcp(TcpFrame {
-        link,
-        tuple,
-        tos: packet.tos,
-        ttl: packet.ttl,
-        segment,
-    }))
+    Ok(Inbound::Tcp(TcpFrame { link, tuple, tos: packet.tos, ttl: packet.ttl, segment }))
 }
 
 /// The four-tuple that a frame belongs to, seen from this machine: a TCP segment's own, an ICMP
@@ -56,14 +44,8 @@ pub fn peek_tuple(frame: &[u8]) -> Option<FourTuple> {
     if packet.protocol == tcp::PROTOCOL {
         let (source, destination) = (u16_at(packet.payload, 0)?, u16_at(packet.payload, 2)?);
         return Some(FourTuple {
-            local: Endpoint {
-                addr: packet.dst,
-                port: destination,
-            },
-            remote: Endpoint {
-                addr: packet.src,
-                port: source,
-            },
+            local: Endpoint { addr: packet.dst, port: destination },
+            remote: Endpoint { addr: packet.src, port: source },
         });
     }
     if !icmp::is_icmp(&packet) {

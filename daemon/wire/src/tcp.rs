@@ -148,14 +148,12 @@ pub(crate) fn parse<'a>(
     policy: ChecksumPolicy,
 ) -> Result<(u16, u16, Segment<'a>), ParseError> {
     let bytes = packet.payload;
-    let head = bytes
-        .first_chunk::<HEADER_LEN>()
-        .ok_or(ParseError::Truncated)?;
+    let head = bytes.first_chunk::<HEADER_LEN>().ok_or(ParseError::Truncated)?;
     let data_at = usize::from(head[12] >> 4) * 4;
     if data_at < HEADER_LEN || data_at > bytes.len() {
         return Err(ParseError::TcpHeader);
     }
-    if policy == ChecksumPolicy::Verify && !packet.sum(PROTOCOL).add(bytes).is_valid() {
+    if policy == ChecksumPolicy::Verify && !packet.sum(PROTOCOL).add_bytes(bytes).is_valid() {
         return Err(ParseError::TcpChecksum);
     }
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
@@ -175,7 +173,7 @@ pub(crate) fn parse<'a>(
 /// Stores the checksum of a complete TCP segment whose checksum field is zero.
 #[inline]
 pub(crate) fn fill_checksum(segment: &mut [u8], pseudo_header: Sum) {
-    let checksum = pseudo_header.add(segment).finish();
+    let checksum = pseudo_header.add_bytes(segment).finish();
     segment[16..18].copy_from_slice(&checksum);
 }
 
@@ -192,11 +190,8 @@ mod tests {
 
     #[test]
     fn syn_and_fin_take_sequence_space() {
-        let segment = Segment {
-            flags: Flags::SYN | Flags::FIN,
-            payload: &[0; 5],
-            ..Segment::default()
-        };
+        let segment =
+            Segment { flags: Flags::SYN | Flags::FIN, payload: &[0; 5], ..Segment::default() };
         assert_eq!(segment.sequence_len(), 7);
     }
 }
