@@ -18,19 +18,27 @@ pub mod status {
     pub const WRITE_CLOSED: u32 = 1 << 3;
 }
 
-/// State of the last, partly filled send extent ([`ConnBlock::open_extent`]).
+/// State of the last, partly filled send extent ([`ClientLine::open_extent`]).
 ///
 /// Small writes share an extent, but an idle and drained connection holds none. Whoever moves
-/// the word from [`OPEN`](partial::OPEN) by compare-and-swap decides: the client to
+/// the word from [`open`](partial::open) by compare-and-swap decides: the client to
 /// [`BUSY`](partial::BUSY) while it appends, the daemon to [`RELEASED`](partial::RELEASED) when
 /// everything was acknowledged and the extent goes back to the pool.
+///
+/// The open word carries the send tail. So the daemon can only release an extent whose last byte
+/// it knows: one that was appended to since, by a `Send` still in its ring, does not compare
+/// equal.
 pub mod partial {
     /// No extent to append to: the next write takes a new one.
     pub const RELEASED: u32 = 0;
-    /// The extent of the send tail can be appended to.
-    pub const OPEN: u32 = 1;
     /// A client thread is appending.
     pub const BUSY: u32 = 2;
+
+    /// The extent of the send tail `tail` can be appended to. 31 bits of the tail are enough:
+    /// the two sides are never more than a window apart.
+    pub const fn open(tail: u64) -> u32 {
+        (tail as u32) << 1 | 1
+    }
 }
 
 /// What the daemon says.
@@ -57,6 +65,9 @@ pub struct DaemonLine {
 pub struct ClientLine {
     /// Stream offset up to which the client has read.
     pub receive_head: AtomicU64,
+    /// Stream offset up to which the client has written; kept here for all of the group's
+    /// threads and processes. The daemon believes only the tails in commands.
+    pub send_tail: AtomicU64,
     /// Lane to tell when there is something to read, plus one; 0 for none.
     pub wake_reader: AtomicU16,
     /// Lane to tell when there is room to write or the connection is made, plus one; 0 for none.
@@ -145,6 +156,7 @@ impl ConnBlock {
         self.daemon.send_acked.store(0, Ordering::Relaxed);
         self.daemon.error.store(0, Ordering::Relaxed);
         self.client.receive_head.store(0, Ordering::Relaxed);
+        self.client.send_tail.store(0, Ordering::Relaxed);
         self.client.wake_reader.store(0, Ordering::Relaxed);
         self.client.wake_writer.store(0, Ordering::Relaxed);
         self.client.open_extent.store(partial::RELEASED, Ordering::Relaxed);
@@ -200,11 +212,33 @@ impl ConnBlock {
         ExtentId::from_raw(self.send_slots[slot].load(Ordering::Relaxed))
     }
 
-    /// Moves the open-extent word; `true` if it was `from`.
-    pub fn move_open_extent(&self, from: u32, to: u32) -> bool {
+    /// Client: takes the extent of the send tail `tail` to append to it. `false`: there is none,
+    /// the next byte needs a new one.
+    pub fn take_open_extent(&self, tail: u64) -> bool {
+        self.move_open_extent(partial::open(tail), partial::BUSY)
+    }
+
+    /// Client: leaves the extent of the send tail `tail`, open if the tail lies inside of it.
+    pub fn leave_open_extent(&self, tail: u64) {
+        let word = match crate::position_of(tail) {
+            0 => partial::RELEASED,
+            _ => partial::open(tail),
+        };
+        // Release: pairs with the AcqRel in move_open_extent(); what we appended is there.
+        self.client.open_extent.store(word, Ordering::Release);
+    }
+
+    /// Daemon: takes the last, partly filled extent away, everything below `tail` being
+    /// acknowledged. `false`: the client is appending, or has appended more; the extent stays.
+    pub fn release_open_extent(&self, tail: u64) -> bool {
+        self.move_open_extent(partial::open(tail), partial::RELEASED)
+    }
+
+    fn move_open_extent(&self, from: u32, to: u32) -> bool {
         // AcqRel: whoever moves the word sees what the other side did before moving it.
         let word = &self.client.open_extent;
-        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 }
 
