@@ -1,0 +1,110 @@
+//! `load`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use fourwave_bench::load::{self, AddressRange, LoadConfig, LoadReport, Until};
+use fourwave_bench::machine;
+
+use super::{duration, rate};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The server's address and port
+    #[arg(long)]
+    target: SocketAddr,
+    /// Client address, or range such as 10.0.0.1-10.0.0.9, whose ports are used in turn; may be
+    /// given several times. Default: the kernel chooses
+    #[arg(long)]
+    source: Vec<AddressRange>,
+    /// Begin with this pair of client address and port (a report says where the next begins)
+    #[arg(long, default_value_t = 0)]
+    first_source: u64,
+    /// Connections in flight
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// Connections per second (open loop): latencies count from when a connection was due
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// How long to start connections
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    duration: Duration,
+    /// Stop after this many connections instead
+    #[arg(long, conflicts_with = "duration")]
+    connections: Option<u64>,
+    /// Bytes to send and to get back
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// A connection that takes longer has failed
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+    /// Run on this CPU only
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Write the report to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        ensure!(self.size > 0, "--size must be above 0");
+        ensure!(self.concurrency > 0, "--concurrency must be above 0");
+        if let Some(cpu) = self.cpu {
+            machine::pin(cpu).with_context(|| format!("pinning to CPU {cpu}"))?;
+        }
+        machine::raise_open_files().context("raising the limit of open files")?;
+        let sources = self.source.iter().flat_map(|range| range.addresses().iter().copied());
+        let sources: Vec<_> = sources.collect();
+        ensure!(
+            sources.iter().all(|address| address.is_ipv6() == self.target.is_ipv6()),
+            "--source and --target are of different families",
+        );
+        let config = LoadConfig {
+            target: self.target,
+            sources,
+            first_source: self.first_source,
+            size: self.size,
+            concurrency: self.concurrency,
+            rate: self.rate,
+            until: self.connections.map_or(Until::Elapsed(self.duration), Until::Connections),
+            timeout: self.timeout,
+        };
+        let report = load::kernel::run(&config).context("making the load")?;
+        print(&report);
+        let Some(path) = &self.json else {
+            return Ok(if report.error_count() == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        };
+        // Whoever reads the report judges the errors in it.
+        let text = serde_json::to_vec(&report).context("writing the report")?;
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn print(report: &LoadReport) {
+    let latency = &report.connect_latency;
+    println!(
+        "{} connections, {:.0}/s, connect p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, \
+         {} retransmits, {} errors",
+        report.completed,
+        report.connections_per_second(),
+        latency.microseconds(0.5),
+        latency.microseconds(0.99),
+        latency.microseconds(0.999),
+        report.client_retransmits,
+        report.error_count(),
+    );
+    for (name, count) in &report.errors {
+        println!("  {name}: {count}");
+    }
+}

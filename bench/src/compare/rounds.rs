@@ -1,0 +1,165 @@
+//! The run itself, inside a lab that is up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use super::contender::Contender;
+use super::progress::Progress;
+use super::result::{self, Comparison, Row, Sample};
+use super::settings::{Settings, TimeWaitOverflow};
+use super::{CompareConfig, CompareError, Rps, check};
+use crate::lab::{Lab, Node, bench_binary};
+use crate::load::LoadReport;
+use crate::machine::NetCounters;
+
+/// How often a running load is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// A kernel's own count of TIME_WAIT records that it could not keep.
+const OVERFLOW: &str = "TcpExtTCPTimeWaitOverflow";
+
+pub(super) fn in_lab(
+    config: &CompareConfig,
+    lab: &mut Lab,
+    cancelled: &AtomicBool,
+    progress: &Progress,
+) -> Result<Comparison, CompareError> {
+    if config.rps == Rps::Pin {
+        lab.server().set_rps(1 << config.server_cpu)?;
+        lab.client().set_rps(1 << config.client_cpu)?;
+    }
+    progress.step("starting the servers");
+    for contender in &config.contenders {
+        contender.start(config, lab)?;
+    }
+    let mut settings = Settings::read(config, lab)?;
+    let before = (counters(lab.client())?, counters(lab.server())?);
+    let samples = Run { config, lab, cancelled, progress, next_source: 0 }.all_rounds()?;
+    let after = (counters(lab.client())?, counters(lab.server())?);
+    settings.time_wait_overflow = TimeWaitOverflow {
+        client: after.0.since(&before.0, OVERFLOW),
+        server: after.1.since(&before.1, OVERFLOW),
+    };
+    Ok(summarise(config, settings, &samples))
+}
+
+/// Samples of each contender, in the order of `CompareConfig::contenders`.
+type Samples = Vec<Vec<Sample>>;
+
+struct Run<'a> {
+    config: &'a CompareConfig,
+    lab: &'a Lab,
+    cancelled: &'a AtomicBool,
+    progress: &'a Progress,
+    next_source: u64,
+}
+
+impl Run<'_> {
+    fn all_rounds(mut self) -> Result<Samples, CompareError> {
+        let contenders = &self.config.contenders;
+        for contender in contenders {
+            self.progress.step(&format!("warming up the {} server", contender.name()));
+            self.load(*contender, self.config.warm_up)?;
+        }
+        let mut samples: Samples = vec![Vec::new(); contenders.len()];
+        for round in 0..self.config.rounds {
+            for turn in 0..contenders.len() {
+                // Every other round begins with the other one.
+                let index = (turn + round) % contenders.len();
+                let contender = contenders[index];
+                let name = contender.name();
+                let place = format!("round {}/{}", round + 1, self.config.rounds);
+                self.progress.step(&format!("{place}: {name} server"));
+                let sample = self.load(contender, self.config.duration)?;
+                let rate = sample.report.connections_per_second();
+                let errors = sample.report.error_count();
+                self.progress.note(&format!(
+                    "{place}: {name:>8}  {rate:>8.0} connections/s, {errors} errors"
+                ));
+                samples[index].push(sample);
+            }
+        }
+        Ok(samples)
+    }
+
+    /// One load from a process of its own.
+    fn load(&mut self, contender: Contender, length: Duration) -> Result<Sample, CompareError> {
+        let config = self.config;
+        let path = self.lab.folder().join("load.json");
+        let mut command = self.lab.client().command(bench_binary()?);
+        command
+            .arg("load")
+            .arg(format!("--target={}", contender.address(self.lab, config.v6)))
+            .arg(format!("--duration={}", length.as_secs_f64()))
+            .arg(format!("--concurrency={}", config.concurrency))
+            .arg(format!("--size={}", config.size))
+            .arg(format!("--cpu={}", config.client_cpu))
+            .arg(format!("--first-source={}", self.next_source))
+            .arg(format!("--json={}", path.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(rate) = config.rate {
+            command.arg(format!("--rate={rate}"));
+        }
+        for address in self.lab.client().addresses(config.v6) {
+            command.arg(format!("--source={address}"));
+        }
+        let before = counters(self.lab.server())?;
+        let child = command.spawn().map_err(CompareError::io("starting the load"))?;
+        self.wait_for(child)?;
+        let after = counters(self.lab.server())?;
+        self.lab.check_programs()?;
+        let text = fs::read(&path).map_err(CompareError::io("the load's report"))?;
+        let report: LoadReport = serde_json::from_slice(&text)
+            .map_err(|source| CompareError::Report { path: path.clone(), source })?;
+        self.next_source = report.next_source;
+        Ok(Sample { report, server_retransmits: after.since(&before, "TcpRetransSegs") })
+    }
+
+    fn wait_for(&self, mut child: Child) -> Result<(), CompareError> {
+        loop {
+            if let Some(status) = child.try_wait().map_err(CompareError::io("the load"))? {
+                if status.success() {
+                    return Ok(());
+                }
+                let output = child.wait_with_output().map_err(CompareError::io("the load"))?;
+                let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(CompareError::Load { status, stderr });
+            }
+            if let Err(stop) = check(self.cancelled) {
+                // It may just have ended by itself; either way it is reaped here.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(stop);
+            }
+            thread::sleep(GLANCE);
+            self.progress.advance(GLANCE);
+        }
+    }
+}
+
+fn counters(node: &Node) -> Result<NetCounters, CompareError> {
+    node.run(NetCounters::read)?.map_err(CompareError::io("TCP counters"))
+}
+
+fn summarise(config: &CompareConfig, mut settings: Settings, samples: &Samples) -> Comparison {
+    let all = || config.contenders.iter().copied().zip(samples);
+    let of = |wanted| all().find(|(contender, _)| *contender == wanted).map(|(_, samples)| samples);
+    settings.connections_per_second_by_round = all()
+        .map(|(contender, samples)| {
+            let rates = samples.iter().map(|sample| sample.report.connections_per_second());
+            (contender.name(), rates.collect())
+        })
+        .collect();
+    let ratios = match (of(Contender::Fourwave), of(Contender::Kernel)) {
+        (Some(fourwave), Some(kernel)) => result::ratios(fourwave, kernel),
+        _ => BTreeMap::new(),
+    };
+    let rows = all().map(|(contender, samples)| Row::of(contender, samples)).collect();
+    Comparison { settings, rows, ratios }
+}

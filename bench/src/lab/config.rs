@@ -1,0 +1,116 @@
+//! What a lab looks like: names, addresses, queues.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// An address with the length of its network's prefix in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cidr {
+    /// The host's own address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// One end of the lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Name under `/run/netns`.
+    pub namespace: String,
+    /// Name of its end of the veth pair.
+    pub interface: String,
+    /// Addresses of that interface.
+    pub addresses: Vec<Cidr>,
+}
+
+/// A whole lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabConfig {
+    /// Name of its folder under `/run/fourwave-lab`.
+    pub name: String,
+    /// The end with the servers.
+    pub server: NodeConfig,
+    /// The end with the load.
+    pub client: NodeConfig,
+    /// RX and TX queues of each end.
+    pub queues: u32,
+    /// MTU of each end in bytes.
+    pub mtu: u32,
+    /// Leave checksum and segmentation offloads as the kernel sets them.
+    pub offloads: bool,
+    /// The lab outlives the process that builds it, until [`super::down`].
+    pub persistent: bool,
+}
+
+impl LabConfig {
+    /// Name of the lab that `fourwave-bench lab up` builds.
+    pub const STANDARD: &'static str = "lab";
+
+    /// The lab of `fourwave-bench lab`: `fw-srv` (10.99.0.2/16, fd99::2) and `fw-cli`
+    /// (10.99.0.1, 10.99.0.10–10.99.0.60, fd99::1), one queue, offloads off, persistent.
+    pub fn standard() -> LabConfig {
+        LabConfig { persistent: true, ..LabConfig::named(LabConfig::STANDARD, "fw") }
+    }
+
+    /// A lab with the standard addresses and with namespaces `PREFIX-srv` and `PREFIX-cli`.
+    ///
+    /// It goes when its [`super::Lab`] is dropped. Two labs with different names and prefixes do
+    /// not see each other, so tests may run at once.
+    pub fn named(name: &str, prefix: &str) -> LabConfig {
+        let node = |side: &str, addresses| NodeConfig {
+            namespace: format!("{prefix}-{side}"),
+            interface: format!("fw-{side}0"),
+            addresses,
+        };
+        let client_v4 = std::iter::once(1).chain(10..=60).map(|host| v4(0, host));
+        LabConfig {
+            name: name.to_owned(),
+            server: node("srv", vec![v4(0, 2), v6(2)]),
+            client: node("cli", client_v4.chain([v6(1)]).collect()),
+            queues: 1,
+            mtu: 1500,
+            offloads: false,
+            persistent: false,
+        }
+    }
+
+    /// A lab for one test: name and namespaces are made of `prefix` and the process id.
+    pub fn private(prefix: &str) -> LabConfig {
+        let name = format!("{prefix}{}", std::process::id());
+        LabConfig::named(&name, &name)
+    }
+
+    /// With `queues` RX and TX queues on each end.
+    #[must_use]
+    pub fn queues(mut self, queues: u32) -> LabConfig {
+        self.queues = queues;
+        self
+    }
+
+    /// With `count` more IPv6 addresses on the client, from fd99::1:0 on.
+    #[must_use]
+    pub fn more_client_v6(mut self, count: u16) -> LabConfig {
+        let more = (0..count).map(|host| Cidr {
+            address: Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, host).into(),
+            prefix: 64,
+        });
+        self.client.addresses.extend(more);
+        self
+    }
+}
+
+fn v4(third: u8, host: u8) -> Cidr {
+    Cidr { address: Ipv4Addr::new(10, 99, third, host).into(), prefix: 16 }
+}
+
+fn v6(host: u16) -> Cidr {
+    Cidr { address: Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, host).into(), prefix: 64 }
+}

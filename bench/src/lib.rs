@@ -1,0 +1,14 @@
+//! Lab, load generator and comparison: the measuring side of fourwave.
+//!
+//! * [`lab`] builds two network namespaces with a veth pair between them and runs programs there;
+//!   the integration tests of other packages use it too.
+//! * [`server`] is the echo-and-close server whose two versions are compared.
+//! * [`load`] makes very many short connections and measures them.
+//! * [`compare`] puts them together, for both servers in turn.
+//! * [`machine`] reads what the kernel counts.
+
+pub mod compare;
+pub mod lab;
+pub mod load;
+pub mod machine;
+pub mod server;
