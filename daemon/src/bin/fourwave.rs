@@ -1,0 +1,2 @@
+//! `fourwave`: looks at a running daemon.
+fn main() {}

@@ -1,0 +1,195 @@
+//! The tables of the configuration file.
+
+use super::quantity;
+use super::{ConfigError, PortRange, ensure, within};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// `[tcp]`: settings of the protocol. Names are those of Linux's `net.ipv4.tcp_*`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tcp {
+    /// How long a closed connection is remembered (2 MSL); 60 s in Linux, fixed there.
+    #[serde(with = "quantity::duration")]
+    pub time_wait: Duration,
+    /// How long a connection that nobody holds any more waits for its peer's FIN.
+    #[serde(with = "quantity::duration")]
+    pub fin_timeout: Duration,
+    /// Connections in TIME_WAIT over all workers; beyond it they end at once, counted.
+    pub max_tw_buckets: u32,
+    /// A RST does not end TIME_WAIT (RFC 1337).
+    pub rfc1337: bool,
+    /// Largest backlog of a listener.
+    pub somaxconn: u32,
+    /// A connection that finds the accept queue full is reset instead of tried again.
+    pub abort_on_overflow: bool,
+    /// Retransmission timeout before a round trip was measured.
+    #[serde(with = "quantity::duration")]
+    pub rto_initial: Duration,
+    /// Shortest retransmission timeout.
+    #[serde(with = "quantity::duration")]
+    pub rto_min: Duration,
+    /// Longest retransmission timeout.
+    #[serde(with = "quantity::duration")]
+    pub rto_max: Duration,
+    /// How long an acknowledgement waits for data to ride on.
+    #[serde(with = "quantity::duration")]
+    pub delayed_ack: Duration,
+    /// Retransmissions of a SYN before an outgoing connection gives up.
+    pub syn_retries: u8,
+    /// Retransmissions of a SYN-ACK before an incoming connection gives up.
+    pub synack_retries: u8,
+    /// Retransmissions of data before a connection gives up.
+    pub retries2: u8,
+    /// The same for a connection that nobody holds any more; 0 means 8.
+    pub orphan_retries: u8,
+}
+
+impl Default for Tcp {
+    fn default() -> Tcp {
+        Tcp {
+            time_wait: Duration::from_secs(60),
+            fin_timeout: Duration::from_secs(60),
+            max_tw_buckets: 16 << 20,
+            rfc1337: false,
+            somaxconn: 4096,
+            abort_on_overflow: false,
+            rto_initial: Duration::from_secs(1),
+            rto_min: Duration::from_millis(200),
+            rto_max: Duration::from_secs(120),
+            delayed_ack: Duration::from_millis(40),
+            syn_retries: 6,
+            synack_retries: 5,
+            retries2: 15,
+            orphan_retries: 0,
+        }
+    }
+}
+
+impl Tcp {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        time("tcp.time_wait", self.time_wait, ms(1), s(3600), "1ms to 1h are allowed")?;
+        time("tcp.fin_timeout", self.fin_timeout, ms(1), s(3600), "1ms to 1h are allowed")?;
+        time("tcp.rto_min", self.rto_min, ms(1), s(10), "1ms to 10s are allowed")?;
+        time("tcp.rto_max", self.rto_max, s(1), s(600), "1s to 10min are allowed")?;
+        time("tcp.delayed_ack", self.delayed_ack, ms(1), ms(500), "1ms to 500ms are allowed")?;
+        time(
+            "tcp.rto_initial",
+            self.rto_initial,
+            self.rto_min,
+            self.rto_max,
+            "it must lie between tcp.rto_min and tcp.rto_max",
+        )?;
+        let buckets = "1 to 268435456 are allowed";
+        within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
+        within("tcp.somaxconn", self.somaxconn, 1..=65_535, "1 to 65535 are allowed")?;
+        for (key, value) in [
+            ("tcp.syn_retries", self.syn_retries),
+            ("tcp.synack_retries", self.synack_retries),
+            ("tcp.retries2", self.retries2),
+        ] {
+            within(key, value, 1..=32, "1 to 32 are allowed")?;
+        }
+        within("tcp.orphan_retries", self.orphan_retries, 0..=32, "0 to 32 are allowed")
+    }
+}
+
+fn time(
+    key: &str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    ensure((least..=most).contains(&value), key, format_args!("{value:?}"), allowed)
+}
+
+/// `[limits]`: what each worker has room for. The memory is reserved at start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections.
+    pub connections: u32,
+    /// Handshakes under way.
+    pub syn: u32,
+    /// Listeners.
+    pub listeners: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connections: 131_072, syn: 65_536, listeners: 4096 }
+    }
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let allowed = "1 to 16777216 are allowed";
+        within("limits.connections", self.connections, 1..=1 << 24, allowed)?;
+        within("limits.syn", self.syn, 1..=1 << 24, allowed)?;
+        within("limits.listeners", self.listeners, 1..=65_536, "1 to 65536 are allowed")
+    }
+}
+
+/// `[clients]`: who may use the daemon, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clients {
+    /// Processes and tools that can be connected to the control socket at a time.
+    pub max_clients: u32,
+    /// Connections of an application group (a process and its forks), over all workers.
+    pub connections: u32,
+    /// Payload memory of an application group, bytes.
+    #[serde(with = "quantity::bytes")]
+    pub bytes: u64,
+    /// Exceptions by user; the first that names the user holds.
+    pub rules: Vec<Rule>,
+}
+
+impl Default for Clients {
+    fn default() -> Clients {
+        Clients { max_clients: 256, connections: 65_536, bytes: 1 << 30, rules: Vec::new() }
+    }
+}
+
+/// One of `[[clients.rules]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// Users that it is about, by number; empty: everybody.
+    pub uids: Vec<u32>,
+    /// Ports that they may bind, and no others; absent: those that the kernel would let them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<PortRange>>,
+    /// Instead of `clients.connections`; 0 refuses them altogether.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Instead of `clients.bytes`.
+    #[serde(with = "quantity::optional_bytes", skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// Least and most payload memory of a group, bytes.
+const BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
+const BYTES_ALLOWED: &str = "1MiB to 1TiB are allowed";
+
+impl Clients {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let connections = "1 to 16777216 are allowed";
+        within("clients.max_clients", self.max_clients, 1..=65_536, "1 to 65536 are allowed")?;
+        within("clients.connections", self.connections, 1..=1 << 24, connections)?;
+        within("clients.bytes", self.bytes, BYTES, BYTES_ALLOWED)?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            let key = |name| format!("clients.rules[{index}].{name}");
+            if let Some(count) = rule.connections {
+                let allowed = "0 to 16777216 are allowed";
+                within(&key("connections"), count, 0..=1 << 24, allowed)?;
+            }
+            if let Some(bytes) = rule.bytes {
+                within(&key("bytes"), bytes, BYTES, BYTES_ALLOWED)?;
+            }
+        }
+        Ok(())
+    }
+}

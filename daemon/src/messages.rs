@@ -1,0 +1,149 @@
+//! What the control thread and the workers tell each other, over bounded lock-free queues.
+//!
+//! Control sends a message about a thing only after the messages that it builds on (a lane after
+//! its group), and each queue keeps its order. An answer names the worker that gives it; a thing
+//! is gone when every worker has answered.
+
+use crate::path::PathTable;
+use fourwave_protocol::Segment;
+use fourwave_stack::ListenerShared;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// An application group. Numbers are not used again while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
+
+/// From control to one worker.
+#[derive(Debug)]
+pub enum ToWorker {
+    /// Routes, addresses or neighbours have changed.
+    Paths(Arc<PathTable>),
+    /// An application group begins.
+    AddGroup {
+        /// Its number.
+        group: GroupId,
+        /// What it shares with its client.
+        segment: Arc<Segment>,
+    },
+    /// The client is gone: its connections close as the kernel would close them. Its lanes and
+    /// listeners go with it, without answers of their own; answered by
+    /// [`FromWorker::GroupRemoved`] when nothing of the group is left.
+    RemoveGroup {
+        /// Which one.
+        group: GroupId,
+    },
+    /// A lane begins.
+    AddLane {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        lane: u16,
+        /// Our end of this worker's socket pair.
+        doorbell: OwnedFd,
+    },
+    /// A lane is no longer used; answered by [`FromWorker::LaneRemoved`].
+    RemoveLane {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        lane: u16,
+    },
+    /// A listener begins; answered by [`FromWorker::Listening`]. Takes back a
+    /// [`ToWorker::ReportIdle`] for its port.
+    Listen {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        listener: u32,
+        /// Where; an unspecified address means every address.
+        address: SocketAddr,
+        /// An unspecified IPv6 address does not cover IPv4.
+        v6_only: bool,
+        /// Backlog and queue lengths over all workers.
+        shared: Arc<ListenerShared>,
+    },
+    /// A listener ends, what waits in its queues is reset; answered by
+    /// [`FromWorker::Unlistened`].
+    Unlisten {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        listener: u32,
+    },
+    /// Asks for [`FromWorker::PortIdle`] as soon as the worker no longer uses this local port.
+    ReportIdle {
+        /// Which one.
+        port: u16,
+    },
+    /// Refuse new connections; answered by [`FromWorker::Drained`].
+    Drain,
+    /// Reset every connection, send what is due, end the thread.
+    Stop,
+}
+
+/// From a worker to control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FromWorker {
+    /// A client has written what no correct client writes: its socket is to be closed.
+    Evicted {
+        /// Whose.
+        group: GroupId,
+        /// What it did.
+        reason: &'static str,
+    },
+    /// Nothing of the group is left at this worker.
+    GroupRemoved {
+        /// Which one.
+        group: GroupId,
+        /// Who says so.
+        worker: u32,
+    },
+    /// The worker no longer touches the lane's rings.
+    LaneRemoved {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        lane: u16,
+        /// Who says so.
+        worker: u32,
+    },
+    /// The listener takes connections at this worker from now on, or cannot.
+    Listening {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        listener: u32,
+        /// Who says so.
+        worker: u32,
+        /// Why it cannot, as an errno.
+        error: Option<i32>,
+    },
+    /// The worker no longer touches the listener's accept ring.
+    Unlistened {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        listener: u32,
+        /// Who says so.
+        worker: u32,
+    },
+    /// No listener, handshake, connection or TIME_WAIT of this worker uses the port.
+    PortIdle {
+        /// Which one.
+        port: u16,
+        /// Who says so.
+        worker: u32,
+    },
+    /// The MAC of this neighbour is wanted.
+    Resolve {
+        /// The next hop, as [`PathMiss::Unresolved`](crate::path::PathMiss) names it.
+        address: IpAddr,
+    },
+    /// Draining, and no connection is left but those in TIME_WAIT.
+    Drained {
+        /// Who says so.
+        worker: u32,
+    },
+}
