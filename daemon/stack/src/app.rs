@@ -1,0 +1,149 @@
+//! The application's side: what is done to a connection by its number.
+
+use fourwave_tcp::{Nanos, OutOfRange, Tcb};
+use fourwave_wire::FourTuple;
+
+use crate::conn::Conn;
+use crate::host::ConnId;
+use crate::shard::Shard;
+
+/// Why a call about a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The connection is gone.
+    #[error("the connection is gone")]
+    Stale,
+    /// The stream offset is one that the connection cannot have: whoever gave it is wrong.
+    #[error("stream offset out of range")]
+    OutOfRange,
+}
+
+impl From<OutOfRange> for CommandError {
+    fn from(_: OutOfRange) -> Self {
+        CommandError::OutOfRange
+    }
+}
+
+impl Shard {
+    /// The application has written its stream up to offset `tail`.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn send(&mut self, conn: ConnId, tail: u64) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        let tcb = &mut self.flows.records.conns[index].tcb;
+        tcb.set_send_tail(&self.config.tcp, tail)?;
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// The application has read its stream up to offset `head`.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub fn consumed(&mut self, conn: ConnId, head: u64) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        let tcb = &mut self.flows.records.conns[index].tcb;
+        tcb.set_consumed(&self.config.tcp, head)?;
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// FIN after what has been written.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn shutdown_write(&mut self, conn: ConnId) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        // Nothing that an application would hear of can follow.
+        let _ = self.flows.records.conns[index].tcb.shutdown_write();
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// The application holds the connection no more: a reset if it leaves bytes unread, else FIN
+    /// after what has been written.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn close(&mut self, now: Nanos, conn: ConnId) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        // Nobody is left to hear of it.
+        let _ = self.flows.records.conns[index].tcb.close(&self.config.tcp, now);
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// Resets the connection.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn abort(&mut self, conn: ConnId) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        self.reset(index);
+        Ok(())
+    }
+
+    /// Nagle's algorithm off, or on again.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn set_nodelay(&mut self, conn: ConnId, nodelay: bool) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        self.flows.records.conns[index].tcb.set_nodelay(nodelay);
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// The state of the connection.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn tcb(&self, conn: ConnId) -> Result<&Tcb, CommandError> {
+        self.record(conn).map(|record| &record.tcb)
+    }
+
+    /// Both ends of the connection.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn tuple(&self, conn: ConnId) -> Result<FourTuple, CommandError> {
+        self.record(conn).map(|record| record.tuple)
+    }
+
+    /// Resets every connection; the resets go out in [`Shard::flush`]. Handshakes under way and
+    /// TIME_WAIT records stay.
+    pub fn abort_all(&mut self) {
+        self.abort_where(|_| true);
+    }
+
+    /// Resets every connection whose number at the host `doomed` names. O(connections).
+    pub fn abort_where(&mut self, mut doomed: impl FnMut(u64) -> bool) {
+        for index in 0..self.flows.records.conns.high_water() {
+            let conns = &self.flows.records.conns;
+            if conns.is_live(index) && doomed(conns[index].app) {
+                self.reset(index);
+            }
+        }
+    }
+
+    /// From now on, or no longer, every SYN is answered by a reset, as if nobody listened.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    pub(crate) fn reset(&mut self, index: u32) {
+        // Whoever asked for it knows.
+        let _ = self.flows.records.conns[index].tcb.abort();
+        self.mark_dirty(index);
+    }
+
+    fn record(&self, conn: ConnId) -> Result<&Conn, CommandError> {
+        let conns = &self.flows.records.conns;
+        conns.get(conn.index, conn.generation).ok_or(CommandError::Stale)
+    }
+
+    fn index(&self, conn: ConnId) -> Result<u32, CommandError> {
+        self.record(conn).map(|_| conn.index)
+    }
+}

@@ -1,0 +1,62 @@
+//! What a shard is told at its start.
+
+use std::ops::RangeInclusive;
+
+use fourwave_tcp::Nanos;
+use fourwave_wire::ChecksumPolicy;
+
+/// Settings and limits of one shard. The memory for every limit is reserved by
+/// [`Shard::new`](crate::Shard::new).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which worker this shard belongs to, below `workers`.
+    pub worker: u32,
+    /// How many workers share the flows.
+    pub workers: u32,
+    /// Most connections that have a full control block.
+    pub connections: u32,
+    /// Most SYN_RCVD records of all listeners.
+    pub syn_received: u32,
+    /// Most TIME_WAIT records (`max_tw_buckets`). Over it a connection ends at once.
+    pub time_wait: u32,
+    /// Listener identifiers lie below this.
+    pub listeners: u32,
+    /// Most of our own addresses that TIME_WAIT records name at a time.
+    pub local_addresses: u16,
+    /// Ephemeral ports of active opens.
+    pub local_ports: RangeInclusive<u16>,
+    /// TTL or hop limit of what we send.
+    pub hop_limit: u8,
+    /// Whether TCP checksums of received frames are verified.
+    pub checksum: ChecksumPolicy,
+    /// Reset a connection whose last handshake ACK finds the accept queue full, instead of leaving
+    /// the peer to try again.
+    pub abort_on_overflow: bool,
+    /// Ignore a RST in TIME_WAIT (RFC 1337).
+    pub rfc1337: bool,
+    /// How long an active open waits for a link address of its next hop.
+    pub neighbour_timeout: Nanos,
+    /// Shared by all connections.
+    pub tcp: fourwave_tcp::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            worker: 0,
+            workers: 1,
+            connections: 65_536,
+            syn_received: 16_384,
+            time_wait: 16 << 20,
+            listeners: 1_024,
+            local_addresses: 1_024,
+            local_ports: 10_240..=32_767,
+            hop_limit: 64,
+            checksum: ChecksumPolicy::Verify,
+            abort_on_overflow: false,
+            rfc1337: false,
+            neighbour_timeout: 3_000_000_000,
+            tcp: fourwave_tcp::Config::default(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The way in: from a frame to the record it concerns.
+
+use fourwave_tcp::{Nanos, State};
+use fourwave_wire::{Flags, IcmpQuote, Inbound, TcpFrame, parse};
+
+use crate::host::{Host, Stream};
+use crate::shard::Shard;
+use crate::table::Flow;
+
+impl Shard {
+    /// Takes one received frame. Answers that no connection stands behind (SYN-ACK, RST, ACK in
+    /// TIME_WAIT) are written at once; connections send in [`Shard::flush`]. Nothing that a frame
+    /// holds is an error: what is wrong with it is counted.
+    pub fn handle_frame(&mut self, now: Nanos, frame: &[u8], host: &mut impl Host) {
+        match parse(frame, self.config.checksum) {
+            Ok(Inbound::Tcp(frame)) => {
+                self.counters.in_segs += 1;
+                self.handle_tcp(now, &frame, host);
+            }
+            Ok(Inbound::IcmpError(quote)) => self.handle_icmp(now, &quote, host),
+            Err(reason) => self.counters.count_refused(reason),
+        }
+    }
+
+    fn handle_tcp(&mut self, now: Nanos, frame: &TcpFrame<'_>, host: &mut impl Host) {
+        let hash = self.keys.flow_hash(&frame.tuple);
+        let mut flow = self.flows.find(hash, &frame.tuple);
+        if let Some(Flow::Conn(index)) = flow
+            && self.is_over(index)
+        {
+            // Its end waits for the next flush, but the segment may already be the next
+            // connection's.
+            self.transmit(now, index, host);
+            flow = self.flows.find(hash, &frame.tuple);
+        }
+        match flow {
+            Some(Flow::Conn(index)) => self.handle_conn(now, index, frame, host),
+            Some(Flow::Request(index)) => self.handle_request(now, index, frame, hash, host),
+            Some(Flow::TimeWait(index)) => self.handle_time_wait(now, index, frame, hash, host),
+            None => self.handle_unknown(now, frame, hash, host),
+        }
+    }
+
+    fn is_over(&self, index: u32) -> bool {
+        matches!(self.flows.records.conns[index].tcb.state(), State::TimeWait | State::Closed)
+    }
+
+    fn handle_conn(&mut self, now: Nanos, index: u32, frame: &TcpFrame<'_>, host: &mut impl Host) {
+        let conn = &mut self.flows.records.conns[index];
+        let mut stream = Stream { host, app: conn.app };
+        let segment = &frame.segment;
+        let reaction = conn.tcb.handle_segment(&self.config.tcp, now, segment, &mut stream);
+        self.report(index, &reaction, host);
+        self.mark_dirty(index);
+    }
+
+    /// RFC 9293 §3.10.7.1 and §3.10.7.2: CLOSED and LISTEN.
+    fn handle_unknown(
+        &mut self,
+        now: Nanos,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        host: &mut impl Host,
+    ) {
+        if !host.is_local(frame.tuple.local.addr) {
+            self.counters.foreign_address += 1;
+            return;
+        }
+        let flags = frame.segment.flags;
+        if flags.contains(Flags::RST) {
+            self.counters.no_connection_ignored += 1;
+            return;
+        }
+        if self.draining || flags.contains(Flags::ACK) {
+            self.counters.no_connection += 1;
+            self.send_reset(frame, host);
+            return;
+        }
+        match self.listeners.find(&frame.tuple.local) {
+            None => {
+                self.counters.no_connection += 1;
+                self.send_reset(frame, host);
+            }
+            // As Linux: a SYN with a FIN opens nothing.
+            Some(_) if !flags.contains(Flags::SYN) || flags.contains(Flags::FIN) => {
+                self.counters.no_connection_ignored += 1;
+            }
+            Some(id) => self.handle_syn(now, frame, hash, id, None, host),
+        }
+    }
+
+    fn handle_icmp(&mut self, now: Nanos, quote: &IcmpQuote, host: &mut impl Host) {
+        let hash = self.keys.flow_hash(&quote.tuple);
+        match self.flows.find(hash, &quote.tuple) {
+            Some(Flow::Conn(index)) => {
+                let tcb = &mut self.flows.records.conns[index].tcb;
+                let reaction = tcb.handle_icmp(&self.config.tcp, now, quote.seq, quote.kind);
+                self.report(index, &reaction, host);
+                self.mark_dirty(index);
+            }
+            Some(Flow::Request(index)) => self.handle_request_icmp(index, quote.seq, quote.kind),
+            Some(Flow::TimeWait(_)) | None => self.counters.icmp_no_connection += 1,
+        }
+    }
+}

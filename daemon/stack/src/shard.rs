@@ -1,0 +1,155 @@
+//! The shard itself: what it is made of, its clock, its size.
+
+use fourwave_tcp::Nanos;
+
+use crate::NoMemory;
+use crate::arena::NIL;
+use crate::config::Config;
+use crate::conn::Output;
+use crate::counters::Counters;
+use crate::flows::Flows;
+use crate::host::Host;
+use crate::keys::Keys;
+use crate::list::List;
+use crate::listen::Listeners;
+use crate::ports::Ports;
+use crate::table::{Flow, Ref};
+use crate::wheel::{TICK_NANOS, Wheel};
+
+/// Timers handled in one [`Shard::advance`], so that a burst of expiries does not keep frames
+/// waiting.
+const TIMERS_PER_ADVANCE: u32 = 1_024;
+
+/// Everything one worker knows about its flows. See the crate's documentation.
+pub struct Shard {
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) flows: Flows,
+    pub(crate) wheel: Wheel,
+    /// Connections that may have something to send, or to be freed.
+    pub(crate) dirty: List<Output>,
+    /// Active opens whose next hop has no link address yet.
+    pub(crate) stranded: List<Output>,
+    pub(crate) listeners: Listeners,
+    pub(crate) ports: Ports,
+    pub(crate) counters: Counters,
+    /// New SYNs are refused.
+    pub(crate) draining: bool,
+    /// [`Host::path_epoch`] when stranded connections were last tried.
+    pub(crate) epoch: u32,
+    /// Time of tick 0.
+    base: Nanos,
+}
+
+/// How many records of each kind there are now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Connections with a full control block.
+    pub connections: u32,
+    /// SYN_RCVD records.
+    pub syn_received: u32,
+    /// TIME_WAIT records, FIN_WAIT_2 orphans included.
+    pub time_wait: u32,
+    /// Armed timers.
+    pub timers: u32,
+}
+
+impl Shard {
+    /// Reserves all memory that the shard will ever use.
+    ///
+    /// # Errors
+    /// [`NoMemory`] when it is not to be had, or a limit is above 2^29.
+    ///
+    /// # Panics
+    /// When `config.worker` is not below `config.workers`.
+    pub fn new(config: Config, keys: Keys, now: Nanos) -> Result<Shard, NoMemory> {
+        assert!(config.worker < config.workers);
+        Ok(Shard {
+            flows: Flows::new(&config, keys)?,
+            wheel: Wheel::new(),
+            dirty: List::new(),
+            stranded: List::new(),
+            listeners: Listeners::new(config.listeners)?,
+            ports: Ports::new(&config.local_ports),
+            counters: Counters::default(),
+            draining: false,
+            epoch: 0,
+            base: now,
+            keys,
+            config,
+        })
+    }
+
+    /// Handles timers that are due, a bounded number of them at a time: call it again while
+    /// [`Shard::next_deadline`] has passed. What they make due is sent by [`Shard::flush`].
+    pub fn advance(&mut self, now: Nanos, host: &mut impl Host) {
+        let tick = now.saturating_sub(self.base) / TICK_NANOS;
+        for _ in 0..TIMERS_PER_ADVANCE {
+            let Some(id) = self.wheel.expire(&mut self.flows.records, tick) else { return };
+            match Ref::from_raw(id).flow() {
+                Some(Flow::Conn(index)) => self.handle_conn_timer(now, index, host),
+                Some(Flow::Request(index)) => self.handle_request_timer(now, index, host),
+                Some(Flow::TimeWait(index)) => self.end_time_wait(index),
+                None => unreachable!("the wheel holds only identifiers of records"),
+            }
+        }
+    }
+
+    /// When [`Shard::advance`] has something to do next: never late, at times early.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.wheel.next().map(|tick| self.base + tick * TICK_NANOS)
+    }
+
+    /// Whether [`Shard::flush`] has something to look at.
+    pub fn has_output(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Record counts.
+    pub fn gauges(&self) -> Gauges {
+        let records = &self.flows.records;
+        Gauges {
+            connections: records.conns.len(),
+            syn_received: records.requests.len(),
+            time_wait: records.time_waits.len(),
+            // No more than there are records.
+            timers: self.wheel.armed() as u32,
+        }
+    }
+
+    /// Whether no record of any kind is left.
+    pub fn is_empty(&self) -> bool {
+        let empty = self.gauges() == Gauges::default();
+        assert!(!empty || self.flows.records.locals.is_empty(), "an address outlived its users");
+        empty
+    }
+
+    /// Whether a listener or a record, TIME_WAIT included, has this local port.
+    pub fn uses_port(&self, port: u16) -> bool {
+        self.flows.port_users(port) > 0 || self.listeners.uses_port(port)
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The settings that it was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The first tick that is not before `time`.
+    pub(crate) fn tick_at(&self, time: Nanos) -> u64 {
+        time.saturating_sub(self.base).div_ceil(TICK_NANOS)
+    }
+
+    /// The tick that `now` lies in.
+    pub(crate) fn tick_of(&self, now: Nanos) -> u64 {
+        now.saturating_sub(self.base) / TICK_NANOS
+    }
+}
+
+const _: () = assert!(
+    crate::table::MAX_RECORDS <= crate::wheel::ID_LIMIT / 4 && NIL > crate::wheel::ID_LIMIT
+);

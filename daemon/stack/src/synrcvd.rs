@@ -1,0 +1,498 @@
+//! SYN_RCVD: a small record until the handshake's last ACK comes.
+
+use fourwave_tcp::{Nanos, Passive, SeqNum, Tcb, timestamp};
+use fourwave_wire::{
+    Flags, FourTuple, FrameHead, IcmpKind, Link, Options, Segment, TcpFrame, Timestamps,
+    max_payload,
+};
+
+use crate::arena::{Arena, Record};
+use crate::conn::Conn;
+use crate::host::{Host, ListenerId, PathError, Stream};
+use crate::list::{Links, Nodes};
+use crate::segment::overlaps;
+use crate::shard::Shard;
+use crate::table::{Flow, Ref};
+use crate::timewait::Takeover;
+use crate::wheel::Timer;
+
+/// Repeated answers to one peer are at least this far apart, microseconds (500 ms, as Linux).
+const REPEAT_MICROS: u32 = 500_000;
+/// For the MSS when no route leads back to the peer: the least that IPv6 allows (RFC 8200 §5).
+const FALLBACK_MTU: u16 = 1280;
+
+const TIMESTAMPS: u8 = 1;
+const SCALED: u8 = 2;
+const PEER_MSS: u8 = 4;
+/// The SYN-ACK went out more than once, so its ACK says nothing about the round trip.
+const RESENT: u8 = 8;
+/// `repeated` holds a time.
+const REPEATED: u8 = 16;
+
+/// A handshake under way. Times are the low 32 bits of microseconds; a record lives about a minute.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Request {
+    pub(crate) tuple: FourTuple,
+    link: u32,
+    generation: u32,
+    pub(crate) listener: ListenerId,
+    pub(crate) timer: Timer,
+    queue: Links,
+    iss: u32,
+    irs: u32,
+    ts_offset: u32,
+    /// The peer's newest timestamp.
+    ts_recent: u32,
+    /// When the SYN-ACK was first sent.
+    sent: u32,
+    /// When a stray segment was last answered.
+    repeated: u32,
+    epoch: u32,
+    route: Link,
+    mss: u16,
+    peer_mss: u16,
+    peer_window: u16,
+    peer_scale: u8,
+    flags: u8,
+    retransmits: u8,
+}
+
+const _: () = assert!(size_of::<Request>() <= 128);
+
+/// Which list: a listener's requests, oldest first.
+pub(crate) struct Requests;
+
+impl Nodes<Requests> for Arena<Request> {
+    fn links(&mut self, id: u32) -> &mut Links {
+        &mut self[id].queue
+    }
+}
+
+impl Record for Request {
+    fn link(&self) -> u32 {
+        self.link
+    }
+    fn set_link(&mut self, link: u32) {
+        self.link = link;
+    }
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+    fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+}
+
+/// What a segment means to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Ignore,
+    /// The peer has not seen the SYN-ACK.
+    Repeat,
+    /// Out of place: say where we are.
+    Acknowledge,
+    /// It acknowledges what was never sent.
+    Reset,
+    /// The peer takes its SYN back.
+    Forget,
+    /// The handshake is complete.
+    Complete,
+}
+
+impl Request {
+    /// What the peer's SYN offered, of the options that were taken up.
+    fn peer_options(&self) -> Options {
+        let has = |flag| self.flags & flag != 0;
+        Options {
+            mss: has(PEER_MSS).then_some(self.peer_mss),
+            window_scale: has(SCALED).then_some(self.peer_scale),
+            timestamps: has(TIMESTAMPS).then_some(Timestamps { value: self.ts_recent, echo: 0 }),
+            ..Options::default()
+        }
+    }
+
+    fn passive(&self, now: Nanos) -> Passive {
+        let peer = self.peer_options();
+        let rtt = micros(now).wrapping_sub(self.sent);
+        Passive {
+            iss: self.iss,
+            irs: self.irs,
+            is_v4: self.tuple.is_v4(),
+            mss: self.mss,
+            peer_mss: peer.mss,
+            peer_window_scale: peer.window_scale,
+            peer_timestamp: peer.timestamps.map(|times| times.value),
+            ts_offset: self.ts_offset,
+            peer_window: self.peer_window,
+            rtt: (self.flags & RESENT == 0).then_some(Nanos::from(rtt) * 1_000),
+            syn_retransmits: self.retransmits,
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4 for SYN-RECEIVED, with RFC 5961's stricter RST and SYN.
+    fn judge(&self, segment: &Segment<'_>, window: u32) -> Verdict {
+        let flags = segment.flags;
+        if flags.contains(Flags::SYN)
+            && !flags.intersects(Flags::ACK.union(Flags::RST).union(Flags::FIN))
+            && segment.seq == self.irs
+        {
+            return Verdict::Repeat;
+        }
+        let reset = flags.contains(Flags::RST);
+        // RFC 7323 §5.3; a RST is not judged by its timestamp. An ACK without timestamps is taken
+        // though they were negotiated: some peers send the handshake's last one so.
+        let stale = segment
+            .options
+            .timestamps
+            .filter(|_| self.flags & TIMESTAMPS != 0 && !reset)
+            .is_some_and(|times| SeqNum(times.value).before(SeqNum(self.ts_recent)));
+        let next = self.irs.wrapping_add(1);
+        if stale || !overlaps(segment, next, window) {
+            return if reset { Verdict::Ignore } else { Verdict::Acknowledge };
+        }
+        if reset {
+            // RFC 5961 §3.2: only the very next sequence number resets.
+            return if segment.seq == next { Verdict::Forget } else { Verdict::Acknowledge };
+        }
+        if flags.contains(Flags::SYN) {
+            // RFC 5961 §4.2: if the peer has started anew it answers this with a RST.
+            return Verdict::Acknowledge;
+        }
+        if !flags.contains(Flags::ACK) {
+            return Verdict::Ignore;
+        }
+        if segment.ack != self.iss.wrapping_add(1) {
+            return Verdict::Reset;
+        }
+        Verdict::Complete
+    }
+}
+
+impl Shard {
+    /// Takes up a SYN that a listener is there for. `takeover` names the TIME_WAIT record whose
+    /// four-tuple it has.
+    pub(crate) fn handle_syn(
+        &mut self,
+        now: Nanos,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        id: ListenerId,
+        takeover: Option<Takeover>,
+        host: &mut impl Host,
+    ) {
+        let shared = &self.listeners.get(id).shared;
+        if shared.accept_queue_is_full() {
+            self.counters.listen_overflows += 1;
+            self.counters.listen_drops += 1;
+            return;
+        }
+        if takeover.is_some() {
+            shared.force_syn();
+        } else if !shared.claim_syn() {
+            self.counters.syn_queue_full += 1;
+            self.counters.listen_drops += 1;
+            return;
+        }
+        let request = self.new_request(now, frame, id, takeover.map(|old| old.iss), host);
+        let records = &mut self.flows.records;
+        let Some(index) = records.requests.insert(request) else {
+            self.listeners.get(id).shared.release_syn();
+            self.counters.syn_records_full += 1;
+            self.counters.listen_drops += 1;
+            return;
+        };
+        self.listeners.get(id).requests.push_back(&mut records.requests, index);
+        match takeover {
+            Some(old) => {
+                self.counters.time_wait_takeovers += 1;
+                self.flows.replace(hash, Flow::TimeWait(old.index), Flow::Request(index));
+                self.release_time_wait(old.index);
+            }
+            None => self.flows.insert(hash, Flow::Request(index), frame.tuple.local.port),
+        }
+        self.arm_request(now, index);
+        // To where the SYN came from, at once: the next hop may still have to be resolved.
+        self.send_syn_ack(now, index, frame.link.reply(), host);
+    }
+
+    /// A segment for a request.
+    pub(crate) fn handle_request(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        host: &mut impl Host,
+    ) {
+        let window = u32::from(self.config.tcp.syn_window());
+        let request = &self.flows.records.requests[index];
+        match request.judge(&frame.segment, window) {
+            Verdict::Ignore => self.counters.request_ignored += 1,
+            Verdict::Repeat => {
+                if self.may_repeat(now, index) {
+                    self.flows.records.requests[index].flags |= RESENT;
+                    self.arm_request(now, index);
+                    self.send_syn_ack(now, index, frame.link.reply(), host);
+                }
+            }
+            Verdict::Acknowledge => {
+                if self.may_repeat(now, index) {
+                    self.acknowledge_request(now, index, frame.link.reply(), host);
+                }
+            }
+            Verdict::Reset => self.send_reset(frame, host),
+            Verdict::Forget => {
+                self.counters.attempt_fails += 1;
+                self.drop_request(index);
+            }
+            Verdict::Complete => self.complete(now, index, frame, hash, host),
+        }
+    }
+
+    /// An ICMP error about our SYN-ACK. RFC 5927 §4.1: it must quote what was sent.
+    pub(crate) fn handle_request_icmp(&mut self, index: u32, seq: u32, kind: IcmpKind) {
+        if seq != self.flows.records.requests[index].iss {
+            self.counters.icmp_out_of_window += 1;
+            return;
+        }
+        match kind {
+            IcmpKind::NetUnreachable
+            | IcmpKind::HostUnreachable
+            | IcmpKind::TimeExceeded
+            | IcmpKind::ParameterProblem => {
+                self.counters.attempt_fails += 1;
+                self.drop_request(index);
+            }
+            // As Linux: these leave a handshake alone.
+            IcmpKind::ProtocolUnreachable
+            | IcmpKind::PortUnreachable
+            | IcmpKind::Prohibited
+            | IcmpKind::PacketTooBig { .. } => {}
+        }
+    }
+
+    /// The SYN-ACK has not been answered in time.
+    pub(crate) fn handle_request_timer(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
+        let request = &mut self.flows.records.requests[index];
+        if request.retransmits >= self.config.tcp.synack_retries {
+            self.counters.attempt_fails += 1;
+            self.counters.syn_ack_timeouts += 1;
+            self.drop_request(index);
+            return;
+        }
+        request.retransmits += 1;
+        request.flags |= RESENT;
+        let route = request.route;
+        self.counters.retrans_segs += 1;
+        self.arm_request(now, index);
+        self.send_syn_ack(now, index, route, host);
+    }
+
+    /// Frees a request and its place in the SYN queue.
+    pub(crate) fn drop_request(&mut self, index: u32) {
+        let request = &self.flows.records.requests[index];
+        let (hash, port) = (self.keys.flow_hash(&request.tuple), request.tuple.local.port);
+        self.flows.remove(hash, Flow::Request(index), port);
+        self.release_request(index);
+    }
+
+    /// Frees a request that is in the flow table no more.
+    fn release_request(&mut self, index: u32) {
+        let id = Ref::from(Flow::Request(index)).raw();
+        self.wheel.cancel(&mut self.flows.records, id);
+        let requests = &mut self.flows.records.requests;
+        let listener = requests[index].listener;
+        self.listeners.forget_request(listener, requests, index);
+        requests.remove(index);
+    }
+
+    fn new_request(
+        &self,
+        now: Nanos,
+        frame: &TcpFrame<'_>,
+        listener: ListenerId,
+        iss: Option<u32>,
+        host: &mut impl Host,
+    ) -> Request {
+        let tuple = frame.tuple;
+        let initial = self.keys.initial(&tuple, now);
+        let (route, mtu) = match host.path(Some(tuple.local.addr), tuple.remote.addr) {
+            Ok(path) => (path.link, path.mtu),
+            Err(PathError::Unresolved { mtu, .. }) => (frame.link.reply(), mtu),
+            Err(PathError::NoRoute) => (frame.link.reply(), FALLBACK_MTU),
+        };
+        let peer = &frame.segment.options;
+        let times = peer.timestamps.filter(|_| self.config.tcp.timestamps);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        Request {
+            tuple,
+            link: 0,
+            generation: 0,
+            listener,
+            timer: Timer::IDLE,
+            queue: Links::APART,
+            iss: iss.unwrap_or(initial.sequence),
+            irs: frame.segment.seq,
+            ts_offset: initial.ts_offset,
+            ts_recent: times.map_or(0, |times| times.value),
+            sent: micros(now),
+            repeated: 0,
+            epoch: host.path_epoch(),
+            route,
+            mss: max_payload(mtu, tuple.is_v4(), 0),
+            peer_mss: peer.mss.unwrap_or(0),
+            peer_window: frame.segment.window,
+            peer_scale: peer.window_scale.unwrap_or(0),
+            flags: flag(times.is_some(), TIMESTAMPS)
+                | flag(peer.window_scale.is_some(), SCALED)
+                | flag(peer.mss.is_some(), PEER_MSS),
+            retransmits: 0,
+        }
+    }
+
+    /// 1, 2, 4, … s after what was sent last.
+    fn arm_request(&mut self, now: Nanos, index: u32) {
+        let tcp = &self.config.tcp;
+        let backoff = self.flows.records.requests[index].retransmits.min(32);
+        let wait = (tcp.rto_initial << backoff).min(tcp.rto_max);
+        let tick = self.tick_at(now + wait);
+        let id = Ref::from(Flow::Request(index)).raw();
+        self.wheel.arm(&mut self.flows.records, id, tick);
+    }
+
+    /// Whether a stray segment may be answered yet.
+    fn may_repeat(&mut self, now: Nanos, index: u32) -> bool {
+        let request = &mut self.flows.records.requests[index];
+        let now = micros(now);
+        if request.flags & REPEATED != 0 && now.wrapping_sub(request.repeated) < REPEAT_MICROS {
+            self.counters.ack_skipped_syn_recv += 1;
+            return false;
+        }
+        request.flags |= REPEATED;
+        request.repeated = now;
+        true
+    }
+
+    fn send_syn_ack(&mut self, now: Nanos, index: u32, link: Link, host: &mut impl Host) {
+        let request = &self.flows.records.requests[index];
+        let tcp = &self.config.tcp;
+        let value = timestamp(now, request.ts_offset);
+        let head = FrameHead {
+            link,
+            tuple: request.tuple,
+            ttl: self.config.hop_limit,
+            seq: request.iss,
+            ack: request.irs.wrapping_add(1),
+            flags: Flags::SYN | Flags::ACK,
+            window: tcp.syn_window(),
+            options: tcp.syn_ack_options(request.mss, &request.peer_options(), value),
+            ..FrameHead::default()
+        };
+        self.emit(&head, host);
+    }
+
+    fn acknowledge_request(&mut self, now: Nanos, index: u32, link: Link, host: &mut impl Host) {
+        let request = &self.flows.records.requests[index];
+        let timestamps = (request.flags & TIMESTAMPS != 0).then(|| Timestamps {
+            value: timestamp(now, request.ts_offset),
+            echo: request.ts_recent,
+        });
+        let shift = match request.flags & SCALED {
+            0 => 0,
+            _ => self.config.tcp.window_scale,
+        };
+        let head = FrameHead {
+            link,
+            tuple: request.tuple,
+            ttl: self.config.hop_limit,
+            seq: request.iss.wrapping_add(1),
+            ack: request.irs.wrapping_add(1),
+            flags: Flags::ACK,
+            window: self.config.tcp.syn_window() >> shift,
+            options: Options { timestamps, ..Options::default() },
+            ..FrameHead::default()
+        };
+        self.emit(&head, host);
+    }
+
+    /// The last ACK of a handshake: a full control block, a place on the accept queue, and what
+    /// the segment brought besides.
+    fn complete(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        host: &mut impl Host,
+    ) {
+        let request = self.flows.records.requests[index];
+        let id = request.listener;
+        if !self.listeners.get(id).shared.claim_accept() {
+            self.counters.listen_overflows += 1;
+            self.counters.listen_drops += 1;
+            if self.config.abort_on_overflow {
+                self.send_reset(frame, host);
+                self.drop_request(index);
+            }
+            // Else the request stays and its SYN-ACK is sent again in time: the peer's answer, or
+            // its data, may find room then.
+            return;
+        }
+        let tcb = Tcb::passive(&self.config.tcp, now, &request.passive(now));
+        let Some(conn) = self.open_passive(&request, hash, tcb, host) else {
+            self.listeners.get(id).shared.release_accept();
+            self.counters.listen_drops += 1;
+            return;
+        };
+        self.flows.replace(hash, Flow::Request(index), Flow::Conn(conn));
+        self.release_request(index);
+        self.counters.passive_opens += 1;
+        let conns = &mut self.flows.records.conns;
+        self.listeners.get(id).waiting.push_back(conns, conn);
+        let record = &mut conns[conn];
+        record.listener = id;
+        let (app, conn_id) = (record.app, record.id(conn));
+        let mut stream = Stream { host, app };
+        let segment = &frame.segment;
+        let reaction = record.tcb.handle_segment(&self.config.tcp, now, segment, &mut stream);
+        self.report(conn, &reaction, host);
+        host.accept(id, conn_id, app);
+        self.mark_dirty(conn);
+    }
+
+    /// A record for the connection, if there is room for it here and at the host's.
+    fn open_passive(
+        &mut self,
+        request: &Request,
+        hash: u64,
+        tcb: Tcb,
+        host: &mut impl Host,
+    ) -> Option<u32> {
+        let conns = &mut self.flows.records.conns;
+        // The lower half chooses the bucket.
+        let mut conn = Conn::new(request.tuple, hash as u32, tcb);
+        conn.set_route(request.route, request.epoch);
+        let Some(index) = conns.insert(conn) else {
+            self.counters.connections_full += 1;
+            return None;
+        };
+        match host.open(request.listener, conns[index].id(index), &request.tuple) {
+            Ok(app) => {
+                conns[index].app = app;
+                Some(index)
+            }
+            Err(crate::host::Refused) => {
+                self.counters.open_refused += 1;
+                conns.remove(index);
+                None
+            }
+        }
+    }
+}
+
+/// The low 32 bits of microseconds.
+fn micros(now: Nanos) -> u32 {
+    (now / 1_000) as u32
+}

@@ -1,0 +1,386 @@
+//! TIME_WAIT, and FIN_WAIT_2 of a connection that nobody holds any more: small records.
+
+use fourwave_tcp::{Nanos, SeqNum, timestamp};
+use fourwave_wire::{
+    Addr, Endpoint, Flags, FourTuple, FrameHead, Link, Options, Segment, TcpFrame, Timestamps,
+};
+
+use crate::arena::Record;
+use crate::host::Host;
+use crate::segment::overlaps;
+use crate::shard::Shard;
+use crate::table::{Flow, Ref};
+use crate::wheel::Timer;
+
+/// `acked` counts in units of four ticks: 4 ms, going round in 262 s.
+const STAMP_SHIFT: u32 = 2;
+/// Answers to old duplicates are at least this far apart: 500 ms, as Linux.
+const REPEAT_STAMPS: u16 = 500 >> STAMP_SHIFT;
+/// Above the last sequence number that was sent by the connection before (as Linux).
+const ISS_STEP: u32 = 65_537;
+
+const LIVE: u8 = 1;
+const FIN_WAIT_2: u8 = 2;
+const TIMESTAMPS: u8 = 4;
+
+/// A connection of which only its end has to be guarded.
+///
+/// 56 bytes, and 4 more in the flow table. The deadline is in `timer`; our timestamp offset is
+/// computed again when needed, and the link header is that of the frame to be answered.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TimeWait {
+    pub(crate) remote: Addr,
+    pub(crate) timer: Timer,
+    link: u32,
+    snd_nxt: u32,
+    rcv_nxt: u32,
+    /// The peer's newest timestamp.
+    ts_recent: u32,
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
+    /// Index into the table of our addresses.
+    pub(crate) local: u16,
+    /// As it goes into the header.
+    window: u16,
+    /// When an old duplicate was last answered.
+    acked: u16,
+    flags: u8,
+    reserved: u8,
+}
+
+/// A record and its bucket head.
+const _: () = assert!(size_of::<TimeWait>() + size_of::<u32>() <= 64);
+
+/// The generation is one bit: nobody outside names these records.
+impl Record for TimeWait {
+    fn link(&self) -> u32 {
+        self.link
+    }
+    fn set_link(&mut self, link: u32) {
+        self.link = link;
+    }
+    fn generation(&self) -> u32 {
+        u32::from(self.flags & LIVE)
+    }
+    fn set_generation(&mut self, generation: u32) {
+        self.flags = self.flags & !LIVE | generation as u8 & LIVE;
+    }
+}
+
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Substate {
+    /// The peer's FIN; our side is closed and the application gone.
+    FinWait2,
+    /// Two maximum segment lifetimes.
+    TimeWait,
+}
+
+/// A record that gives way to a new connection of its four-tuple, and where that one starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Takeover {
+    pub(crate) index: u32,
+    pub(crate) iss: u32,
+}
+
+/// What a segment means to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Ignore,
+    /// A plausible segment of the old connection: the time starts again.
+    Restart,
+    /// Say where we are. An answer that might be part of a loop is `limited` to one per 500 ms.
+    Acknowledge { limited: bool, restart: bool },
+    /// The peer's FIN, after FIN_WAIT_2.
+    Finish,
+    /// Data that nobody will read: reset the peer, end.
+    Reset,
+    /// The peer has reset: end.
+    End,
+    /// A new connection may start.
+    Renew,
+}
+
+impl TimeWait {
+    /// PAWS (RFC 7323 §5.3), a RST excepted.
+    fn is_stale(&self, segment: &Segment<'_>) -> bool {
+        self.newer_by(segment).is_some_and(|step| step < 0) && !segment.flags.contains(Flags::RST)
+    }
+
+    /// How much newer the segment's timestamp is than the newest seen.
+    fn newer_by(&self, segment: &Segment<'_>) -> Option<i32> {
+        let times = segment.options.timestamps.filter(|_| self.flags & TIMESTAMPS != 0)?;
+        Some(times.value.wrapping_sub(self.ts_recent) as i32)
+    }
+
+    fn judge(&self, segment: &Segment<'_>, window: u32, rfc1337: bool) -> Verdict {
+        if self.flags & FIN_WAIT_2 != 0 {
+            self.judge_fin_wait_2(segment, window)
+        } else {
+            self.judge_time_wait(segment, rfc1337)
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4 for FIN-WAIT-2, of a connection without an application.
+    fn judge_fin_wait_2(&self, segment: &Segment<'_>, window: u32) -> Verdict {
+        let flags = segment.flags;
+        let end = segment.seq.wrapping_add(segment.sequence_len());
+        if self.is_stale(segment) || !overlaps(segment, self.rcv_nxt, window) {
+            return match flags.contains(Flags::RST) {
+                true => Verdict::Ignore,
+                false => Verdict::Acknowledge { limited: is_bare(segment), restart: false },
+            };
+        }
+        if flags.contains(Flags::RST) {
+            // RFC 5961 §3.2.
+            return match segment.seq == self.rcv_nxt {
+                true => Verdict::End,
+                false => Verdict::Acknowledge { limited: true, restart: false },
+            };
+        }
+        if flags.contains(Flags::SYN) {
+            // RFC 5961 §4.2.
+            return Verdict::Acknowledge { limited: true, restart: false };
+        }
+        if !flags.contains(Flags::ACK) || segment.sequence_len() == 0 {
+            return Verdict::Ignore;
+        }
+        // Only the FIN may come now (RFC 9293 §3.6.1, MUST-13).
+        if flags.contains(Flags::FIN) && end == self.rcv_nxt.wrapping_add(1) {
+            return Verdict::Finish;
+        }
+        Verdict::Reset
+    }
+
+    /// RFC 9293 §3.10.7.4 for TIME-WAIT, RFC 1337 and RFC 6191.
+    fn judge_time_wait(&self, segment: &Segment<'_>, rfc1337: bool) -> Verdict {
+        let flags = segment.flags;
+        let stale = self.is_stale(segment);
+        if flags.contains(Flags::RST) {
+            let exact = segment.seq == self.rcv_nxt;
+            return if exact && !rfc1337 { Verdict::End } else { Verdict::Ignore };
+        }
+        if !stale && segment.seq == self.rcv_nxt && segment.sequence_len() == 0 {
+            return Verdict::Restart;
+        }
+        let opens = flags.contains(Flags::SYN) && !flags.contains(Flags::ACK);
+        if opens && !stale {
+            // RFC 6191 §2: a newer timestamp, or a sequence number above all that were used.
+            let above = SeqNum(segment.seq).after(SeqNum(self.rcv_nxt));
+            if above || self.newer_by(segment).is_some_and(|step| step > 0) {
+                return Verdict::Renew;
+            }
+        }
+        // A SYN may be a new one whose number happens to be low: that does not keep us waiting.
+        Verdict::Acknowledge { limited: is_bare(segment), restart: !opens || stale }
+    }
+}
+
+impl Shard {
+    /// Turns a connection whose last segment has been sent into a record.
+    pub(crate) fn retire(
+        &mut self,
+        now: Nanos,
+        conn: u32,
+        substate: Substate,
+        host: &mut impl Host,
+    ) {
+        let Some(index) = self.insert_time_wait(now, conn, substate) else {
+            self.counters.time_wait_overflow += 1;
+            self.free(conn, host);
+            return;
+        };
+        let hash = self.flows.records.conns[conn].hash;
+        self.flows.replace(u64::from(hash), Flow::Conn(conn), Flow::TimeWait(index));
+        self.release(conn, host);
+        self.arm_time_wait(now, index);
+    }
+
+    /// A segment for a record.
+    pub(crate) fn handle_time_wait(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        host: &mut impl Host,
+    ) {
+        let segment = &frame.segment;
+        let record = &self.flows.records.time_waits[index];
+        if record.is_stale(segment) {
+            self.counters.paws_rejected += 1;
+        }
+        match record.judge(segment, self.config.tcp.recv_window_max, self.config.rfc1337) {
+            Verdict::Ignore => self.counters.time_wait_ignored += 1,
+            Verdict::Restart => {
+                self.note_timestamp(index, segment);
+                self.arm_time_wait(now, index);
+            }
+            Verdict::Acknowledge { limited, restart } => {
+                if restart {
+                    self.arm_time_wait(now, index);
+                }
+                if !limited || self.may_acknowledge(now, index) {
+                    self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
+                }
+            }
+            Verdict::Finish => {
+                self.note_timestamp(index, segment);
+                let record = &mut self.flows.records.time_waits[index];
+                record.flags &= !FIN_WAIT_2;
+                record.rcv_nxt = record.rcv_nxt.wrapping_add(1);
+                self.arm_time_wait(now, index);
+                self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
+            }
+            Verdict::Reset => {
+                self.counters.abort_on_data += 1;
+                self.send_reset(frame, host);
+                self.end_time_wait(index);
+            }
+            Verdict::End => self.end_time_wait(index),
+            Verdict::Renew => self.renew(now, index, frame, hash, host),
+        }
+    }
+
+    /// The time is over, or was cut short.
+    pub(crate) fn end_time_wait(&mut self, index: u32) {
+        let records = &self.flows.records;
+        let record = &records.time_waits[index];
+        let local = Endpoint { addr: *records.local_addr(record), port: record.local_port };
+        let remote = Endpoint { addr: record.remote, port: record.remote_port };
+        let hash = self.keys.flow_hash(&FourTuple { local, remote });
+        self.counters.time_waits += 1;
+        self.flows.remove(hash, Flow::TimeWait(index), local.port);
+        self.release_time_wait(index);
+    }
+
+    /// Frees a record that is in the flow table no more.
+    pub(crate) fn release_time_wait(&mut self, index: u32) {
+        let id = Ref::from(Flow::TimeWait(index)).raw();
+        self.wheel.cancel(&mut self.flows.records, id);
+        let records = &mut self.flows.records;
+        records.locals.release(records.time_waits[index].local);
+        records.time_waits.remove(index);
+    }
+
+    fn insert_time_wait(&mut self, now: Nanos, conn: u32, substate: Substate) -> Option<u32> {
+        let stamp = self.stamp(now);
+        let records = &mut self.flows.records;
+        if records.time_waits.is_full() {
+            return None;
+        }
+        let conn = &records.conns[conn];
+        let rest = conn.tcb.time_wait();
+        let local = records.locals.acquire(&conn.tuple.local.addr)?;
+        let waits = if substate == Substate::FinWait2 { FIN_WAIT_2 } else { 0 };
+        let stamped = if rest.ts_recent.is_some() { TIMESTAMPS } else { 0 };
+        records.time_waits.insert(TimeWait {
+            remote: conn.tuple.remote.addr,
+            timer: Timer::IDLE,
+            link: 0,
+            snd_nxt: rest.snd_nxt,
+            rcv_nxt: rest.rcv_nxt,
+            ts_recent: rest.ts_recent.unwrap_or(0),
+            remote_port: conn.tuple.remote.port,
+            local_port: conn.tuple.local.port,
+            local,
+            window: rest.window,
+            acked: stamp.wrapping_sub(REPEAT_STAMPS),
+            flags: waits | stamped,
+            reserved: 0,
+        })
+    }
+
+    /// A new connection of the same four-tuple, if a listener takes it.
+    fn renew(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        frame: &TcpFrame<'_>,
+        hash: u64,
+        host: &mut impl Host,
+    ) {
+        let record = &self.flows.records.time_waits[index];
+        let iss = record.snd_nxt.wrapping_add(ISS_STEP);
+        match self.listeners.find(&frame.tuple.local) {
+            Some(id) if !self.draining => {
+                self.handle_syn(now, frame, hash, id, Some(Takeover { index, iss }), host);
+            }
+            Some(_) | None => {
+                if self.may_acknowledge(now, index) {
+                    self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
+                }
+            }
+        }
+    }
+
+    /// From now on, 60 s, or `fin_timeout` for the peer's FIN.
+    fn arm_time_wait(&mut self, now: Nanos, index: u32) {
+        let fin_wait_2 = self.flows.records.time_waits[index].flags & FIN_WAIT_2 != 0;
+        let tcp = &self.config.tcp;
+        let wait = if fin_wait_2 { tcp.fin_timeout } else { tcp.time_wait };
+        let tick = self.tick_at(now + wait);
+        let id = Ref::from(Flow::TimeWait(index)).raw();
+        self.wheel.arm(&mut self.flows.records, id, tick);
+    }
+
+    fn note_timestamp(&mut self, index: u32, segment: &Segment<'_>) {
+        let record = &mut self.flows.records.time_waits[index];
+        if let (Some(times), Some(0..)) = (segment.options.timestamps, record.newer_by(segment)) {
+            record.ts_recent = times.value;
+        }
+    }
+
+    fn may_acknowledge(&mut self, now: Nanos, index: u32) -> bool {
+        let stamp = self.stamp(now);
+        let record = &mut self.flows.records.time_waits[index];
+        if stamp.wrapping_sub(record.acked) < REPEAT_STAMPS {
+            match record.flags & FIN_WAIT_2 {
+                0 => self.counters.ack_skipped_time_wait += 1,
+                _ => self.counters.ack_skipped_fin_wait_2 += 1,
+            }
+            return false;
+        }
+        record.acked = stamp;
+        true
+    }
+
+    fn acknowledge_time_wait(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        tuple: &FourTuple,
+        link: Link,
+        host: &mut impl Host,
+    ) {
+        let record = &self.flows.records.time_waits[index];
+        let timestamps = (record.flags & TIMESTAMPS != 0).then(|| Timestamps {
+            value: timestamp(now, self.keys.initial(tuple, now).ts_offset),
+            echo: record.ts_recent,
+        });
+        let head = FrameHead {
+            link,
+            tuple: *tuple,
+            ttl: self.config.hop_limit,
+            seq: record.snd_nxt,
+            ack: record.rcv_nxt,
+            flags: Flags::ACK,
+            window: record.window,
+            options: Options { timestamps, ..Options::default() },
+            ..FrameHead::default()
+        };
+        self.emit(&head, host);
+    }
+
+    fn stamp(&self, now: Nanos) -> u16 {
+        (self.tick_of(now) >> STAMP_SHIFT) as u16
+    }
+}
+
+/// Whether two stacks could answer such segments to each other for ever: they carry nothing that is
+/// sent again by itself. A repeated FIN is no such thing.
+fn is_bare(segment: &Segment<'_>) -> bool {
+    segment.sequence_len() == 0 || segment.flags.contains(Flags::SYN)
+}
