@@ -1,10 +1,19 @@
 //! `lab up | exec | status | down`.
 
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
-use fourwave_bench::lab::{self, Lab, LabConfig, NodeStatus, Side};
+use fourwave_bench::lab::{
+    self, DaemonOptions, Lab, LabConfig, LabError, NodeStatus, Ready, Side, Status, bench_binary,
+};
+use fourwave_bench::server;
+use serde::{Deserialize, Serialize};
+
+/// Where the lab's echo server listens.
+const ECHO_PORT: u16 = 7777;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -14,7 +23,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Build the lab; one that is up with the same settings stays
+    /// Build the lab with a daemon; one that is up with the same settings stays
     Up(UpArgs),
     /// Run a command on one side
     Exec {
@@ -30,10 +39,26 @@ enum Action {
     Down,
 }
 
-#[derive(Debug, clap::Args)]
+/// The settings are written down with the lab, to be compared by the next `up`.
+#[derive(Debug, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 struct UpArgs {
+    /// Ports that programs may serve through the daemons
+    #[arg(long, value_delimiter = ',', default_value = "80,7777,8080")]
+    ports: Vec<u16>,
+    /// Do not start the echo server on port 7777
+    #[arg(long)]
+    no_echo: bool,
+    /// Bytes that the echo server sends back before it closes; 0: until the client closes
+    #[arg(long, default_value_t = 64)]
+    echo_size: usize,
+    /// Start a daemon on the client's side too
+    #[arg(long)]
+    client_daemon: bool,
+    /// Only namespaces and link: no daemon, no echo server
+    #[arg(long, conflicts_with = "client_daemon")]
+    no_daemon: bool,
     /// RX and TX queues of each veth end
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     queues: u32,
 }
 
@@ -64,55 +89,124 @@ impl Args {
 }
 
 fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
-    let lab = Lab::up(LabConfig::standard().queues(args.queues))?;
-    show(&lab)?;
-    Ok(ExitCode::SUCCESS)
+    let wanted = serde_json::to_string(args)?;
+    let present = match Lab::attach(LabConfig::STANDARD) {
+        Ok(lab) => lab.status().ok().filter(|status| is_sound(&lab, status, &wanted)),
+        Err(LabError::NotUp { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if present.is_some() {
+        say("the lab is up already");
+    } else {
+        if lab::down(LabConfig::STANDARD)? {
+            say("removed a lab that had other settings or was incomplete");
+        }
+        let mut lab = Lab::up(LabConfig::standard().queues(args.queues))?;
+        if let Err(error) = populate(&mut lab, args, &wanted) {
+            // The error that made us give up says more than one from tidying up after it.
+            let _ = lab.down();
+            return Err(error);
+        }
+    }
+    status()
+}
+
+/// Whether the lab was built to the end, with these settings, and everything in it still runs.
+fn is_sound(lab: &Lab, status: &Status, wanted: &str) -> bool {
+    lab.note() == wanted && status.programs.iter().all(|(_, alive)| *alive)
+}
+
+fn populate(lab: &mut Lab, args: &UpArgs, note: &str) -> anyhow::Result<()> {
+    let options = DaemonOptions { ports: args.ports.clone(), ..DaemonOptions::default() };
+    let mut sides = Vec::new();
+    if !args.no_daemon {
+        sides.push(Side::Server);
+    }
+    if args.client_daemon {
+        sides.push(Side::Client);
+    }
+    for side in sides {
+        let config = lab.daemon_config(side, &options);
+        lab.start_daemon(side, &config)?;
+    }
+    if !args.no_daemon && !args.no_echo {
+        if !args.ports.contains(&ECHO_PORT) {
+            bail!("the echo server needs port {ECHO_PORT} among --ports; --no-echo leaves it out");
+        }
+        start_echo(lab, args.echo_size)?;
+    }
+    // Last: only a complete lab is one that a second `up` leaves alone.
+    Ok(lab.set_note(note)?)
+}
+
+fn start_echo(lab: &mut Lab, size: usize) -> anyhow::Result<()> {
+    let mut command = lab.server().command(bench_binary()?);
+    command
+        .arg("serve-fourwave")
+        .arg(format!("--size={size}"))
+        .env("FOURWAVE_SOCKET", lab.control_socket(Side::Server));
+    for address in [lab.server().v4(), lab.server().v6()] {
+        command.arg(format!("--listen={}", SocketAddr::new(address, ECHO_PORT)));
+    }
+    lab.spawn("echo", command, Ready::Prints(server::READY))?;
+    Ok(())
 }
 
 fn exec(side: Side, command: &[String]) -> anyhow::Result<ExitCode> {
     let lab = Lab::attach(LabConfig::STANDARD)?;
     let (program, arguments) = command.split_first().expect("clap requires a command");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if lab.has_daemon(side) {
+        command.env("FOURWAVE_SOCKET", lab.control_socket(side));
+    }
+    // The main thread becomes the command: no process of ours stays in between.
     lab.node(side).netns().enter()?;
-    let error = Command::new(program).args(arguments).exec();
+    let error = command.exec();
     Err(anyhow::Error::new(error).context(format!("cannot run {program}")))
 }
 
 fn status() -> anyhow::Result<ExitCode> {
-    show(&Lab::attach(LabConfig::STANDARD)?)?;
-    Ok(ExitCode::SUCCESS)
+    let lab = Lab::attach(LabConfig::STANDARD)?;
+    let Status { server, client, programs } = lab.status()?;
+    for (side, node) in [(Side::Server, &server), (Side::Client, &client)] {
+        show(side.name(), node);
+        if lab.has_daemon(side) {
+            say(&format!("        FOURWAVE_SOCKET={}", lab.control_socket(side).display()));
+        }
+    }
+    let mut all_run = true;
+    for (program, alive) in programs {
+        let state = if alive { "runs" } else { "HAS ENDED" };
+        let (role, pid, log) = (&program.role, program.process.pid, program.log.display());
+        say(&format!("{role}: {state}, pid {pid}, log {log}"));
+        all_run &= alive;
+    }
+    Ok(if all_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[expect(clippy::print_stdout, reason = "the result of the command")]
 fn down() -> anyhow::Result<ExitCode> {
     let was_up = lab::down(LabConfig::STANDARD)?;
-    println!("{}", if was_up { "lab removed" } else { "no lab was up" });
+    say(if was_up { "the lab is removed" } else { "no lab was up" });
     for name in lab::remove_orphans()? {
-        println!("removed what a crashed run left: lab `{name}`");
+        say(&format!("removed what a crashed run left: lab `{name}`"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the result of the command")]
-fn show(lab: &Lab) -> anyhow::Result<()> {
-    let status = lab.status()?;
-    for (side, node) in [("server", &status.server), ("client", &status.client)] {
-        let NodeStatus { namespace, interface, addresses, offloads_on, rps } = node;
-        let offloads =
-            if offloads_on.is_empty() { "off".into() } else { offloads_on.join(" ") + " on" };
-        println!(
-            "{side}: namespace {namespace}, interface {interface}, offloads {offloads}, RPS {rps}"
-        );
-        println!("        {}", abridged(addresses));
-    }
-    for (program, alive) in &status.programs {
-        let state = if *alive { "runs" } else { "HAS ENDED" };
-        let log = program.log.display();
-        println!("{}: {state}, pid {}, log {log}", program.role, program.process.pid);
-    }
-    Ok(())
+fn show(side: &str, node: &NodeStatus) {
+    let NodeStatus { namespace, interface, addresses, offloads_on, rps, xdp } = node;
+    let offloads =
+        if offloads_on.is_empty() { "off".to_owned() } else { offloads_on.join(" ") + " on" };
+    let xdp = xdp.unwrap_or("none");
+    say(&format!(
+        "{side}: namespace {namespace}, interface {interface}, XDP {xdp}, offloads {offloads}, \
+         RPS {rps}"
+    ));
+    say(&format!("        {}", abridged(addresses)));
 }
 
-/// The first few of a long list.
+/// The first and last few of a long list.
 fn abridged(addresses: &[String]) -> String {
     match addresses {
         [first, second, .., before_last, last] if addresses.len() > 6 => {
@@ -120,4 +214,9 @@ fn abridged(addresses: &[String]) -> String {
         }
         all => all.join(" "),
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn say(line: &str) {
+    println!("{line}");
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached,
+};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::config::{Cidr, LabConfig};
@@ -50,6 +52,26 @@ pub(super) fn delete(netns: &Netns, interface: &str) -> Result<(), LabError> {
         })
     };
     netns.run(work).map_err(LabError::Namespace)?
+}
+
+/// Where the XDP program of `interface` runs, in the calling thread's namespace: `native`,
+/// `generic`, …; `None` without one.
+pub(super) fn xdp_mode(interface: &str) -> Result<Option<&'static str>, LabError> {
+    on_netlink(async |handle| {
+        let attributes = find(&handle, interface).await?.map_or(Vec::new(), |link| link.attributes);
+        let mode = attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => xdp.into_iter().find_map(|xdp| match xdp {
+                LinkXdp::Attached(XdpAttached::None) => None,
+                LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+                LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+                LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+                LinkXdp::Attached(_) => Some("several"),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Ok(mode)
+    })
 }
 
 /// Runs `work` with a netlink socket of the calling thread's namespace.

@@ -15,6 +15,7 @@
 //! ```
 
 mod config;
+mod daemon;
 mod error;
 mod link;
 mod netns;
@@ -33,6 +34,7 @@ use std::process::{Child, Command};
 use serde::{Deserialize, Serialize};
 
 pub use config::{Cidr, LabConfig, NodeConfig};
+pub use daemon::DaemonOptions;
 pub use error::LabError;
 pub use netns::Netns;
 pub use process::ProcessRef;

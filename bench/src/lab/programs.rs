@@ -74,31 +74,6 @@ impl Lab {
         Ok(process)
     }
 
-    /// Starts a daemon on one end, with this configuration text, and waits until it accepts
-    /// clients. Its runtime folder is [`Lab::runtime_dir`].
-    ///
-    /// # Errors
-    /// [`LabError::NoBinary`], or as [`Lab::spawn`].
-    pub fn start_daemon(&mut self, side: Side, config: &str) -> Result<ProcessRef, LabError> {
-        let (binary, runtime_dir) = (daemon_binary()?, self.runtime_dir(side));
-        fs::create_dir_all(&runtime_dir).map_err(LabError::file(&runtime_dir))?;
-        let path = self.folder().join(format!("{}.toml", side.name()));
-        fs::write(&path, config).map_err(LabError::file(&path))?;
-        self.state.instances.retain(|instance| instance.side != side);
-        self.state.instances.push(Instance { side, binary: binary.clone(), config: path.clone() });
-        // Before the start: a crash in between must not hide an XDP program from `down`.
-        self.state.save()?;
-        let mut command = self.node(side).command(&binary);
-        command.arg("--config").arg(&path);
-        let socket = runtime_dir.join("control.sock");
-        self.spawn(&format!("fourwaved-{}", side.name()), command, Ready::Listens(&socket))
-    }
-
-    /// The runtime folder of the daemon of one end.
-    pub fn runtime_dir(&self, side: Side) -> PathBuf {
-        self.folder().join(side.name())
-    }
-
     /// Ends the program with this role: SIGTERM, and SIGKILL after `grace`.
     ///
     /// # Errors

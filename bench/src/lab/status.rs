@@ -2,7 +2,7 @@
 
 use super::error::LabError;
 use super::state::Recorded;
-use super::{Lab, Node, tune};
+use super::{Lab, Node, link, tune};
 
 /// One end of a lab as it is.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct NodeStatus {
     pub offloads_on: Vec<&'static str>,
     /// Receive packet steering mask.
     pub rps: String,
+    /// Where an XDP program runs (`native`, `generic`), if there is one.
+    pub xdp: Option<&'static str>,
 }
 
 /// A lab as it is.
@@ -52,5 +54,6 @@ fn node_status(node: &Node) -> Result<NodeStatus, LabError> {
         addresses: node.config.addresses.iter().map(ToString::to_string).collect(),
         offloads_on: node.run(|| tune::offloads_on(node.interface()))??,
         rps: node.rps()?,
+        xdp: node.run(|| link::xdp_mode(node.interface()))??,
     })
 }
