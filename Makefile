@@ -1,0 +1,36 @@
+# Thin on purpose: what each target does is in the script or command that it names.
+.PHONY: help demo test bench sim soak ebpf deps clean
+
+CARGO ?= cargo
+SEEDS ?= 10000
+START ?= 0
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: deps ## about half a minute of short connections, kernel against fourwave, in one table
+	$(CARGO) build --release --locked --bins
+	target/release/fourwave-bench compare --rounds 3 --duration 4
+
+test: deps ## everything that is checked before a change lands
+	.ci/test
+
+bench: deps ## the comparison at a length that gives steady figures
+	$(CARGO) build --release --locked --bins
+	mkdir -p bench/results
+	target/release/fourwave-bench compare --rounds 5 --duration 70 --json bench/results/latest.json
+
+sim: deps ## the seeded simulator: make sim SEEDS=100000 START=0
+	FOURWAVE_SIM_SEEDS=$(SEEDS) FOURWAVE_SIM_START=$(START) $(CARGO) test --release --locked -p fourwave-stack --test simulator -- --nocapture
+
+soak: deps ## longer loads and longer fuzzing than make test
+	.ci/soak
+
+ebpf: ## rebuild the committed XDP program
+	ebpf/build.sh
+
+deps: ## install the Debian packages that building needs, or say which are missing
+	@.ci/deps
+
+clean: ## remove what was built
+	$(CARGO) clean
