@@ -1,0 +1,154 @@
+//! Where pins live: a bpffs, and a folder of each instance in it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, openat, stat, statfs};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+/// Where systemd, and we if nobody else did, mount the bpffs.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// `BPF_FS_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Folder of `bpffs` that holds the folders of all instances.
+const FOLDER: &str = "fourwave";
+
+/// Makes sure that `path` is a bpffs; creates and mounts it if it is not.
+///
+/// Two processes that come at the same time mount once: each takes a lock on the folder
+/// underneath and looks again before it mounts.
+pub(crate) fn ensure_mounted(path: &Path) -> io::Result<()> {
+    if is_bpffs(path)? {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    let underneath = open_folder(path)?;
+    flock(&underneath, FlockOperation::LockExclusive)?;
+    if is_bpffs(path)? {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("bpf", path, "bpf", flags, Some(c"mode=0700"))?;
+    Ok(())
+}
+
+/// Whether `path` exists and is a bpffs.
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    match statfs(path) {
+        Ok(found) => Ok(found.f_type == BPF_FS_MAGIC),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An instance's folder of pins, locked: no two processes have one at the same time.
+///
+/// The lock goes with the process, however it ends.
+#[derive(Debug)]
+pub(crate) struct PinFolder {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+/// Why a folder could not be had.
+#[derive(Debug)]
+pub(crate) enum PinFolderError {
+    /// A live process has it.
+    Locked,
+    /// The system said no.
+    Os(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for PinFolderError {
+    fn from(error: E) -> Self {
+        Self::Os(error.into())
+    }
+}
+
+impl PinFolder {
+    /// The path that `instance` has, or would have.
+    pub(crate) fn path_of(bpffs: &Path, instance: &str) -> PathBuf {
+        bpffs.join(FOLDER).join(instance)
+    }
+
+    /// Creates the folder of `instance` if it is not there, and locks it.
+    pub(crate) fn create(bpffs: &Path, instance: &str) -> Result<Self, PinFolderError> {
+        let path = Self::path_of(bpffs, instance);
+        loop {
+            fs::create_dir_all(&path)?;
+            if let Some(folder) = Self::lock(&path)? {
+                return Ok(folder);
+            }
+        }
+    }
+
+    /// Locks the folder of `instance`, or `None` when there is no such folder.
+    pub(crate) fn open(bpffs: &Path, instance: &str) -> Result<Option<Self>, PinFolderError> {
+        Self::lock(&Self::path_of(bpffs, instance))
+    }
+
+    /// `None` when the folder is not there, or was removed while we waited for its lock.
+    fn lock(path: &Path) -> Result<Option<Self>, PinFolderError> {
+        let folder = match open_folder(path) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(PinFolderError::Locked),
+            Err(error) => return Err(error.into()),
+        }
+        let locked = fstat(&folder)?;
+        match stat(path) {
+            Ok(named) if named.st_ino == locked.st_ino => {
+                Ok(Some(Self { path: path.to_owned(), _lock: folder }))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The path of a pin in it.
+    pub(crate) fn pin(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Removes all pins; returns whether there were any.
+    pub(crate) fn clear(&self) -> io::Result<bool> {
+        let mut found = false;
+        for entry in fs::read_dir(&self.path)? {
+            fs::remove_file(entry?.path())?;
+            found = true;
+        }
+        Ok(found)
+    }
+
+    /// Removes all pins and the folder, and the one above when no other instance is left.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        self.clear()?;
+        fs::remove_dir(&self.path)?;
+        if let Some(parent) = self.path.parent() {
+            match fs::remove_dir(parent) {
+                Ok(()) => {}
+                // Another instance lives there, or just removed it.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}

@@ -1,0 +1,138 @@
+//! Keys, values and names of the BPF maps.
+
+/// Version of everything in this file: a daemon that finds pinned maps of another layout starts
+/// anew instead of adopting them.
+pub const LAYOUT: u32 = 1;
+
+/// Value of every entry of `PORTS`. Presence is what counts; the other bits are kept for later.
+pub const SERVED: u32 = 1;
+
+/// The maps' names, in the object and as pinned.
+pub mod map_names {
+    /// `XSKMAP`: NIC queue (`u32`) → AF_XDP socket.
+    pub const XSKS: &str = "XSKS";
+    /// Hash: [`PortKey`](super::PortKey) → [`SERVED`](super::SERVED).
+    pub const PORTS: &str = "PORTS";
+    /// Array with one [`Config`](super::Config).
+    pub const CONFIG: &str = "CONFIG";
+    /// Per-CPU array: [`Verdict`](crate::Verdict) → number of frames (`u64`).
+    pub const STATS: &str = "STATS";
+}
+
+/// Key of `PORTS`: a local address and port.
+///
+/// IPv4 addresses are v4-mapped (`::ffff:a.b.c.d`). The wildcard of a family is its unspecified
+/// address: `::` stands for every IPv6 address, `::ffff:0.0.0.0` for every IPv4 address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    /// The address' bytes in network order, four at a time as they lie in memory.
+    addr: [u32; 4],
+    /// Port in host order; 32 bits wide so that the key has no padding.
+    port: u32,
+}
+
+impl PortKey {
+    /// Bytes of a key as the kernel sees it.
+    pub const SIZE: usize = 20;
+
+    /// Key of an IPv6 or v4-mapped address, in network order, and a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(addr: [u8; 16], port: u16) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr;
+        Self {
+            addr: [
+                u32::from_ne_bytes([a, b, c, d]),
+                u32::from_ne_bytes([e, f, g, h]),
+                u32::from_ne_bytes([i, j, k, l]),
+                u32::from_ne_bytes([m, n, o, p]),
+            ],
+            port: port as u32,
+        }
+    }
+
+    /// Key of an IPv4 address, in network order, and a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(addr: [u8; 4], port: u16) -> Self {
+        Self {
+            addr: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(addr)],
+            port: port as u32,
+        }
+    }
+
+    /// Whether the address is an IPv4 address, that is v4-mapped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(self) -> bool {
+        let [a, b, c, _] = self.addr;
+        a == 0 && b == 0 && c == 0xffff_u32.to_be()
+    }
+
+    /// The same port at any address of the same family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any_address(self) -> Self {
+        let addr = if self.is_v4() {
+            [0, 0, self.addr[2], 0]
+        } else {
+            [0; 4]
+        };
+        Self {
+            addr,
+            port: self.port,
+        }
+    }
+
+    /// The key as the kernel's map sees it, for those who update the map without this type.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut out = [0; Self::SIZE];
+        let words = self.addr.iter().chain([&self.port]);
+        for (bytes, word) in out.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        out
+    }
+}
+
+const _: () = assert!(size_of::<PortKey>() == PortKey::SIZE);
+
+/// The one entry of `CONFIG`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// [`LAYOUT`] of the daemon that wrote it.
+    pub layout: u32,
+    /// [`Config::ICMP_ERRORS`]; other bits are 0.
+    pub flags: u32,
+}
+
+impl Config {
+    /// Bytes of the entry as the kernel sees it.
+    pub const SIZE: usize = 8;
+
+    /// ICMP and ICMPv6 errors that quote a served flow go to the AF_XDP socket. Without this
+    /// flag they go to the kernel.
+    pub const ICMP_ERRORS: u32 = 1;
+
+    /// The entry as the kernel's map sees it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let [a, b, c, d] = self.layout.to_ne_bytes();
+        let [e, f, g, h] = self.flags.to_ne_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            layout: LAYOUT,
+            flags: Self::ICMP_ERRORS,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Config>() == Config::SIZE);
