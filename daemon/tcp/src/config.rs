@@ -1,0 +1,90 @@
+//! What all connections of a shard share.
+
+/// Nanoseconds of a monotonic clock, or a span of them.
+pub type Nanos = u64;
+
+pub(crate) const MILLISECOND: Nanos = 1_000_000;
+pub(crate) const SECOND: Nanos = 1_000 * MILLISECOND;
+
+/// Settings, the defaults being Linux's unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Retransmission timeout before there is a sample (RFC 6298 §2.1).
+    pub rto_initial: Nanos,
+    /// Least margin of the timeout over the smoothed round-trip time.
+    pub rto_min: Nanos,
+    /// Largest timeout, backed off or not.
+    pub rto_max: Nanos,
+    /// Longest wait of an ACK for something to ride on (RFC 9293 MUST-58 allows 500 ms).
+    pub delayed_ack: Nanos,
+    /// Life of an orphan in FIN_WAIT_2.
+    pub fin_timeout: Nanos,
+    /// Stay in TIME_WAIT: 2 MSL.
+    pub time_wait: Nanos,
+    /// Least time between two challenge ACKs of one connection (`invalid_ratelimit`).
+    pub challenge_interval: Nanos,
+    /// SYN retransmissions with exponential backoff.
+    pub syn_retries: u8,
+    /// SYN retransmissions before those, without backoff.
+    pub syn_linear_timeouts: u8,
+    /// SYN-ACK retransmissions.
+    pub synack_retries: u8,
+    /// Retransmissions of data, or unanswered probes, before the connection is given up.
+    pub retries2: u8,
+    /// The same for a connection whose handle is closed. Linux writes 0 for this default.
+    pub orphan_retries: u8,
+    /// Window scale to offer; at most 14.
+    pub window_scale: u8,
+    /// Duplicate ACKs that mean loss (RFC 5681 §3.2).
+    pub duplicate_ack_threshold: u8,
+    /// Initial congestion window in segments (RFC 6928).
+    pub initial_window: u8,
+    /// Full-sized segments at the start that are acknowledged one by one, for the peer's slow start.
+    pub quick_acks: u8,
+    /// Receive window in bytes, and most bytes received that the application has not read.
+    pub recv_window_max: u32,
+    /// Most bytes written that the peer has not acknowledged.
+    pub send_buffer: u32,
+    /// Offer and accept timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Start slowly after an idle time of one retransmission timeout (RFC 5681 §4.1).
+    pub slow_start_after_idle: bool,
+    /// Nagle's algorithm for new connections, in Minshall's form (RFC 9293 §3.7.4).
+    pub nagle: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            rto_initial: SECOND,
+            rto_min: 200 * MILLISECOND,
+            rto_max: 120 * SECOND,
+            delayed_ack: 40 * MILLISECOND,
+            fin_timeout: 60 * SECOND,
+            time_wait: 60 * SECOND,
+            challenge_interval: 500 * MILLISECOND,
+            syn_retries: 6,
+            syn_linear_timeouts: 4,
+            synack_retries: 5,
+            retries2: 15,
+            orphan_retries: 8,
+            window_scale: 7,
+            duplicate_ack_threshold: 3,
+            initial_window: 10,
+            quick_acks: 16,
+            recv_window_max: 64 * 1024,
+            send_buffer: 256 * 1024,
+            timestamps: true,
+            slow_start_after_idle: true,
+            nagle: true,
+        }
+    }
+}
+
+impl Config {
+    /// The window field of a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
+    #[inline]
+    pub fn syn_window(&self) -> u16 {
+        u16::try_from(self.recv_window_max).unwrap_or(u16::MAX)
+    }
+}

@@ -1,0 +1,142 @@
+//! The acknowledgement, the peer's window, and what both set free.
+
+use fourwave_wire::Flags;
+
+use super::Arrival;
+use crate::config::{MILLISECOND, Nanos};
+use crate::congestion::Flight;
+use crate::options::timestamp;
+use crate::reaction::Events;
+use crate::state::State;
+use crate::tcb::{NEVER, Tcb, flag};
+
+impl Tcb {
+    /// Takes the acknowledgement `ack`, which is in range, and the window beside it.
+    #[inline]
+    pub(super) fn receive_ack(&mut self, arrival: &Arrival<'_>, ack: i64, events: &mut Events) {
+        if ack < self.snd_una {
+            return;
+        }
+        let same_window = !self.update_window(arrival, ack);
+        if ack > self.snd_una {
+            self.receive_new_ack(arrival, ack, events);
+        } else if same_window && is_bare(arrival) && self.is_outstanding() {
+            self.receive_duplicate_ack(arrival);
+        }
+        if !self.is_outstanding() || self.snd_wnd == 0 {
+            // The peer lives: probes, or segments for a window that shrank, go on as long as it
+            // answers (RFC 9293 §3.8.6.1, MUST-36). Nobody waits that long for an orphan.
+            if !self.is_orphan() {
+                self.retries = 0;
+            }
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4: the window of the newest segment counts. Returns whether it changed.
+    fn update_window(&mut self, arrival: &Arrival<'_>, ack: i64) -> bool {
+        let newer = (self.snd_wl1, self.snd_wl2) <= (arrival.start, ack);
+        // RFC 7323 §2.2: the window of a SYN is not scaled.
+        let syn = arrival.segment.flags.contains(Flags::SYN);
+        let scale = if syn { 0 } else { self.snd_scale };
+        let window = u32::from(arrival.segment.window) << scale;
+        if !newer {
+            return false;
+        }
+        let changed = window != self.snd_wnd;
+        self.snd_wl1 = arrival.start;
+        self.snd_wl2 = ack;
+        self.snd_wnd = window;
+        self.snd_wnd_max = self.snd_wnd_max.max(window);
+        if changed && !self.is_outstanding() {
+            // No probe has to ask any more, or it asks afresh.
+            self.rtx_at = NEVER;
+            self.backoff = 0;
+        }
+        changed
+    }
+
+    fn receive_new_ack(&mut self, arrival: &Arrival<'_>, ack: i64, events: &mut Events) {
+        let before = self.flight();
+        let data_before = self.snd_acked();
+        let acked = (ack - self.snd_una) as u32;
+        self.snd_una = ack;
+        self.snd_nxt = self.snd_nxt.max(ack);
+        self.duplicate_acks = 0;
+        if let Some(sample) = self.round_trip(arrival, ack) {
+            self.rtt.sample(arrival.cfg, sample);
+            self.backoff = 0;
+        }
+        self.retries = 0;
+        // What was to be resent is acknowledged; the rest of a go-back follows in turn.
+        self.set_flag(flag::RESEND, false);
+        let flight = Flight { before, after: self.flight() };
+        let mss = self.payload_limit();
+        if self.congestion.handle_ack(ack, acked, flight, mss) && self.is_outstanding() {
+            self.set_flag(flag::RESEND, true);
+        }
+        self.restart_rtx(arrival.cfg, arrival.now);
+        if self.snd_acked() > data_before {
+            *events |= Events::WRITABLE;
+        }
+        if self.fin_is_acked() {
+            *events |= self.our_fin_acked(arrival);
+        }
+    }
+
+    /// The segment timed, or, where a retransmission made that ambiguous, the timestamp echoed
+    /// (RFC 7323 §4.1): its clock is coarse, so it is the second choice.
+    fn round_trip(&mut self, arrival: &Arrival<'_>, ack: i64) -> Option<Nanos> {
+        if let Some(measured) = self.rtt.acknowledged(ack, arrival.now) {
+            return Some(measured);
+        }
+        let timestamps = arrival.segment.options.timestamps?;
+        if !self.has(flag::TIMESTAMPS) || (self.retries == 0 && !self.congestion.is_recovering()) {
+            return None;
+        }
+        let clock = timestamp(arrival.now, self.ts_offset);
+        let elapsed = clock.wrapping_sub(timestamps.echo) as i32;
+        // A peer that echoes the future, or nothing, is not believed.
+        let plausible = elapsed >= 0 && timestamps.echo != 0;
+        plausible.then(|| (elapsed as u64).max(1) * MILLISECOND)
+    }
+
+    /// RFC 5681 §2, §3.2.
+    fn receive_duplicate_ack(&mut self, arrival: &Arrival<'_>) {
+        let mss = self.payload_limit();
+        self.congestion.handle_duplicate_ack(mss);
+        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+        if self.duplicate_acks != arrival.cfg.duplicate_ack_threshold {
+            return;
+        }
+        let flight = self.flight();
+        if self.congestion.handle_loss(self.snd_una, self.snd_max, flight, mss) {
+            self.rtt.cancel();
+            self.set_flag(flag::RESEND, true);
+        }
+    }
+
+    /// The peer has all that we sent and will send.
+    fn our_fin_acked(&mut self, arrival: &Arrival<'_>) -> Events {
+        match self.state() {
+            State::FinWait1 => {
+                self.transition(State::FinWait2);
+                Events::NONE
+            }
+            State::Closing => self.enter_time_wait(arrival.cfg, arrival.now),
+            State::LastAck => self.finish(None, Events::NONE),
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait2
+            | State::CloseWait
+            | State::TimeWait => Events::NONE,
+        }
+    }
+}
+
+/// An ACK with nothing else in it.
+fn is_bare(arrival: &Arrival<'_>) -> bool {
+    arrival.segment.sequence_len() == 0
+}

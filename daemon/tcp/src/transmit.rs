@@ -1,0 +1,265 @@
+//! What to send next (RFC 9293 §3.8).
+
+use core::ops::Range;
+
+use fourwave_wire::{Flags, Options, Timestamps};
+
+use crate::config::{Config, Nanos};
+use crate::options::timestamp;
+use crate::state::State;
+use crate::tcb::{NEVER, SYN_POSITION, Tcb, flag};
+
+/// One segment to send now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number; 0 without [`Flags::ACK`].
+    pub ack: u32,
+    /// Control bits.
+    pub flags: Flags,
+    /// Window field, scaled.
+    pub window: u16,
+    /// Options.
+    pub options: Options,
+    /// Stream offsets of the payload; empty if there is none.
+    pub payload: Range<u64>,
+    /// Whether it repeats something sent before.
+    pub retransmission: bool,
+}
+
+/// Positions of a segment to send: `end` counts the FIN.
+struct Piece {
+    start: i64,
+    end: i64,
+    fin: bool,
+}
+
+impl Tcb {
+    /// The next segment that is due, `None` when nothing is. The connection goes on as if it was
+    /// sent.
+    #[inline]
+    pub fn poll_transmit(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
+        if self.has(flag::RST_DUE | flag::REPLY_RST | flag::SYN_DUE) {
+            return self.control_segment(cfg, now);
+        }
+        if self.state().may_send() {
+            let piece = self.resend_piece().or_else(|| self.next_piece(cfg, now));
+            if let Some(piece) = piece {
+                return Some(self.data_segment(cfg, now, &piece));
+            }
+            if self.take_flag(flag::PROBE) {
+                // A number the peer has acknowledged: whatever it thinks of it, it answers with
+                // its window (RFC 9293 §3.8.6.1, in Linux's form: no data is risked).
+                return Some(self.bare_segment(now, self.snd_una - 1));
+            }
+            self.arm_probe(cfg, now);
+        }
+        if self.has(flag::ACK_NOW) {
+            // The highest number sent: after a go-back `snd_nxt` may lie behind what the peer has.
+            return Some(self.bare_segment(now, self.snd_max));
+        }
+        None
+    }
+
+    /// RST, or SYN with or without ACK.
+    #[cold]
+    fn control_segment(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
+        if self.take_flag(flag::RST_DUE) {
+            let mut reset = self.bare_segment(now, self.snd_max);
+            reset.flags |= Flags::RST;
+            return Some(reset);
+        }
+        if self.take_flag(flag::REPLY_RST) {
+            // RFC 9293 §3.10.7.3: <SEQ=SEG.ACK><CTL=RST>.
+            return Some(Transmit {
+                seq: self.reply_rst_seq,
+                ack: 0,
+                flags: Flags::RST,
+                window: 0,
+                options: Options::default(),
+                payload: 0..0,
+                retransmission: false,
+            });
+        }
+        self.set_flag(flag::SYN_DUE, false);
+        Some(self.syn_segment(cfg, now))
+    }
+
+    fn syn_segment(&mut self, cfg: &Config, now: Nanos) -> Transmit {
+        let retransmission = self.snd_max > SYN_POSITION;
+        self.snd_nxt = 0;
+        self.snd_max = 0;
+        if retransmission {
+            self.retransmits = self.retransmits.wrapping_add(1);
+            self.rtt.cancel();
+        } else {
+            self.rtt.start(0, now);
+        }
+        if self.rtx_at == NEVER {
+            self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+        }
+        let answers = self.state() == State::SynReceived;
+        let tsval = timestamp(now, self.ts_offset);
+        let mut options = cfg.syn_options(self.local_mss, tsval);
+        if answers {
+            options.window_scale = self.has(flag::SCALING).then_some(self.rcv_scale);
+            options.timestamps = self.timestamps(now);
+            self.acknowledged();
+        }
+        Transmit {
+            seq: self.iss,
+            ack: if answers { self.rcv_seq(self.rcv_nxt) } else { 0 },
+            flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            window: cfg.syn_window(),
+            options,
+            payload: 0..0,
+            retransmission,
+        }
+    }
+
+    /// The oldest segment again: by fast retransmit, timeout or a smaller path MTU. The windows do
+    /// not hold it back: it is what everything waits for.
+    #[inline]
+    fn resend_piece(&mut self) -> Option<Piece> {
+        if !self.take_flag(flag::RESEND) || !self.is_outstanding() {
+            return None;
+        }
+        let data_end = self.snd_max.min(self.snd_tail);
+        let end = data_end.min(self.snd_una + i64::from(self.payload_limit()));
+        // Our FIN was sent if the numbers reach beyond the data.
+        let fin = end == self.snd_tail && self.snd_max > self.snd_tail;
+        Some(Piece { start: self.snd_una, end: end + i64::from(fin), fin })
+    }
+
+    /// As much from `snd_nxt` on as one segment takes and both windows allow.
+    #[inline]
+    fn next_piece(&mut self, cfg: &Config, now: Nanos) -> Option<Piece> {
+        let fin_queued = self.has(flag::FIN_QUEUED);
+        let waiting = self.snd_tail - self.snd_nxt;
+        if waiting < 0 || (waiting == 0 && !fin_queued) {
+            return None;
+        }
+        self.restart_after_idle(cfg, now);
+        let mss = i64::from(self.payload_limit());
+        let window_end = self.snd_una + i64::from(self.snd_wnd);
+        let usable = window_end.min(self.snd_una + self.congestion_limit()) - self.snd_nxt;
+        let len = waiting.min(mss).min(usable.max(0));
+        let end = self.snd_nxt + len;
+        // The FIN takes a number, so it needs room in the peer's window too.
+        let fin = fin_queued && end == self.snd_tail && end < window_end;
+        if len == 0 && !fin {
+            return None;
+        }
+        if len > 0 && len < mss && !fin && !self.small_segment_may_go(len, waiting) {
+            return None;
+        }
+        Some(Piece { start: self.snd_nxt, end: end + i64::from(fin), fin })
+    }
+
+    /// Whether `len` bytes, less than a full segment, may go (RFC 9293 §3.8.6.2.1, §3.7.4).
+    fn small_segment_may_go(&self, len: i64, waiting: i64) -> bool {
+        if self.has(flag::PROBE) || self.snd_nxt < self.snd_max {
+            // The override timeout is over, or it was sent before.
+            return true;
+        }
+        if len == waiting {
+            // All there is. Nagle, in Minshall's form: one small segment in flight at most.
+            return self.has(flag::NODELAY) || self.snd_small <= self.snd_una;
+        }
+        // The windows cut it short: silly, unless it fills a good part of the peer's buffer.
+        len >= i64::from(self.snd_wnd_max / 2)
+    }
+
+    /// The congestion window; the first duplicate ACKs each let one more segment go
+    /// (limited transmit, RFC 3042).
+    fn congestion_limit(&self) -> i64 {
+        let window = i64::from(self.congestion.window());
+        if self.duplicate_acks == 0 || self.congestion.is_recovering() {
+            return window;
+        }
+        window + i64::from(self.duplicate_acks.min(2)) * i64::from(self.payload_limit())
+    }
+
+    fn restart_after_idle(&mut self, cfg: &Config, now: Nanos) {
+        let idle = now.saturating_sub(self.sent_at);
+        if cfg.slow_start_after_idle && !self.is_outstanding() && idle > self.rtt.rto() {
+            let mss = self.payload_limit();
+            self.congestion.restart_after_idle(mss, cfg.initial_window);
+        }
+    }
+
+    fn data_segment(&mut self, cfg: &Config, now: Nanos, piece: &Piece) -> Transmit {
+        let Piece { start, end, fin } = *piece;
+        let data_end = end - i64::from(fin);
+        let retransmission = start < self.snd_max;
+        if retransmission {
+            self.retransmits = self.retransmits.wrapping_add(1);
+            self.rtt.cancel();
+        } else {
+            self.rtt.start(end, now);
+            if data_end - start < i64::from(self.payload_limit()) {
+                self.snd_small = end;
+            }
+        }
+        let was_idle = !self.is_outstanding();
+        self.snd_nxt = self.snd_nxt.max(end);
+        self.snd_max = self.snd_max.max(end);
+        self.sent_at = now;
+        self.set_flag(flag::PROBE, false);
+        if was_idle || self.rtx_at == NEVER {
+            // RFC 6298 §5.1; a probe's timer gives way.
+            self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+        }
+        let mut segment = self.bare_segment(now, start);
+        if fin {
+            segment.flags |= Flags::FIN;
+        }
+        if data_end == self.snd_tail && data_end > start {
+            // RFC 9293 §3.9.1.2, MUST-61: the last of what is queued is pushed.
+            segment.flags |= Flags::PSH;
+        }
+        // Data positions are not negative.
+        segment.payload = start as u64..data_end as u64;
+        segment.retransmission = retransmission;
+        segment
+    }
+
+    /// An empty ACK with the number of position `at`; what it acknowledges is acknowledged.
+    fn bare_segment(&mut self, now: Nanos, at: i64) -> Transmit {
+        let window = self.advertise_window();
+        self.acknowledged();
+        Transmit {
+            seq: self.snd_seq(at),
+            ack: self.rcv_seq(self.rcv_nxt),
+            flags: Flags::ACK,
+            window,
+            options: Options { timestamps: self.timestamps(now), ..Options::default() },
+            payload: 0..0,
+            retransmission: false,
+        }
+    }
+
+    /// An acknowledgement goes out: none is due any more.
+    #[inline]
+    fn acknowledged(&mut self) {
+        self.rcv_acked = self.rcv_nxt;
+        self.ack_at = NEVER;
+        self.set_flag(flag::ACK_NOW, false);
+    }
+
+    fn timestamps(&self, now: Nanos) -> Option<Timestamps> {
+        let value = timestamp(now, self.ts_offset);
+        self.has(flag::TIMESTAMPS).then_some(Timestamps { value, echo: self.ts_recent })
+    }
+
+    /// Something waits, nothing is in flight whose ACK could tell of a larger window: that has to
+    /// be asked for (RFC 9293 §3.8.6.1, MUST-36).
+    #[inline]
+    fn arm_probe(&mut self, cfg: &Config, now: Nanos) {
+        let end = self.snd_tail + i64::from(self.has(flag::FIN_QUEUED));
+        if self.snd_nxt < end && !self.is_outstanding() && self.rtx_at == NEVER {
+            self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+        }
+    }
+}
