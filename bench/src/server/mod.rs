@@ -4,6 +4,7 @@
 //! whichever comes first. With `size` 0 it closes only at the peer's end. One thread, epoll-like
 //! readiness, backlog [`BACKLOG`].
 
+mod engine;
 pub mod kernel;
 mod session;
 
@@ -12,6 +13,9 @@ use std::net::SocketAddr;
 
 /// The listen backlog of both servers.
 pub const BACKLOG: i32 = 4096;
+
+/// Events taken at once.
+const EVENTS: usize = 256;
 
 /// What a server prints when it is ready.
 pub const READY: &str = "listening on ";
