@@ -207,11 +207,7 @@ fn follow_headers<F: Frame + ?Sized>(
                 at += (usize::from(length) + 2) * 4;
             }
             protocol => {
-                return Some(Ok(Upper {
-                    protocol,
-                    at,
-                    first_fragment,
-                }));
+                return Some(Ok(Upper { protocol, at, first_fragment }));
             }
         }
     }
@@ -219,11 +215,7 @@ fn follow_headers<F: Frame + ?Sized>(
         HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT | AUTHENTICATION => {
             Err(Verdict::DropHeaderChain)
         }
-        protocol => Ok(Upper {
-            protocol,
-            at,
-            first_fragment,
-        }),
+        protocol => Ok(Upper { protocol, at, first_fragment }),
     })
 }
 
@@ -277,9 +269,5 @@ fn icmpv6<F: Frame + ?Sized, P: Ports + ?Sized>(
 
 #[inline(always)]
 fn quote<P: Ports + ?Sized>(ports: &P, source: PortKey) -> Verdict {
-    if served(ports, source) {
-        Verdict::SteerIcmp
-    } else {
-        Verdict::PassPort
-    }
+    if served(ports, source) { Verdict::SteerIcmp } else { Verdict::PassPort }
 }

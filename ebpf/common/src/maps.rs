@@ -56,10 +56,7 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn v4(addr: [u8; 4], port: u16) -> Self {
-        Self {
-            addr: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(addr)],
-            port: port as u32,
-        }
+        Self { addr: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(addr)], port: port as u32 }
     }
 
     /// Whether the address is an IPv4 address, that is v4-mapped.
@@ -74,15 +71,8 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn any_address(self) -> Self {
-        let addr = if self.is_v4() {
-            [0, 0, self.addr[2], 0]
-        } else {
-            [0; 4]
-        };
-        Self {
-            addr,
-            port: self.port,
-        }
+        let addr = if self.is_v4() { [0, 0, self.addr[2], 0] } else { [0; 4] };
+        Self { addr, port: self.port }
     }
 
     /// The key as the kernel's map sees it, for those who update the map without this type.
@@ -128,10 +118,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            layout: LAYOUT,
-            flags: Self::ICMP_ERRORS,
-        }
+        Self { layout: LAYOUT, flags: Self::ICMP_ERRORS }
     }
 }
 

@@ -108,10 +108,7 @@ impl fmt::Display for Verdict {
 const _: () = {
     let mut i = 0;
     while i < Verdict::ALL.len() {
-        assert!(
-            Verdict::ALL[i].index() as usize == i,
-            "each verdict stands at its own index"
-        );
+        assert!(Verdict::ALL[i].index() as usize == i, "each verdict stands at its own index");
         i += 1;
     }
 };
