@@ -44,7 +44,7 @@ impl Shard {
     pub fn consumed(&mut self, conn: ConnId, head: u64) -> Result<(), CommandError> {
         let index = self.index(conn)?;
         let tcb = &mut self.flows.records.conns[index].tcb;
-        tcb.set_consumed(&self.config.tcp, head)?;
+        tcb.set_consumed(head)?;
         self.mark_dirty(index);
         Ok(())
     }

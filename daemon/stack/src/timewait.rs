@@ -286,7 +286,7 @@ impl Shard {
             remote_port: conn.tuple.remote.port,
             local_port: conn.tuple.local.port,
             local,
-            window: rest.window,
+            window: rest.scaled_window,
             acked: stamp.wrapping_sub(REPEAT_STAMPS),
             flags: waits | stamped,
             reserved: 0,
