@@ -1,1 +1,62 @@
-//! TcpListener and TcpStream over the fourwave daemon.
+//! Sockets of the fourwave TCP stack: `TcpListener` and `TcpStream` as in `std::net`, served by
+//! the daemon `fourwaved` over AF_XDP instead of by the kernel.
+//!
+//! A server written for std changes its `use`:
+//! ```no_run
+//! use fourwave::TcpListener;
+//! use std::io::{Read, Write};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = TcpListener::bind("0.0.0.0:7777")?;
+//! for stream in listener.incoming() {
+//!     let mut stream = stream?;
+//!     let mut request = [0; 1024];
+//!     let count = stream.read(&mut request)?;
+//!     stream.write_all(&request[..count])?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program and its daemon share memory: a segment with a block per connection, queues, and
+//! the bytes themselves. While both sides are busy, accepting, reading, writing and closing make
+//! no system call. A side that finds nothing to do looks for a moment and then sleeps until the
+//! other one rings.
+//!
+//! - [`Runtime`] chooses the daemon; without one, the environment variable `FOURWAVE_SOCKET`
+//!   names its control socket, else it is `/run/fourwave/control.sock`.
+//! - [`SocketOptions`] sets what std has no call for: backlog, IPv6 only, non-blocking connect.
+//! - [`Poller`] waits for many sockets, and is a descriptor for other event loops.
+//!
+//! # Differences from `std::net`
+//! - The backlog is 4096, where std asks for 128.
+//! - A stream is no file descriptor: wait for it with a [`Poller`].
+//! - A signal does not end a blocking call (as with `SA_RESTART`); it ends [`Poller::wait`].
+//! - When the daemon goes away, every operation gives `ENETDOWN`.
+//! - After `fork`, a child can use neither the sockets nor the [`Runtime`]s of its parent.
+//! - Each thread that uses a socket, and each [`Poller`], takes one of the group's lanes (128
+//!   unless the daemon is built otherwise); an ended thread's lane goes to the next one.
+//! - Errors that the daemon explains carry its words and no `raw_os_error`; [`errno`] finds the
+//!   number in either case.
+
+#![deny(unsafe_code)]
+
+mod connection;
+mod control;
+mod error;
+mod lane;
+mod listener;
+mod options;
+mod park;
+mod poller;
+mod read;
+mod runtime;
+mod stream;
+mod write;
+
+pub use error::{Explained, errno};
+pub use listener::{Incoming, TcpListener};
+pub use options::SocketOptions;
+pub use poller::{Event, Events, Interest, Poller, Source, Trigger};
+pub use runtime::Runtime;
+pub use stream::TcpStream;

@@ -168,6 +168,17 @@ impl<'a> AcceptRing<'a> {
         }
     }
 
+    /// Client: whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.oldest().is_none()
+    }
+
+    /// Client: connections ever pushed; tells that something came since it was last asked.
+    pub fn pushed(&self) -> u64 {
+        // Acquire: pairs with the Release in AcceptProducer::push().
+        self.header.tail.0.load(Ordering::Acquire)
+    }
+
     fn oldest(&self) -> Option<(u64, Waiting)> {
         // Acquire: pairs with the AcqRel in pop(), so that tail is not older than head.
         let head = self.header.head.0.load(Ordering::Acquire);

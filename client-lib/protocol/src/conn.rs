@@ -237,8 +237,7 @@ impl ConnBlock {
     fn move_open_extent(&self, from: u32, to: u32) -> bool {
         // AcqRel: whoever moves the word sees what the other side did before moving it.
         let word = &self.client.open_extent;
-        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 

@@ -1,0 +1,391 @@
+//! One connection as this process sees it: what all clones of a stream share.
+
+use crate::error::{os, would_block};
+use crate::lane::Lane;
+use crate::park::{Interest as Waiting, Unasked, block_on};
+use crate::poller::{Core, Interest};
+use crate::runtime::Shared;
+use fourwave_protocol::Handle;
+use fourwave_protocol::command::{Command, ConnOption};
+use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::wake::publish_fence;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Closed when the last clone of its stream is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) handle: Handle,
+    pub(crate) worker: u32,
+    pub(crate) nonblocking: AtomicBool,
+    pub(crate) read: Side<Unreported>,
+    pub(crate) write: Side<()>,
+    nodelay: AtomicBool,
+    /// `SO_LINGER` with 0: reset on close.
+    pub(crate) abort: AtomicBool,
+    failure_told: AtomicBool,
+    registration: Mutex<Option<Registration>>,
+}
+
+/// Bytes read since the daemon was told.
+#[derive(Debug, Default)]
+pub(crate) struct Unreported(pub(crate) u64);
+
+/// What the two directions have alike.
+#[derive(Debug, Default)]
+pub(crate) struct Side<T> {
+    /// Held while bytes are copied.
+    pub(crate) bytes: Mutex<T>,
+    /// Held by the thread that waits, so that only one at a time asks to be woken.
+    turn: Mutex<()>,
+    /// `shutdown` was called for this direction.
+    pub(crate) shut: AtomicBool,
+    /// Nanoseconds, 0 for none.
+    timeout: AtomicU64,
+}
+
+impl<T> Side<T> {
+    pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let nanos = match timeout {
+            None => 0,
+            Some(Duration::ZERO) => return Err(io::ErrorKind::InvalidInput.into()),
+            Some(timeout) => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+        };
+        self.timeout.store(nanos, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self.timeout.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+/// The poller that watches the connection.
+#[derive(Debug)]
+struct Registration {
+    core: Weak<Core>,
+    interest: Interest,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, handle: Handle) -> Connection {
+        let worker = shared.worker_of(handle);
+        Connection {
+            shared,
+            handle,
+            worker,
+            nonblocking: AtomicBool::new(false),
+            read: Side::default(),
+            write: Side::default(),
+            nodelay: AtomicBool::new(false),
+            abort: AtomicBool::new(false),
+            failure_told: AtomicBool::new(false),
+            registration: Mutex::new(None),
+        }
+    }
+
+    /// Begins to connect to `peer`; returns when the daemon has sent the SYN.
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> io::Result<Connection> {
+        let worker = shared.next_worker();
+        let opened = shared.with_lane(|lane| {
+            lane.post_connect(shared, worker, peer)?;
+            let answer = block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
+            lane.abandon_connect();
+            answer
+        })?;
+        match opened {
+            Some(Ok(handle)) => Ok(Connection::new(Arc::clone(shared), handle)),
+            Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            None => Err(os(Errno::TIMEDOUT)),
+        }
+    }
+
+    /// Waits until the handshake is done.
+    pub(crate) fn finish_opening(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let done = self.wait_for_writing(deadline, |_| {
+            let state = self.status()?;
+            if let Some(failure) = self.take_failure(state) {
+                return Err(failure);
+            }
+            Ok((state & status::CONNECTED != 0).then_some(()))
+        })?;
+        done.ok_or_else(|| os(Errno::TIMEDOUT))
+    }
+
+    pub(crate) fn block(&self) -> &ConnBlock {
+        let block = self.shared.segment.connection(self.handle.index);
+        block.expect("the daemon names connections that exist")
+    }
+
+    /// Bits of [`status`], or `ENETDOWN`.
+    pub(crate) fn status(&self) -> io::Result<u32> {
+        self.shared.check()?;
+        Ok(self.block().status())
+    }
+
+    /// The connection's error, for the first who asks.
+    pub(crate) fn take_failure(&self, state: u32) -> Option<io::Error> {
+        if state & status::FAILED == 0 || self.failure_told.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        match self.block().daemon.error.load(Ordering::Relaxed) {
+            0 => None,
+            errno => Some(io::Error::from_raw_os_error(errno as i32)),
+        }
+    }
+
+    pub(crate) fn post(&self, lane: &Lane, command: Command) -> io::Result<()> {
+        lane.post(&self.shared, self.worker, command)
+    }
+
+    pub(crate) fn peer(&self) -> io::Result<SocketAddr> {
+        if self.status()? & status::CONNECTED == 0 {
+            return Err(os(Errno::NOTCONN));
+        }
+        Ok(self.block().addresses.peer())
+    }
+
+    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
+        self.shared.check()?;
+        Ok(self.block().addresses.local())
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        let (handle, option) = (self.handle, ConnOption::NoDelay);
+        let command = Command::SetOption { handle, option, value: u32::from(on) };
+        self.shared.check()?;
+        self.shared.with_lane(|lane| self.post(lane, command))?;
+        self.nodelay.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.nodelay.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let state = self.status()?;
+        if state & status::CONNECTED == 0 || state & status::FAILED != 0 {
+            return Err(os(Errno::NOTCONN));
+        }
+        let (read, write) = match how {
+            Shutdown::Read => (true, false),
+            Shutdown::Write => (false, true),
+            Shutdown::Both => (true, true),
+        };
+        if write && !self.write.shut.load(Ordering::Relaxed) {
+            // The lock: no writer is between its look at the flag and its post.
+            let bytes = self.write.bytes.lock();
+            self.write.shut.store(true, Ordering::Relaxed);
+            let tail = self.block().client.send_tail.load(Ordering::Relaxed);
+            let command = Command::ShutdownWrite { handle: self.handle, tail };
+            self.shared.with_lane(|lane| self.post(lane, command))?;
+            drop(bytes);
+            self.wake_sleeper(&self.block().client.wake_writer);
+        }
+        if read {
+            self.read.shut.store(true, Ordering::Relaxed);
+            self.wake_sleeper(&self.block().client.wake_reader);
+        }
+        if let Some((core, _)) = self.registration() {
+            core.changed(self.handle, |stream| stream.read_shut |= read);
+        }
+        Ok(())
+    }
+
+    /// Makes a thread of this process look again that sleeps until the daemon wakes it.
+    fn wake_sleeper(&self, waiting: &AtomicU16) {
+        // SeqCst: pairs with the fence in the sleeper's prepare(): it sees our flag, or we see
+        // that it waits.
+        fence(Ordering::SeqCst);
+        if let Some(lane) = waiting.load(Ordering::Relaxed).checked_sub(1) {
+            self.shared.wake_lane(lane);
+        }
+    }
+
+    /// Tells the daemon which lane to wake, and wakes the one that it replaces.
+    fn set_waker(&self, word: &AtomicU16, lane: Option<u16>) {
+        let new = lane.map_or(0, |lane| lane + 1);
+        // Relaxed: the caller makes the fence that orders this before its look.
+        let old = word.swap(new, Ordering::Relaxed);
+        if let Some(replaced) = old.checked_sub(1)
+            && old != new
+        {
+            self.shared.wake_lane(replaced);
+        }
+    }
+}
+
+/// Waiting in a blocking call.
+impl Connection {
+    /// Waits for `attempt`, woken when there may be something to read.
+    pub(crate) fn wait_for_reading<T>(
+        &self,
+        deadline: Option<Instant>,
+        attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        self.wait(&self.read.turn, &Reading(self), deadline, attempt)
+    }
+
+    /// Waits for `attempt`, woken when there may be room to write.
+    pub(crate) fn wait_for_writing<T>(
+        &self,
+        deadline: Option<Instant>,
+        attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        self.wait(&self.write.turn, &Writing(self), deadline, attempt)
+    }
+
+    fn wait<T>(
+        &self,
+        turn: &Mutex<()>,
+        interest: &impl Waiting,
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        let turn = match deadline {
+            Some(deadline) => turn.try_lock_until(deadline),
+            None => Some(turn.lock()),
+        };
+        if turn.is_none() {
+            return Ok(None);
+        }
+        self.shared
+            .with_lane(|lane| block_on(&self.shared, lane, deadline, interest, || attempt(lane)))
+    }
+}
+
+struct Reading<'a>(&'a Connection);
+
+impl Waiting for Reading<'_> {
+    fn arm(&self, lane: u16) {
+        let word = &self.0.block().client.wake_reader;
+        // Relaxed: ordered by the fence in prepare(), which follows. A poller's lane is
+        // replaced without waking it: disarm() puts it back.
+        word.store(lane + 1, Ordering::Relaxed);
+    }
+
+    fn disarm(&self, _: u16) {
+        self.0.give_back(&self.0.block().client.wake_reader, Interest::is_readable);
+    }
+}
+
+struct Writing<'a>(&'a Connection);
+
+impl Waiting for Writing<'_> {
+    fn arm(&self, lane: u16) {
+        // As for reading.
+        self.0.block().client.wake_writer.store(lane + 1, Ordering::Relaxed);
+    }
+
+    fn disarm(&self, _: u16) {
+        self.0.give_back(&self.0.block().client.wake_writer, Interest::is_writable);
+    }
+}
+
+/// Being watched by a poller.
+impl Connection {
+    fn registration(&self) -> Option<(Arc<Core>, Interest)> {
+        let registration = self.registration.lock();
+        let Registration { core, interest } = registration.as_ref()?;
+        Some((core.upgrade()?, *interest))
+    }
+
+    /// After a blocking call: the poller is told again, and looks at what came meanwhile.
+    fn give_back(&self, word: &AtomicU16, wants: impl Fn(Interest) -> bool) {
+        match self.registration() {
+            Some((core, interest)) if wants(interest) => {
+                word.store(core.lane().index() + 1, Ordering::Relaxed);
+                publish_fence();
+                core.changed(self.handle, |_| {});
+            }
+            Some(_) | None => word.store(0, Ordering::Relaxed),
+        }
+    }
+
+    /// Enters the poller, or changes what it looks for.
+    pub(crate) fn watch(
+        &self,
+        core: &Arc<Core>,
+        interest: Interest,
+        new: bool,
+        enter: impl FnOnce(),
+    ) -> io::Result<()> {
+        let mut registration = self.registration.lock();
+        match registration.as_ref().and_then(|old| old.core.upgrade()) {
+            Some(_) if new => return Err(os(Errno::EXIST)),
+            Some(old) if !Arc::ptr_eq(&old, core) => return Err(os(Errno::NOENT)),
+            None if !new => return Err(os(Errno::NOENT)),
+            Some(_) | None => {}
+        }
+        *registration = Some(Registration { core: Arc::downgrade(core), interest });
+        enter();
+        let client = &self.block().client;
+        let lane = core.lane().index();
+        self.set_waker(&client.wake_reader, interest.is_readable().then_some(lane));
+        // The writer's side is armed by whoever finds no room.
+        self.set_waker(&client.wake_writer, None);
+        publish_fence();
+        drop(registration);
+        core.changed(self.handle, |stream| {
+            stream.read_shut = self.read.shut.load(Ordering::Relaxed);
+        });
+        Ok(())
+    }
+
+    /// Leaves the poller.
+    pub(crate) fn unwatch(&self, core: &Arc<Core>) -> io::Result<()> {
+        let mut registration = self.registration.lock();
+        match registration.as_ref().and_then(|old| old.core.upgrade()) {
+            Some(old) if Arc::ptr_eq(&old, core) => {}
+            Some(_) | None => return Err(os(Errno::NOENT)),
+        }
+        *registration = None;
+        let client = &self.block().client;
+        self.set_waker(&client.wake_reader, None);
+        self.set_waker(&client.wake_writer, None);
+        core.forget_stream(self.handle);
+        Ok(())
+    }
+
+    /// The poller that is to be told when there is room to write again.
+    pub(crate) fn write_watcher(&self) -> Option<Arc<Core>> {
+        self.registration().filter(|(_, interest)| interest.is_writable()).map(|(core, _)| core)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let registration = self.registration.get_mut().take();
+        if let Some(core) = registration.and_then(|old| old.core.upgrade()) {
+            core.forget_stream(self.handle);
+        }
+        if self.shared.check().is_err() {
+            return;
+        }
+        let tail = self.block().client.send_tail.load(Ordering::Relaxed);
+        let abort = self.abort.load(Ordering::Relaxed);
+        let command = Command::Close { handle: self.handle, tail, abort };
+        // Without a daemon there is nothing to close; no other failure is possible that
+        // somebody could mend.
+        let _ = self.shared.with_lane(|lane| self.post(lane, command));
+    }
+}
+
+/// Turns the end of a blocking call's patience into what std gives.
+pub(crate) fn in_time<T>(result: Option<T>) -> io::Result<T> {
+    result.ok_or_else(would_block)
+}

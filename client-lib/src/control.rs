@@ -1,0 +1,156 @@
+//! The control socket: requests and replies, one at a time.
+
+use crate::error::{explained, gone};
+use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::layout::MAX_WORKERS;
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, sockopt,
+};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a reply may take before the daemon counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to the daemon's control socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: OwnedFd,
+    /// Held from request to reply, so that replies find their requests. Large buffers live here
+    /// and not on the stacks of small threads.
+    buffer: Mutex<Box<[u8; MAX_MESSAGE]>>,
+}
+
+impl Control {
+    /// Connects to the socket at `path`.
+    pub(crate) fn connect(path: &Path) -> io::Result<Control> {
+        let absent = |errno: Errno| absent(path, errno);
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        let address = SocketAddrUnix::new(path)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        rustix::net::connect(&socket, &address).map_err(absent)?;
+        Ok(Control { socket, buffer: Mutex::new(Box::new([0; MAX_MESSAGE])) })
+    }
+
+    /// Sends a request and waits for its reply and the descriptors that came with it. A refusal
+    /// is an error with the daemon's words.
+    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let mut buffer = self.buffer.lock();
+        self.send(request, &mut buffer)?;
+        self.receive(&mut buffer)
+    }
+
+    /// Sends a request that is answered by text, however long.
+    pub(crate) fn text(&self, request: &Request) -> io::Result<String> {
+        let mut buffer = self.buffer.lock();
+        self.send(request, &mut buffer)?;
+        let mut all = String::new();
+        loop {
+            match self.receive(&mut buffer)?.0 {
+                Reply::Text { text, more } => {
+                    all.push_str(&text);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    fn send(&self, request: &Request, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<()> {
+        let packet = encode(request, buffer)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        loop {
+            match rustix::net::send(&self.socket, packet, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Err(gone()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_WORKERS as usize))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            let mut into = [IoSliceMut::new(&mut buffer[..])];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match rustix::net::recvmsg(&self.socket, &mut into, &mut ancillary, flags) {
+                Ok(message) if message.bytes == 0 => return Err(gone()),
+                Ok(message) => break message.bytes,
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Err(gone()),
+                Err(Errno::AGAIN) => {
+                    return Err(explained(
+                        Errno::TIMEDOUT.raw_os_error(),
+                        "the fourwave daemon does not answer",
+                    ));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                descriptors.extend(fds);
+            }
+        }
+        match decode(&buffer[..length]) {
+            Ok(Reply::Error { errno, detail }) => Err(explained(errno, detail)),
+            Ok(reply) => Ok((reply, descriptors)),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Whether the daemon has closed its end. A system call.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut fds, Some(&now)) {
+            Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
+            Err(_) => false,
+        }
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A reply that does not belong to the request.
+pub(crate) fn unexpected(reply: &Reply) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the fourwave daemon gave an answer that does not fit: {reply:?}"),
+    )
+}
+
+fn absent(path: &Path, errno: Errno) -> io::Error {
+    let path = path.display();
+    match errno {
+        Errno::NOENT | Errno::CONNREFUSED => explained(
+            Errno::NETDOWN.raw_os_error(),
+            format!(
+                "no fourwave daemon answers at {path}; start fourwaved, or name its socket in \
+                 the environment variable FOURWAVE_SOCKET"
+            ),
+        ),
+        errno => explained(
+            errno.raw_os_error(),
+            format!("cannot connect to the fourwave daemon at {path}"),
+        ),
+    }
+}

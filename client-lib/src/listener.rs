@@ -1,0 +1,264 @@
+//! `TcpListener`.
+
+use crate::connection::Connection;
+use crate::control::unexpected;
+use crate::error::{gone, os, would_block};
+use crate::options::SocketOptions;
+use crate::park::{Interest as Waiting, block_on};
+use crate::poller::{Core, Interest, Poller, Source, Trigger, sealed};
+use crate::runtime::Shared;
+use crate::stream::TcpStream;
+use fourwave_protocol::accept;
+use fourwave_protocol::control::{BindOptions, Reply, Request};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// A socket that accepts connections, like `std::net::TcpListener`.
+///
+/// Any number of threads may accept on it, through `&TcpListener` or clones. Connections come
+/// in the order in which they were complete, as near as the workers' clocks tell. Accepting one
+/// that waits costs no system call.
+///
+/// Closed when its last clone is dropped; what waits in its queues is reset.
+pub struct TcpListener {
+    inner: Arc<Inner>,
+}
+
+impl TcpListener {
+    /// Listens on `address` with a backlog of 4096, through the process's default daemon. Port 0
+    /// means any free port; of several addresses the first that can be had is taken.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` and `EACCES` with the daemon's explanation, `ENETDOWN` without a daemon.
+    pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<TcpListener> {
+        SocketOptions::new().bind(address)
+    }
+
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        address: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<TcpListener> {
+        let bind = BindOptions { v6_only: options.v6_only };
+        let (index, address) = match shared.request(&Request::Bind { address, options: bind })? {
+            (Reply::Bound { listener, address }, _) => (listener, address),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        let inner = Inner {
+            shared: Arc::clone(shared),
+            index,
+            address,
+            nodelay: options.nodelay,
+            nonblocking: AtomicBool::new(options.nonblocking),
+            pollers: Mutex::new(Vec::new()),
+        };
+        // From here on, dropping it closes it.
+        let listener = TcpListener { inner: Arc::new(inner) };
+        listener.set_backlog(options.backlog)?;
+        Ok(listener)
+    }
+
+    /// Takes the connection that waits the longest; waits for one unless non-blocking.
+    ///
+    /// # Errors
+    /// `EAGAIN` when non-blocking and none waits, `ENETDOWN` when the daemon is gone.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let inner = &*self.inner;
+        let shared = &inner.shared;
+        shared.check()?;
+        let waiting = match inner.take() {
+            Some(waiting) => waiting,
+            None if inner.nonblocking.load(Ordering::Relaxed) => {
+                shared.probe()?;
+                return Err(would_block());
+            }
+            None => shared
+                .with_lane(|lane| {
+                    block_on(shared, lane, None, inner, || {
+                        shared.check()?;
+                        Ok(inner.take())
+                    })
+                })?
+                .ok_or_else(gone)?,
+        };
+        let connection = Connection::new(Arc::clone(shared), waiting.handle);
+        let peer = connection.block().addresses.peer();
+        if inner.nodelay {
+            connection.set_nodelay(true)?;
+        }
+        Ok((TcpStream::new(connection), peer))
+    }
+
+    /// An endless iterator over accepted connections.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+
+    /// Where it listens, with the port that was chosen for port 0.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.shared.check()?;
+        Ok(self.inner.address)
+    }
+
+    /// Another handle to the same listener.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn try_clone(&self) -> io::Result<TcpListener> {
+        self.inner.shared.check()?;
+        Ok(TcpListener { inner: Arc::clone(&self.inner) })
+    }
+
+    /// Whether [`accept`](Self::accept) waits; for all clones.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.inner.shared.check()?;
+        self.inner.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// `listen(2)` once more: changes how many connections may wait to be accepted.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        self.inner.shared.command(&Request::Listen { listener: self.inner.index, backlog })
+    }
+
+    /// `SO_ERROR`: a listener has no error of its own.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.inner.shared.check()?;
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpListener").field("addr", &self.inner.address).finish_non_exhaustive()
+    }
+}
+
+impl Source for TcpListener {}
+
+impl sealed::Source for TcpListener {
+    fn enter(
+        &self,
+        poller: &Poller,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+        new: bool,
+    ) -> io::Result<()> {
+        let core = &poller.core;
+        self.inner.shared.check()?;
+        if !core.belongs_to(&self.inner.shared) {
+            return Err(os(Errno::INVAL));
+        }
+        let mut pollers = self.inner.pollers.lock();
+        match (core.has_listener(self.inner.index), new) {
+            (true, true) => return Err(os(Errno::EXIST)),
+            (false, false) => return Err(os(Errno::NOENT)),
+            (false, true) => {
+                pollers.retain(|poller| poller.strong_count() > 0);
+                pollers.push(Arc::downgrade(core));
+            }
+            (true, false) => {}
+        }
+        core.set_listener(self.inner.index, key, interest, trigger);
+        Ok(())
+    }
+
+    fn leave(&self, poller: &Poller) -> io::Result<()> {
+        let core = &poller.core;
+        let mut pollers = self.inner.pollers.lock();
+        if !core.belongs_to(&self.inner.shared) || !core.has_listener(self.inner.index) {
+            return Err(os(Errno::NOENT));
+        }
+        pollers.retain(|poller| !std::ptr::eq(poller.as_ptr(), &**core));
+        core.forget_listener(self.inner.index);
+        Ok(())
+    }
+}
+
+/// Accepts without end; made by [`TcpListener::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a TcpListener,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+/// What all clones share.
+struct Inner {
+    shared: Arc<Shared>,
+    /// In the segment.
+    index: u32,
+    address: SocketAddr,
+    /// For accepted streams.
+    nodelay: bool,
+    nonblocking: AtomicBool,
+    pollers: Mutex<Vec<Weak<Core>>>,
+}
+
+impl Inner {
+    /// Takes the connection with the oldest stamp from the workers' queues.
+    fn take(&self) -> Option<accept::Waiting> {
+        let ring = |worker| self.shared.segment.accept_ring(self.index, worker);
+        let workers = self.shared.params().workers;
+        if workers == 1 {
+            return ring(0).pop();
+        }
+        loop {
+            let waiting = |worker| {
+                ring(worker).peek().map(|waiting: accept::Waiting| (waiting.stamp, worker))
+            };
+            let (_, worker) = (0..workers).filter_map(waiting).min()?;
+            // It may be a younger one by now, or none, if another thread was faster: that
+            // thread has the older one. Only with none there is reason to look again.
+            if let Some(waiting) = ring(worker).pop() {
+                return Some(waiting);
+            }
+        }
+    }
+}
+
+impl Waiting for Inner {
+    fn arm(&self, lane: u16) {
+        self.shared.segment.listener(self.index).wait(lane);
+    }
+
+    // A bit that the daemon has taken meanwhile was taken for a connection; as the caller takes
+    // one connection or has seen the queues empty, each wake-up has served.
+    fn disarm(&self, lane: u16) {
+        self.shared.segment.listener(self.index).unwait(lane);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for core in self.pollers.get_mut().drain(..).filter_map(|poller| poller.upgrade()) {
+            core.forget_listener(self.index);
+        }
+        // A daemon that is gone has closed it already.
+        let _ = self.shared.command(&Request::CloseListener { listener: self.index });
+    }
+}

@@ -1,0 +1,159 @@
+//! Options that are set before a socket exists.
+
+use crate::listener::TcpListener;
+use crate::runtime::{Runtime, Shared};
+use crate::stream::TcpStream;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Backlog unless another is asked for: Linux's `somaxconn`, where std asks for 128.
+const DEFAULT_BACKLOG: u32 = 4096;
+
+/// Makes sockets with other options than the default ones.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let listener = fourwave::SocketOptions::new()
+///     .backlog(1024)
+///     .nodelay(true)
+///     .bind("[::]:7777")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    pub(crate) backlog: u32,
+    pub(crate) v6_only: bool,
+    pub(crate) nodelay: bool,
+    pub(crate) nonblocking: bool,
+    runtime: Option<Runtime>,
+}
+
+impl SocketOptions {
+    /// The defaults: backlog 4096, IPv6 wildcard listeners that accept IPv4 too, Nagle's
+    /// algorithm on, blocking, the process's default daemon.
+    pub fn new() -> SocketOptions {
+        SocketOptions {
+            backlog: DEFAULT_BACKLOG,
+            v6_only: false,
+            nodelay: false,
+            nonblocking: false,
+            runtime: None,
+        }
+    }
+
+    /// Connections that may wait to be accepted: as in Linux one more than this fits, and the
+    /// daemon's `somaxconn` caps it.
+    #[must_use]
+    pub fn backlog(mut self, backlog: u32) -> SocketOptions {
+        self.backlog = backlog;
+        self
+    }
+
+    /// `IPV6_V6ONLY`: a listener on `[::]` does not accept IPv4.
+    #[must_use]
+    pub fn v6_only(mut self, on: bool) -> SocketOptions {
+        self.v6_only = on;
+        self
+    }
+
+    /// `TCP_NODELAY` for the stream, or for all streams that the listener accepts.
+    #[must_use]
+    pub fn nodelay(mut self, on: bool) -> SocketOptions {
+        self.nodelay = on;
+        self
+    }
+
+    /// The socket begins non-blocking. A [`connect`](Self::connect) then returns at once:
+    /// the stream becomes writable when the attempt is over, and `take_error` says how.
+    #[must_use]
+    pub fn nonblocking(mut self, on: bool) -> SocketOptions {
+        self.nonblocking = on;
+        self
+    }
+
+    /// Which daemon to use.
+    #[must_use]
+    pub fn runtime(mut self, runtime: &Runtime) -> SocketOptions {
+        self.runtime = Some(runtime.clone());
+        self
+    }
+
+    /// Listens on the first of the addresses that can be had. Port 0 means any free port.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` and `EACCES` with the daemon's explanation, `ENETDOWN` without a daemon.
+    pub fn bind<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpListener> {
+        let shared = self.shared()?;
+        first_success(addresses, |address| TcpListener::open(&shared, address, self))
+    }
+
+    /// Connects to the first of the addresses that answers.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`; `ENETDOWN`
+    /// without a daemon.
+    pub fn connect<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpStream> {
+        first_success(addresses, |address| self.connect_until(address, None))
+    }
+
+    pub(crate) fn connect_until(
+        &self,
+        address: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> io::Result<TcpStream> {
+        TcpStream::open(&self.shared()?, address, self, deadline)
+    }
+
+    fn shared(&self) -> io::Result<Arc<Shared>> {
+        match &self.runtime {
+            Some(runtime) => Ok(Arc::clone(&runtime.shared)),
+            None => Ok(Runtime::default_instance()?.shared),
+        }
+    }
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        SocketOptions::new()
+    }
+}
+
+/// Tries the addresses in turn, as std does.
+fn first_success<T>(
+    addresses: impl ToSocketAddrs,
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = None;
+    for address in addresses.to_socket_addrs()? {
+        match attempt(address) {
+            Ok(done) => return Ok(done),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses")
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_tried_in_turn() {
+        let both: [SocketAddr; 2] = ["1.2.3.4:5".parse().unwrap(), "1.2.3.4:6".parse().unwrap()];
+        let mut seen = Vec::new();
+        let got = first_success(&both[..], |address| {
+            seen.push(address.port());
+            if address.port() == 6 { Ok(address) } else { Err(io::ErrorKind::AddrInUse.into()) }
+        });
+        assert_eq!((got.unwrap().port(), seen), (6, vec![5, 6]));
+
+        let none: [SocketAddr; 0] = [];
+        let error = first_success(&none[..], |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,358 @@
+//! Readiness of many sockets, at a cost in proportion to what is ready.
+//!
+//! A poller has a lane of its own. The daemon posts an event on it when something happens to a
+//! watched stream; [`Poller::wait`] looks only at streams with an event, at those that were
+//! ready the last time and are level-triggered, and at the queues of its listeners.
+//!
+//! # Listeners and wake-ups
+//! A poller asks to be told about new connections only while it sleeps: the daemon takes one
+//! sleeper off a listener's set for each connection it queues. Nothing is lost, because a
+//! poller looks at the queues each time it is asked, and so does a thread in `accept` before it
+//! sleeps: who is awake needs no telling. A poller that was told and leaves the listener
+//! without having emptied its queue passes the word on.
+
+mod event;
+mod registry;
+mod source;
+
+pub use event::{Event, Events, Interest, Trigger};
+pub(crate) use registry::{Stream, watch_room};
+pub use source::Source;
+pub(crate) use source::sealed;
+
+use crate::lane::{Lane, Woken};
+use crate::park::Spin;
+use crate::runtime::{Runtime, Shared};
+use fourwave_protocol::Handle;
+use fourwave_protocol::command::Event as Word;
+use parking_lot::Mutex;
+use registry::Registry;
+use rustix::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Watches sockets and says which are ready.
+///
+/// A stream can be in one poller at a time, a listener in any number. A dropped socket leaves
+/// its pollers by itself. All methods can be called from any thread; of several threads in
+/// [`wait`](Self::wait), one waits and the others queue behind it.
+///
+/// # As part of another event loop
+/// The poller is a file descriptor ([`AsFd`]) that can be put into epoll, mio or tokio. Ringing
+/// it costs the daemon a system call, so it is rung only when asked for, with
+/// [`arm`](Self::arm):
+/// ```no_run
+/// # use fourwave::{Events, Poller};
+/// # fn block_on_fd(_: &Poller) {}
+/// # fn main() -> std::io::Result<()> {
+/// let poller = Poller::new()?;
+/// let mut events = Events::with_capacity(64);
+/// loop {
+///     while poller.wait(&mut events, Some(std::time::Duration::ZERO))? > 0 {
+///         // handle them
+///     }
+///     if !poller.arm()? {
+///         block_on_fd(&poller); // readable as soon as wait() has something
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Poller {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Poller {
+    /// A poller for sockets of the process's [default daemon](Runtime::default_instance).
+    ///
+    /// # Errors
+    /// `ENETDOWN` without a daemon, `ENOBUFS` when the group has no lane left.
+    pub fn new() -> io::Result<Poller> {
+        Poller::with_runtime(&Runtime::default_instance()?)
+    }
+
+    /// A poller for sockets of this daemon.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_runtime(runtime: &Runtime) -> io::Result<Poller> {
+        let shared = Arc::clone(&runtime.shared);
+        let lane = shared.take_lane()?;
+        let registry = Mutex::new(Registry::new(shared.params().workers));
+        Ok(Poller {
+            core: Arc::new(Core {
+                shared,
+                lane,
+                registry,
+                turn: Mutex::new(()),
+                armed: AtomicBool::new(false),
+                notified: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Watches `source`; its events carry `key`. If it is ready already, that is an event.
+    ///
+    /// # Errors
+    /// `EEXIST` if the source is in this poller, or a stream in another one; `EINVAL` if it
+    /// belongs to another daemon.
+    pub fn add(
+        &self,
+        source: &impl Source,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        source.enter(self, key, interest, trigger, true)
+    }
+
+    /// Changes key, interest or trigger of a source. If it is ready, that is an event.
+    ///
+    /// # Errors
+    /// `ENOENT` if the source is not in this poller.
+    pub fn modify(
+        &self,
+        source: &impl Source,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        source.enter(self, key, interest, trigger, false)
+    }
+
+    /// Watches `source` no longer.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not in this poller.
+    pub fn delete(&self, source: &impl Source) -> io::Result<()> {
+        source.leave(self)
+    }
+
+    /// Waits until something is ready, for at most `timeout` (`None`: for ever), and puts it in
+    /// `events`, whose old content is dropped. Returns the number of events; 0 after
+    /// [`notify`](Self::notify) or when the time is over.
+    ///
+    /// # Errors
+    /// `EINTR` when a signal was handled, `ENETDOWN` when the daemon is gone.
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        events.clear();
+        self.core.wait(events, timeout)
+    }
+
+    /// Ends a [`wait`](Self::wait) of another thread, or the next one.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn notify(&self) -> io::Result<()> {
+        self.core.shared.check()?;
+        // Relaxed: kick() has the fence that orders this before its look at the sleeper.
+        self.core.notified.store(true, Ordering::Relaxed);
+        self.core.lane.kick();
+        Ok(())
+    }
+
+    /// Prepares to wait on the descriptor: after `false` it becomes readable as soon as
+    /// [`wait`](Self::wait) would have something; after `true` that is so already, and the
+    /// descriptor says nothing. The next call of `wait` ends this state.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn arm(&self) -> io::Result<bool> {
+        self.core.arm()
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.core.lane.readiness()
+    }
+}
+
+/// What poller and watched sockets share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    registry: Mutex<Registry>,
+    /// Held by the thread that waits.
+    turn: Mutex<()>,
+    /// `arm()` has announced sleep.
+    armed: AtomicBool,
+    notified: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let _turn = self.turn.lock();
+        if self.armed.swap(false, Ordering::Relaxed) {
+            self.end_sleep();
+            self.lane.quieten(&self.shared)?;
+        }
+        if self.collect(events)? {
+            return Ok(events.len());
+        }
+        if timeout == Some(Duration::ZERO) {
+            self.shared.probe()?;
+            return Ok(0);
+        }
+        let spin = Spin::begin(&self.shared, &self.lane);
+        if spin.look(|| Ok(self.collect(events)?.then_some(())))?.is_some() {
+            return Ok(events.len());
+        }
+        let result = self.sleep(events, deadline);
+        spin.slept();
+        result
+    }
+
+    fn sleep(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<usize> {
+        loop {
+            self.begin_sleep();
+            let slept = match self.collect(events) {
+                Ok(false) => self.lane.sleep(&self.shared, deadline),
+                Ok(true) => Ok(Woken::Rung),
+                Err(error) => Err(error),
+            };
+            self.end_sleep();
+            match slept? {
+                Woken::Rung if !events.is_empty() || self.collect(events)? => {
+                    return Ok(events.len());
+                }
+                Woken::Rung => {}
+                Woken::TimedOut => {
+                    self.collect(events)?;
+                    return Ok(events.len());
+                }
+                Woken::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+            }
+        }
+    }
+
+    /// Takes what is ready. `true`: the wait is over, perhaps because of a notification.
+    fn collect(&self, events: &mut Events) -> io::Result<bool> {
+        self.shared.check()?;
+        let mut registry = self.registry.lock();
+        self.drain(&mut registry)?;
+        registry.collect(&self.shared, &self.lane, events);
+        // Relaxed: after a sleep, the look is ordered by the fence of begin_sleep().
+        let notified =
+            self.notified.load(Ordering::Relaxed) && self.notified.swap(false, Ordering::Relaxed);
+        Ok(notified || !events.is_empty())
+    }
+
+    fn drain(&self, registry: &mut Registry) -> io::Result<()> {
+        self.lane.drain(&self.shared, |worker, word| match word {
+            Word::Ready { handle } => registry.mark(handle),
+            Word::Granted => registry.feed(worker),
+            // The queues themselves are looked at.
+            Word::Acceptable { .. } => {}
+            // Connects are made on the lanes of threads.
+            Word::Opened { .. } | Word::Refused { .. } => {}
+        })
+    }
+
+    fn arm(&self) -> io::Result<bool> {
+        let _turn = self.turn.lock();
+        if self.armed.load(Ordering::Relaxed) {
+            self.lane.quieten(&self.shared)?;
+        }
+        self.armed.store(true, Ordering::Relaxed);
+        self.begin_sleep();
+        self.shared.check()?;
+        let mut registry = self.registry.lock();
+        self.drain(&mut registry)?;
+        Ok(self.notified.load(Ordering::Relaxed) || registry.is_ready(&self.shared, &self.lane))
+    }
+
+    fn begin_sleep(&self) {
+        self.registry.lock().arm_listeners(&self.shared, &self.lane);
+        self.lane.prepare(&self.shared);
+    }
+
+    fn end_sleep(&self) {
+        self.lane.awake(&self.shared);
+        self.registry.lock().disarm_listeners(&self.shared, &self.lane);
+    }
+
+    /// Something about a watched stream changed in this process.
+    pub(crate) fn changed(&self, handle: Handle, change: impl FnOnce(&mut Stream)) {
+        let mut registry = self.registry.lock();
+        if let Some(stream) = registry.stream(handle) {
+            change(stream);
+            registry.mark(handle);
+            drop(registry);
+            self.lane.kick();
+        }
+    }
+
+    /// A write found no extents, neither on its thread's lane nor on ours.
+    pub(crate) fn want_grants(&self, handle: Handle, worker: u32) -> io::Result<()> {
+        self.registry.lock().starve(handle, worker);
+        self.lane.want_grants(&self.shared, worker)
+    }
+
+    pub(crate) fn set_stream(
+        &self,
+        handle: Handle,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) {
+        self.registry.lock().set_stream(handle, key, interest, trigger);
+    }
+
+    pub(crate) fn forget_stream(&self, handle: Handle) {
+        self.registry.lock().remove_stream(handle);
+    }
+
+    pub(crate) fn has_listener(&self, index: u32) -> bool {
+        self.registry.lock().has_listener(index)
+    }
+
+    pub(crate) fn set_listener(
+        &self,
+        index: u32,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) {
+        self.registry.lock().set_listener(index, key, interest, trigger);
+        // A sleeping poller has to ask for this listener's connections too.
+        self.lane.kick();
+    }
+
+    /// Watches a listener no longer. A connection that this poller may have been woken for and
+    /// that still waits wakes somebody else.
+    pub(crate) fn forget_listener(&self, index: u32) {
+        self.registry.lock().remove_listener(index);
+        let block = self.shared.segment.listener(index);
+        block.unwait(self.lane.index());
+        let mut workers = 0..self.shared.params().workers;
+        if workers.any(|worker| !self.shared.segment.accept_ring(index, worker).is_empty())
+            && let Some(other) = block.take_waiter(self.lane.index())
+        {
+            self.shared.wake_lane(other);
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let listeners = self.registry.lock().listener_numbers();
+        for index in listeners {
+            self.forget_listener(index);
+        }
+        self.lane.awake(&self.shared);
+        self.shared.return_lane(Arc::clone(&self.lane));
+    }
+}

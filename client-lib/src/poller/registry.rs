@@ -1,0 +1,299 @@
+//! What a poller watches, and which of it may be ready.
+
+use super::event::{Event, Events, Interest, Readiness, Trigger};
+use crate::lane::Lane;
+use crate::runtime::Shared;
+use fourwave_protocol::Handle;
+use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::wake::publish_fence;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+/// Streams per page of the table.
+const PAGE: usize = 256;
+
+/// A watched stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    generation: u32,
+    key: usize,
+    interest: Interest,
+    trigger: Trigger,
+    /// `shutdown(Read)` was called: readable for ever.
+    pub(crate) read_shut: bool,
+    /// A write found no extents: not writable until some are granted.
+    out_of_grants: bool,
+}
+
+/// What the table has for each connection number.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    stream: Option<Stream>,
+    /// The number is in the queue. It stays there when the stream leaves.
+    queued: bool,
+}
+
+/// A watched listener.
+#[derive(Debug)]
+struct Listener {
+    index: u32,
+    key: usize,
+    interest: Interest,
+    trigger: Trigger,
+    /// Connections ever queued when it was last reported.
+    reported: u64,
+}
+
+/// All that a poller watches. Streams lie in a table by connection number, in pages that come as
+/// they are needed: the daemon gives low numbers first.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pages: Vec<Option<Box<[Place]>>>,
+    /// Numbers of streams that may be ready, each at most once, the longest waiting first. A
+    /// level-triggered one stays here as long as it is ready.
+    queue: VecDeque<u32>,
+    listeners: Vec<Listener>,
+    /// By worker: streams that wait for extents.
+    starved: Vec<Vec<Handle>>,
+}
+
+impl Registry {
+    pub(super) fn new(workers: u32) -> Registry {
+        Registry {
+            pages: Vec::new(),
+            queue: VecDeque::new(),
+            listeners: Vec::new(),
+            starved: (0..workers).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    pub(super) fn set_stream(
+        &mut self,
+        handle: Handle,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) {
+        let (page, place) = (handle.index as usize / PAGE, handle.index as usize % PAGE);
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let page =
+            self.pages[page].get_or_insert_with(|| vec![Place::default(); PAGE].into_boxed_slice());
+        page[place].stream = Some(Stream {
+            generation: handle.generation,
+            key,
+            interest,
+            trigger,
+            read_shut: false,
+            out_of_grants: false,
+        });
+    }
+
+    pub(super) fn remove_stream(&mut self, handle: Handle) {
+        if let Some(place) = self.place(handle.index) {
+            place.stream.take_if(|stream| stream.generation == handle.generation);
+        }
+    }
+
+    fn place(&mut self, index: u32) -> Option<&mut Place> {
+        let page = self.pages.get_mut(index as usize / PAGE)?.as_mut()?;
+        page.get_mut(index as usize % PAGE)
+    }
+
+    /// The stream with this handle, unless it is another by now.
+    pub(super) fn stream(&mut self, handle: Handle) -> Option<&mut Stream> {
+        let stream = self.place(handle.index)?.stream.as_mut()?;
+        (stream.generation == handle.generation).then_some(stream)
+    }
+
+    /// Something happened to a stream: it is looked at in the next round.
+    pub(super) fn mark(&mut self, handle: Handle) {
+        let Some(place) = self.place(handle.index) else { return };
+        let known = place.stream.as_ref().is_some_and(|s| s.generation == handle.generation);
+        if known && !std::mem::replace(&mut place.queued, true) {
+            self.queue.push_back(handle.index);
+        }
+    }
+
+    /// A write found no extents of this worker.
+    pub(super) fn starve(&mut self, handle: Handle, worker: u32) {
+        let Some(stream) = self.stream(handle) else { return };
+        if !std::mem::replace(&mut stream.out_of_grants, true) {
+            self.starved[worker as usize].push(handle);
+        }
+    }
+
+    /// Extents of this worker came.
+    pub(super) fn feed(&mut self, worker: u32) {
+        for handle in std::mem::take(&mut self.starved[worker as usize]) {
+            if let Some(stream) = self.stream(handle) {
+                stream.out_of_grants = false;
+                self.mark(handle);
+            }
+        }
+    }
+
+    pub(super) fn has_listener(&self, index: u32) -> bool {
+        self.listeners.iter().any(|listener| listener.index == index)
+    }
+
+    pub(super) fn set_listener(
+        &mut self,
+        index: u32,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) {
+        self.listeners.retain(|listener| listener.index != index);
+        self.listeners.push(Listener { index, key, interest, trigger, reported: 0 });
+    }
+
+    pub(super) fn listener_numbers(&self) -> Vec<u32> {
+        self.listeners.iter().map(|listener| listener.index).collect()
+    }
+
+    pub(super) fn remove_listener(&mut self, index: u32) {
+        self.listeners.retain(|listener| listener.index != index);
+    }
+
+    /// Asks for an event for the next connection of each listener. The caller makes the fence.
+    pub(super) fn arm_listeners(&self, shared: &Shared, lane: &Lane) {
+        for listener in &self.listeners {
+            shared.segment.listener(listener.index).wait(lane.index());
+        }
+    }
+
+    pub(super) fn disarm_listeners(&self, shared: &Shared, lane: &Lane) {
+        for listener in &self.listeners {
+            shared.segment.listener(listener.index).unwait(lane.index());
+        }
+    }
+
+    /// Whether [`collect`](Self::collect) would find anything.
+    pub(super) fn is_ready(&mut self, shared: &Shared, lane: &Lane) -> bool {
+        if self.listeners.iter().any(|listener| listener.look(shared).is_some()) {
+            return true;
+        }
+        while let Some(&index) = self.queue.front() {
+            let place = self.queued_place(index);
+            if place.stream.as_ref().is_some_and(|s| s.look(shared, lane, index).is_some()) {
+                return true;
+            }
+            place.queued = false;
+            self.queue.pop_front();
+        }
+        false
+    }
+
+    /// Reports what is ready, as far as there is room.
+    pub(super) fn collect(&mut self, shared: &Shared, lane: &Lane, events: &mut Events) {
+        for listener in &mut self.listeners {
+            if events.is_full() {
+                return;
+            }
+            if let Some(queued) = listener.look(shared) {
+                listener.reported = queued;
+                let ready = Readiness { readable: true, ..Readiness::default() };
+                events.push(Event { key: listener.key, ready });
+            }
+        }
+        // Those that stay in the queue go to its end: they are not looked at twice in a round.
+        for _ in 0..self.queue.len() {
+            if events.is_full() {
+                return;
+            }
+            let Some(index) = self.queue.pop_front() else { return };
+            let place = self.queued_place(index);
+            place.queued = false;
+            let Some(stream) = &place.stream else { continue };
+            let Some(ready) = stream.look(shared, lane, index) else { continue };
+            events.push(Event { key: stream.key, ready });
+            if stream.trigger == Trigger::Level {
+                place.queued = true;
+                self.queue.push_back(index);
+            }
+        }
+    }
+
+    fn queued_place(&mut self, index: u32) -> &mut Place {
+        self.place(index).expect("only numbers in the table are queued")
+    }
+}
+
+impl Listener {
+    /// Connections ever queued, if it is to be reported.
+    fn look(&self, shared: &Shared) -> Option<u64> {
+        if !self.interest.is_readable() {
+            return None;
+        }
+        let rings =
+            || (0..shared.params().workers).map(|w| shared.segment.accept_ring(self.index, w));
+        if rings().all(|ring| ring.is_empty()) {
+            return None;
+        }
+        let queued = rings().map(|ring| ring.pushed()).sum();
+        match self.trigger {
+            Trigger::Level => Some(queued),
+            Trigger::Edge => (queued != self.reported).then_some(queued),
+        }
+    }
+}
+
+impl Stream {
+    /// What is to be reported now. A stream that is to be reported when it can be written and
+    /// cannot asks the daemon to say when, and looks again.
+    fn look(&self, shared: &Shared, lane: &Lane, index: u32) -> Option<Readiness> {
+        let block = shared.segment.connection(index).expect("the daemon gave the number");
+        let ready = self.readiness(block);
+        if !self.interest.is_writable() || self.out_of_grants {
+            return ready.wanted(self.interest);
+        }
+        if ready.writable {
+            unwatch_room(block, lane);
+            return ready.wanted(self.interest);
+        }
+        watch_room(block, lane);
+        self.readiness(block).wanted(self.interest)
+    }
+
+    fn readiness(&self, block: &ConnBlock) -> Readiness {
+        let state = block.status();
+        let tail = block.receive_tail();
+        // Relaxed: written by this process under a lock; a stale value is put right by the next
+        // event, or by the reader that moved it.
+        let head = block.client.receive_head.load(Ordering::Relaxed);
+        let written = block.client.send_tail.load(Ordering::Relaxed);
+        // Acquire: as for writing itself.
+        let limit = block.daemon.send_limit.load(Ordering::Acquire);
+        let failed = state & status::FAILED != 0;
+        let read_closed = failed || state & status::PEER_CLOSED != 0 || self.read_shut;
+        let connected = state & status::CONNECTED != 0;
+        let write_closed = state & status::WRITE_CLOSED != 0;
+        Readiness {
+            readable: tail != head || read_closed,
+            writable: failed
+                || write_closed
+                || (connected && limit > written && !self.out_of_grants),
+            error: failed,
+            read_closed,
+        }
+    }
+}
+
+/// Asks the daemon to tell this poller's lane about room to write, unless a blocked thread asked
+/// already (it hands over when it is done), and makes the fence for the second look.
+pub(crate) fn watch_room(block: &ConnBlock, lane: &Lane) {
+    let (word, own) = (&block.client.wake_writer, lane.index() + 1);
+    // Relaxed: ordered by the fence.
+    let _ = word.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed);
+    publish_fence();
+}
+
+/// No event per acknowledgement while there is room.
+fn unwatch_room(block: &ConnBlock, lane: &Lane) {
+    let (word, own) = (&block.client.wake_writer, lane.index() + 1);
+    if word.load(Ordering::Relaxed) == own {
+        let _ = word.compare_exchange(own, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}

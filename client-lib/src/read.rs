@@ -1,0 +1,102 @@
+//! Taking received bytes out of the extents.
+
+use crate::connection::{Connection, in_time};
+use crate::error::{os, would_block};
+use fourwave_protocol::command::Command;
+use fourwave_protocol::conn::status;
+use fourwave_protocol::{EXTENT_BYTES, STREAM_WINDOW, position_of, slot_of};
+use rustix::io::Errno;
+use std::io::{self, IoSliceMut};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// The daemon is told when so many bytes were read: half a window.
+const REPORT_AT: u64 = STREAM_WINDOW / 2;
+
+/// A reader that has drained the queue reports less too, if that gives an extent back.
+const REPORT_DRAINED_AT: u64 = EXTENT_BYTES as u64;
+
+/// Whether reading takes the bytes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Take,
+    Peek,
+}
+
+impl Connection {
+    /// `recv`: waits for bytes unless non-blocking. 0 is the end of the stream.
+    pub(crate) fn receive(&self, bufs: &mut [IoSliceMut<'_>], mode: Mode) -> io::Result<usize> {
+        if let Some(count) = self.try_receive(bufs, mode)? {
+            return Ok(count);
+        }
+        if self.nonblocking.load(Ordering::Relaxed) {
+            self.shared.probe()?;
+            return Err(would_block());
+        }
+        let deadline = self.read.timeout().and_then(|t| Instant::now().checked_add(t));
+        in_time(self.wait_for_reading(deadline, |_| self.try_receive(bufs, mode))?)
+    }
+
+    /// Reads what is there; `None` if nothing is and more can come.
+    fn try_receive(&self, bufs: &mut [IoSliceMut<'_>], mode: Mode) -> io::Result<Option<usize>> {
+        let mut unreported = self.read.bytes.lock();
+        // The status before the tail: with PEER_CLOSED in it, the tail is final.
+        let state = self.status()?;
+        let block = self.block();
+        let tail = block.receive_tail();
+        // Relaxed: only we write it, under the lock.
+        let head = block.client.receive_head.load(Ordering::Relaxed);
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(Some(0));
+        }
+        if head == tail {
+            let ended = state & (status::PEER_CLOSED | status::FAILED) != 0;
+            return match self.take_failure(state) {
+                Some(failure) => Err(failure),
+                None if ended || self.read.shut.load(Ordering::Relaxed) => Ok(Some(0)),
+                None => {
+                    self.report_if(&mut unreported.0, REPORT_DRAINED_AT)?;
+                    Ok(None)
+                }
+            };
+        }
+        let mut at = head;
+        for buf in bufs {
+            at += self.copy_out(at, tail, buf)? as u64;
+        }
+        if mode == Mode::Take {
+            block.publish_receive_head(at);
+            unreported.0 += at - head;
+            let window_was_closed = tail - head >= STREAM_WINDOW;
+            self.report_if(&mut unreported.0, if window_was_closed { 1 } else { REPORT_AT })?;
+        }
+        Ok(Some((at - head) as usize))
+    }
+
+    /// Copies bytes from offset `at` on, as many as there are and fit; returns how many.
+    fn copy_out(&self, mut at: u64, tail: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() && at < tail {
+            let position = position_of(at);
+            let here = (buf.len() - done)
+                .min(EXTENT_BYTES - position)
+                .min(usize::try_from(tail - at).unwrap_or(usize::MAX));
+            let extent = self.block().receive_slot(slot_of(at)).ok_or_else(|| os(Errno::IO))?;
+            let out = &mut buf[done..done + here];
+            self.shared.segment.read_extent(extent, position, out);
+            done += here;
+            at += here as u64;
+        }
+        Ok(done)
+    }
+
+    /// Tells the daemon that bytes were read, if they are at least `least`.
+    fn report_if(&self, unreported: &mut u64, least: u64) -> io::Result<()> {
+        if *unreported < least {
+            return Ok(());
+        }
+        *unreported = 0;
+        let command = Command::Consumed { handle: self.handle };
+        self.shared.with_lane(|lane| self.post(lane, command))
+    }
+}

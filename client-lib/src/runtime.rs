@@ -1,0 +1,327 @@
+//! A handle to one daemon: the segment, the control socket, and the lanes of this process.
+
+use crate::control::{Control, unexpected};
+use crate::error::gone;
+use crate::lane::Lane;
+use fourwave_protocol::control::{Reply, Request};
+use fourwave_protocol::{Handle, Params, Segment, VERSION};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Where a daemon listens when nothing else is said.
+const DEFAULT_SOCKET: &str = "/run/fourwave/control.sock";
+
+/// How often operations that find nothing to do ask the kernel whether the daemon lives.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Spinning before sleep, unless changed: less than what waking an idle core costs (~70 µs).
+const DEFAULT_SPIN: Duration = Duration::from_micros(50);
+
+/// Lanes that wait for a new thread after their own has ended; more are given back.
+const IDLE_LANES: usize = 16;
+
+/// A connection to one `fourwaved`. Cheap to clone; all clones are the same application group.
+///
+/// Sockets made without one use [`Runtime::default_instance`].
+///
+/// When the daemon goes away, every operation on a socket made through this handle gives
+/// `ENETDOWN`, blocked threads included. A new handle finds the daemon that comes back.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Runtime {
+    /// Connects to the daemon whose control socket lies at `path`.
+    ///
+    /// # Errors
+    /// `ENETDOWN` with an explanation when no daemon answers there, what the daemon says when
+    /// it refuses, `InvalidData` when library and daemon are of different versions.
+    pub fn connect(path: impl AsRef<Path>) -> io::Result<Runtime> {
+        Ok(Runtime { shared: Arc::new(Shared::connect(path.as_ref())?) })
+    }
+
+    /// The daemon of this process: the one named by the environment variable `FOURWAVE_SOCKET`,
+    /// or that at `/run/fourwave/control.sock`. Connected on first use, and anew when the
+    /// connection was lost.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn default_instance() -> io::Result<Runtime> {
+        static INSTANCE: Mutex<Option<Runtime>> = Mutex::new(None);
+        let mut instance = INSTANCE.lock();
+        if let Some(runtime) = &*instance
+            && !runtime.shared.control.is_hung_up()
+            && runtime.shared.check().is_ok()
+        {
+            return Ok(runtime.clone());
+        }
+        let runtime = Runtime::connect(socket_path(std::env::var_os("FOURWAVE_SOCKET")))?;
+        *instance = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    /// How long a blocked thread looks for work before it sleeps (50 µs unless changed). The
+    /// library shortens this by itself where it does not pay; while it looks, the thread hands
+    /// its core to whoever else can run on it.
+    pub fn set_spin(&self, spin: Duration) {
+        let micros = u32::try_from(spin.as_micros()).unwrap_or(u32::MAX);
+        self.shared.spin_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// The daemon's counters, one `name value` per line.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone, or what it says when it refuses.
+    pub fn stats(&self) -> io::Result<String> {
+        self.shared.noticing(self.shared.control.text(&Request::Stats))
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let params = self.shared.params();
+        f.debug_struct("Runtime").field("params", params).finish_non_exhaustive()
+    }
+}
+
+fn socket_path(variable: Option<OsString>) -> PathBuf {
+    match variable {
+        Some(path) if !path.is_empty() => PathBuf::from(path),
+        Some(_) | None => PathBuf::from(DEFAULT_SOCKET),
+    }
+}
+
+/// What all sockets of a group share in this process.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) segment: Segment,
+    pub(crate) control: Control,
+    /// Set once, by whoever notices first.
+    gone: AtomicBool,
+    /// When to ask the kernel again whether the daemon lives, nanoseconds of CLOCK_MONOTONIC.
+    next_probe: AtomicU64,
+    next_worker: AtomicU32,
+    spin_micros: AtomicU32,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    /// By number, to wake one of them.
+    all: Vec<Weak<Lane>>,
+    idle: Vec<Arc<Lane>>,
+}
+
+impl Shared {
+    fn connect(path: &Path) -> io::Result<Shared> {
+        let control = Control::connect(path)?;
+        let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (reply, descriptors) = control.request(&Request::Hello { version: VERSION, name })?;
+        let (Reply::Welcome { params }, [memory]) = (&reply, &descriptors[..]) else {
+            return Err(unexpected(&reply));
+        };
+        let segment = Segment::map(memory, *params)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(Shared {
+            segment,
+            control,
+            gone: AtomicBool::new(false),
+            next_probe: AtomicU64::new(0),
+            next_worker: AtomicU32::new(0),
+            spin_micros: AtomicU32::new(DEFAULT_SPIN.as_micros() as u32),
+            lanes: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn params(&self) -> &Params {
+        self.segment.layout().params()
+    }
+
+    /// The worker that owns a connection.
+    pub(crate) fn worker_of(&self, handle: Handle) -> u32 {
+        handle.index / self.params().connections
+    }
+
+    /// The worker that opens the next connection.
+    pub(crate) fn next_worker(&self) -> u32 {
+        self.next_worker.fetch_add(1, Ordering::Relaxed) % self.params().workers
+    }
+
+    pub(crate) fn spin(&self) -> Duration {
+        Duration::from_micros(u64::from(self.spin_micros.load(Ordering::Relaxed)))
+    }
+
+    /// `ENETDOWN` once somebody has noticed that the daemon is gone.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        // Relaxed: the flag publishes nothing but itself.
+        if self.gone.load(Ordering::Relaxed) { Err(gone()) } else { Ok(()) }
+    }
+
+    /// Like [`check`](Self::check), for operations that found nothing to do or post something:
+    /// now and then asks the kernel, so that a thread that never sleeps notices too.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        let now = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        if now >= self.next_probe.load(Ordering::Relaxed) {
+            let next = now + PROBE_INTERVAL.as_nanos() as u64;
+            self.next_probe.store(next, Ordering::Relaxed);
+            if self.control.is_hung_up() {
+                self.set_gone();
+            }
+        }
+        self.check()
+    }
+
+    /// Remembers that the daemon is gone; returns the error to give.
+    pub(crate) fn set_gone(&self) -> io::Error {
+        self.gone.store(true, Ordering::Relaxed);
+        gone()
+    }
+
+    /// Passes a result of the control socket on, remembering a lost daemon.
+    pub(crate) fn noticing<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::NetworkDown
+        {
+            self.set_gone();
+        }
+        result
+    }
+
+    /// Sends a request whose answer is `Done`.
+    pub(crate) fn command(&self, request: &Request) -> io::Result<()> {
+        match self.request(request)? {
+            (Reply::Done, _) => Ok(()),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sends a request.
+    pub(crate) fn request(
+        &self,
+        request: &Request,
+    ) -> io::Result<(Reply, Vec<rustix::fd::OwnedFd>)> {
+        self.check()?;
+        self.noticing(self.control.request(request))
+    }
+
+    /// A lane for a thread or a poller: one that waits for use, or a new one.
+    pub(crate) fn take_lane(&self) -> io::Result<Arc<Lane>> {
+        if let Some(lane) = self.lanes.lock().idle.pop() {
+            return Ok(lane);
+        }
+        let lane = Arc::new(Lane::attach(self)?);
+        let mut lanes = self.lanes.lock();
+        let index = usize::from(lane.index());
+        if lanes.all.len() <= index {
+            lanes.all.resize(index + 1, Weak::new());
+        }
+        lanes.all[index] = Arc::downgrade(&lane);
+        Ok(lane)
+    }
+
+    /// Takes back a lane that its thread or poller no longer needs.
+    pub(crate) fn return_lane(&self, lane: Arc<Lane>) {
+        let mut lanes = self.lanes.lock();
+        if lanes.idle.len() < IDLE_LANES {
+            lanes.idle.push(lane);
+            return;
+        }
+        lanes.all[usize::from(lane.index())] = Weak::new();
+        drop(lanes);
+        // A daemon that does not answer takes everything back by itself when we are gone.
+        let _ = self.command(&Request::DetachLane { lane: lane.index() });
+    }
+
+    /// Makes whoever sleeps on this lane look again, if it is one of this process.
+    pub(crate) fn wake_lane(&self, lane: u16) {
+        let lane = self.lanes.lock().all.get(usize::from(lane)).and_then(Weak::upgrade);
+        if let Some(lane) = lane {
+            lane.kick();
+        }
+    }
+
+    /// Runs `f` with the calling thread's lane, which is attached on first use.
+    ///
+    /// `f` must not call this again for another daemon.
+    pub(crate) fn with_lane<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&Lane) -> io::Result<R>,
+    ) -> io::Result<R> {
+        thread_local! {
+            static LANES: RefCell<Vec<ThreadLane>> = const { RefCell::new(Vec::new()) };
+        }
+        let mut f = Some(f);
+        let used = LANES.try_with(|lanes| {
+            let mine = |entry: &ThreadLane| std::ptr::eq(entry.shared.as_ptr(), &**self);
+            if !lanes.borrow().iter().any(mine) {
+                let lane = self.take_lane()?;
+                let mut lanes = lanes.borrow_mut();
+                lanes.retain(|entry| entry.shared.strong_count() > 0);
+                lanes.push(ThreadLane { shared: Arc::downgrade(self), lane: Some(lane) });
+            }
+            let lanes = lanes.borrow();
+            let entry = lanes.iter().find(|entry| mine(entry)).expect("just attached");
+            let f = f.take().expect("called once");
+            f(entry.lane.as_deref().expect("present until dropped"))
+        });
+        match (used, f) {
+            (Ok(result), _) => result,
+            // The thread is ending and its lane is gone already: a socket kept by another
+            // thread-local value is being dropped.
+            (Err(_), Some(f)) => {
+                let lane = self.take_lane()?;
+                let result = f(&lane);
+                self.return_lane(lane);
+                result
+            }
+            (Err(_), None) => Err(gone()),
+        }
+    }
+}
+
+/// A thread's lane at one daemon; goes back when the thread ends.
+struct ThreadLane {
+    /// Weak: a thread that once used a socket does not keep the connection to the daemon.
+    shared: Weak<Shared>,
+    lane: Option<Arc<Lane>>,
+}
+
+impl Drop for ThreadLane {
+    fn drop(&mut self) {
+        if let (Some(shared), Some(lane)) = (self.shared.upgrade(), self.lane.take()) {
+            shared.return_lane(lane);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_found() {
+        assert_eq!(socket_path(None), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket_path(Some(OsString::new())), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket_path(Some("/x/y.sock".into())), Path::new("/x/y.sock"));
+    }
+
+    #[test]
+    fn an_absent_daemon_is_explained() {
+        let error = Runtime::connect("/nonexistent/control.sock").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NetworkDown);
+        let text = error.to_string();
+        assert!(text.contains("/nonexistent/control.sock"), "{text}");
+        assert!(text.contains("FOURWAVE_SOCKET"), "{text}");
+    }
+}

@@ -1,0 +1,288 @@
+//! `TcpStream`.
+
+use crate::connection::Connection;
+use crate::error::os;
+use crate::options::SocketOptions;
+use crate::poller::{Interest, Poller, Source, Trigger, sealed};
+use crate::read::Mode;
+use crate::runtime::Shared;
+use rustix::io::Errno;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A connection, like `std::net::TcpStream`.
+///
+/// `&TcpStream` reads and writes too, so two threads can use the two directions. Closed when its
+/// last clone is dropped: what was written is still sent, then a FIN; a reset if bytes were
+/// received that nobody read, as in Linux. Reading and writing make no system call while both
+/// sides are busy.
+pub struct TcpStream {
+    connection: Arc<Connection>,
+}
+
+impl TcpStream {
+    /// Connects through the process's default daemon; of several addresses to the first that
+    /// answers.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`; `ENETDOWN`
+    /// without a daemon.
+    pub fn connect<A: ToSocketAddrs>(address: A) -> io::Result<TcpStream> {
+        SocketOptions::new().connect(address)
+    }
+
+    /// Connects to one address, or gives up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), `ETIMEDOUT` when the time is over, `InvalidInput` for a
+    /// timeout of zero.
+    pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        if timeout.is_zero() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        SocketOptions::new().connect_until(*address, Instant::now().checked_add(timeout))
+    }
+
+    pub(crate) fn new(connection: Connection) -> TcpStream {
+        TcpStream { connection: Arc::new(connection) }
+    }
+
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        options: &SocketOptions,
+        deadline: Option<Instant>,
+    ) -> io::Result<TcpStream> {
+        let connection = Connection::open(shared, peer, deadline)?;
+        connection.nonblocking.store(options.nonblocking, Ordering::Relaxed);
+        if options.nodelay {
+            connection.set_nodelay(true)?;
+        }
+        if !options.nonblocking {
+            connection.finish_opening(deadline)?;
+        }
+        Ok(TcpStream::new(connection))
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// `ENOTCONN` while a non-blocking connect is not done.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.peer()
+    }
+
+    /// Our address.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.local()
+    }
+
+    /// Ends one direction or both. `Write` sends a FIN after what was written. `Read` only
+    /// makes this side's reads end, as in Linux.
+    ///
+    /// # Errors
+    /// `ENOTCONN` if the connection is not made yet, or has failed.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.connection.shutdown(how)
+    }
+
+    /// Another handle to the same connection.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn try_clone(&self) -> io::Result<TcpStream> {
+        self.connection.shared.check()?;
+        Ok(TcpStream { connection: Arc::clone(&self.connection) })
+    }
+
+    /// Reads without taking the bytes away.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.connection.receive(&mut [IoSliceMut::new(buf)], Mode::Peek)
+    }
+
+    /// Whether operations wait; for all clones.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.connection.shared.check()?;
+        self.connection.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.connection.set_nodelay(nodelay)
+    }
+
+    /// `TCP_NODELAY` as set last.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.connection.shared.check()?;
+        Ok(self.connection.nodelay())
+    }
+
+    /// How long a read may wait before it gives `EAGAIN` (`WouldBlock`); `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.connection.read.set_timeout(timeout)
+    }
+
+    /// See [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Errors
+    /// None.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.connection.read.timeout())
+    }
+
+    /// How long a write may wait before it gives `EAGAIN` (`WouldBlock`); `None`: for ever.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.connection.write.set_timeout(timeout)
+    }
+
+    /// See [`set_write_timeout`](Self::set_write_timeout).
+    ///
+    /// # Errors
+    /// None.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.connection.write.timeout())
+    }
+
+    /// `SO_LINGER`: with zero, closing resets the connection; `None` is the default.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for a longer time: closing never waits here.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        let abort = match linger {
+            None => false,
+            Some(Duration::ZERO) => true,
+            Some(_) => return Err(os(Errno::NOPROTOOPT)),
+        };
+        self.connection.abort.store(abort, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// `SO_LINGER` as set last.
+    ///
+    /// # Errors
+    /// None.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.connection.abort.load(Ordering::Relaxed).then_some(Duration::ZERO))
+    }
+
+    /// `SO_ERROR`: why the connection failed or could not be made. Told once, here or by the
+    /// read or write that finds it first.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let state = self.connection.status()?;
+        Ok(self.connection.take_failure(state))
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = &self.connection.block().addresses;
+        f.debug_struct("TcpStream")
+            .field("addr", &addresses.local())
+            .field("peer", &addresses.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Read for &TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.connection.receive(&mut [IoSliceMut::new(buf)], Mode::Take)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.connection.receive(bufs, Mode::Take)
+    }
+}
+
+impl Write for &TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.connection.send(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.connection.send(bufs)
+    }
+
+    /// Nothing is kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for TcpStream {}
+
+impl sealed::Source for TcpStream {
+    fn enter(
+        &self,
+        poller: &Poller,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+        new: bool,
+    ) -> io::Result<()> {
+        let core = &poller.core;
+        self.connection.shared.check()?;
+        if !core.belongs_to(&self.connection.shared) {
+            return Err(os(Errno::INVAL));
+        }
+        let handle = self.connection.handle;
+        self.connection
+            .watch(core, interest, new, || core.set_stream(handle, key, interest, trigger))
+    }
+
+    fn leave(&self, poller: &Poller) -> io::Result<()> {
+        self.connection.unwatch(&poller.core)
+    }
+}

@@ -1,0 +1,204 @@
+//! Putting bytes to send into extents.
+
+use crate::connection::{Connection, in_time};
+use crate::error::{os, would_block};
+use crate::lane::Lane;
+use crate::poller::{Core, watch_room};
+use fourwave_protocol::command::Command;
+use fourwave_protocol::conn::status;
+use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of, slot_of};
+use rustix::io::Errno;
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Why not all bytes could be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    /// The connection's buffer is full, or the connection is not made yet.
+    Window,
+    /// The lane has no extents.
+    Grants,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    bytes: usize,
+    blocked: Option<Blocked>,
+}
+
+impl Connection {
+    /// `send`: writes what fits when non-blocking, all of it otherwise.
+    ///
+    /// As on Linux, a blocking call that was cut short by an error or its timeout returns the
+    /// bytes written before; the next one gives the error.
+    pub(crate) fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let nonblocking = self.nonblocking.load(Ordering::Relaxed);
+        let first = self.shared.with_lane(|lane| {
+            let first = self.try_send(lane, bufs, 0)?;
+            match first.blocked {
+                Some(why) if nonblocking => self.retry_watched(lane, bufs, first.bytes, why),
+                Some(_) | None => Ok(first),
+            }
+        })?;
+        match (first.blocked, nonblocking) {
+            (None, _) => Ok(first.bytes),
+            (Some(_), true) if first.bytes > 0 => Ok(first.bytes),
+            (Some(_), true) => {
+                self.shared.probe()?;
+                Err(would_block())
+            }
+            (Some(_), false) => self.send_all(bufs, first.bytes),
+        }
+    }
+
+    /// Goes on until everything is written.
+    fn send_all(&self, bufs: &[IoSlice<'_>], mut done: usize) -> io::Result<usize> {
+        let deadline = self.write.timeout().and_then(|t| Instant::now().checked_add(t));
+        let result = self.wait_for_writing(deadline, |lane| {
+            let progress = self.try_send(lane, bufs, done)?;
+            done += progress.bytes;
+            match progress.blocked {
+                None => Ok(Some(())),
+                Some(Blocked::Window) => Ok(None),
+                Some(Blocked::Grants) => {
+                    lane.want_grants(&self.shared, self.worker)?;
+                    Ok(None)
+                }
+            }
+        });
+        match result.and_then(in_time) {
+            Ok(()) => Ok(done),
+            Err(_) if done > 0 => Ok(done),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A non-blocking write found no room: the poller, if one watches, shall hear of room. Looks
+    /// once more afterwards, because room may have come before it was asked for.
+    fn retry_watched(
+        &self,
+        lane: &Lane,
+        bufs: &[IoSlice<'_>],
+        done: usize,
+        why: Blocked,
+    ) -> io::Result<Progress> {
+        let blocked = Progress { bytes: done, blocked: Some(why) };
+        match (why, self.write_watcher()) {
+            (Blocked::Window, Some(core)) => {
+                watch_room(self.block(), core.lane());
+                let more = self.try_send(lane, bufs, done)?;
+                let bytes = done + more.bytes;
+                if more.blocked == Some(Blocked::Grants) {
+                    core.want_grants(self.handle, self.worker)?;
+                }
+                Ok(Progress { bytes, blocked: more.blocked })
+            }
+            // No second look needed: the answer to the question comes in any case.
+            (Blocked::Grants, Some(core)) => {
+                core.want_grants(self.handle, self.worker)?;
+                Ok(blocked)
+            }
+            (Blocked::Grants, None) => {
+                lane.want_grants(&self.shared, self.worker)?;
+                Ok(blocked)
+            }
+            (Blocked::Window, None) => Ok(blocked),
+        }
+    }
+
+    /// Writes what fits of `bufs`, without their first `skip` bytes, and posts it.
+    fn try_send(&self, lane: &Lane, bufs: &[IoSlice<'_>], skip: usize) -> io::Result<Progress> {
+        let _bytes = self.write.bytes.lock();
+        let state = self.status()?;
+        if state & (status::FAILED | status::WRITE_CLOSED) != 0
+            || self.write.shut.load(Ordering::Relaxed)
+        {
+            return Err(self.take_failure(state).unwrap_or_else(|| os(Errno::PIPE)));
+        }
+        if state & status::CONNECTED == 0 {
+            return Ok(Progress { bytes: 0, blocked: Some(Blocked::Window) });
+        }
+        let client = &self.block().client;
+        // Relaxed: only we write it, under the lock.
+        let start = client.send_tail.load(Ordering::Relaxed);
+        let mut writer = Writer { connection: self, lane, tail: start, watcher: None };
+        let (mut skip, mut blocked) = (skip, None);
+        for buf in bufs {
+            let from = skip.min(buf.len());
+            skip -= from;
+            blocked = writer.put(&buf[from..])?;
+            if blocked.is_some() {
+                break;
+            }
+        }
+        let tail = writer.tail;
+        if tail != start {
+            // Relaxed: the daemon takes the tail from the command only.
+            client.send_tail.store(tail, Ordering::Relaxed);
+            self.block().leave_open_extent(tail);
+            self.post(lane, Command::Send { handle: self.handle, tail })?;
+        }
+        Ok(Progress { bytes: (tail - start) as usize, blocked })
+    }
+}
+
+/// Copies bytes behind the send tail. The caller holds the lock of the writing side.
+struct Writer<'a> {
+    connection: &'a Connection,
+    lane: &'a Lane,
+    tail: u64,
+    /// The poller whose grants may be used too, once it was looked for.
+    watcher: Option<Option<std::sync::Arc<Core>>>,
+}
+
+impl Writer<'_> {
+    /// Copies what fits; says why when that is not all.
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<Option<Blocked>> {
+        let block = self.connection.block();
+        // Acquire: pairs with the daemon's Release; slots below the limit are free.
+        let limit = block.daemon.send_limit.load(Ordering::Acquire);
+        while !bytes.is_empty() {
+            let room = usize::try_from(limit.saturating_sub(self.tail)).unwrap_or(usize::MAX);
+            if room == 0 {
+                return Ok(Some(Blocked::Window));
+            }
+            let Some(extent) = self.extent()? else { return Ok(Some(Blocked::Grants)) };
+            let position = position_of(self.tail);
+            let here = bytes.len().min(room).min(EXTENT_BYTES - position);
+            self.connection.shared.segment.write_extent(extent, position, &bytes[..here]);
+            bytes = &bytes[here..];
+            self.tail += here as u64;
+        }
+        Ok(None)
+    }
+
+    /// The extent of the tail: the one that is partly filled, or a fresh one.
+    fn extent(&mut self) -> io::Result<Option<ExtentId>> {
+        let (block, slot) = (self.connection.block(), slot_of(self.tail));
+        if position_of(self.tail) != 0 {
+            // Filled in this very write, by the buffer before this one; or open to us; or our
+            // own from before, taken back by the daemon when it was drained.
+            let own = self.connection.block().client.send_tail.load(Ordering::Relaxed);
+            if own != self.tail || block.take_open_extent(self.tail) {
+                return Ok(block.send_slot(slot));
+            }
+        }
+        let Some(extent) = self.grant()? else { return Ok(None) };
+        // Relaxed: published by the Release that posts the bytes.
+        block.send_slots[slot].store(extent.raw(), Ordering::Relaxed);
+        Ok(Some(extent))
+    }
+
+    fn grant(&mut self) -> io::Result<Option<ExtentId>> {
+        let Connection { shared, worker, .. } = self.connection;
+        if let Some(extent) = self.lane.take_grant(shared, *worker)? {
+            return Ok(Some(extent));
+        }
+        let find = || self.connection.write_watcher();
+        match self.watcher.get_or_insert_with(find) {
+            Some(core) => core.lane().take_grant(shared, *worker),
+            None => Ok(None),
+        }
+    }
+}
