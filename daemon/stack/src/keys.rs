@@ -4,7 +4,7 @@
 use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, FourTuple};
 
-use crate::siphash::SipKey;
+use crate::siphash::{SipKey, spread};
 
 /// The secrets of a daemon: the same for all of its shards, for its whole life. They must not be
 /// written to disk.
@@ -67,7 +67,7 @@ pub fn owner(keys: &Keys, tuple: &FourTuple, workers: u32) -> u32 {
     if workers <= 1 {
         return 0;
     }
-    ((keys.flow_hash(tuple) >> 32) * u64::from(workers) >> 32) as u32
+    spread((keys.flow_hash(tuple) >> 32) as u32, workers as usize) as u32
 }
 
 #[inline]

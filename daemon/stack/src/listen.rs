@@ -11,6 +11,7 @@ use crate::conn::{Conn, Waiting};
 use crate::host::{ConnId, ListenerId};
 use crate::list::List;
 use crate::shard::Shard;
+use crate::siphash::spread;
 use crate::synrcvd::{Request, Requests};
 
 const ANY_V4: Addr = Addr::from_v4([0; 4]);
@@ -186,7 +187,7 @@ impl Listeners {
         let bits = u128::from_be_bytes(local.addr.0);
         let mixed = (bits >> 64) as u64 ^ bits as u64 ^ u64::from(local.port) << 48;
         let hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (hash * self.heads.len() as u64 >> 32) as usize
+        spread(hash as u32, self.heads.len())
     }
 
     fn insert(&mut self, id: ListenerId, mut listener: Listener) {

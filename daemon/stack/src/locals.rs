@@ -8,6 +8,7 @@ use fourwave_wire::Addr;
 use crate::NoMemory;
 use crate::arena::{Arena, NIL, Record};
 use crate::keys::Keys;
+use crate::siphash::spread;
 
 #[derive(Clone, Copy)]
 struct Local {
@@ -100,7 +101,7 @@ impl Locals {
     }
 
     fn bucket(&self, addr: &Addr) -> usize {
-        ((self.keys.address_hash(addr) & 0xffff_ffff) * self.heads.len() as u64 >> 32) as usize
+        spread(self.keys.address_hash(addr) as u32, self.heads.len())
     }
 }
 

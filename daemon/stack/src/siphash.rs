@@ -38,6 +38,12 @@ impl SipKey {
     }
 }
 
+/// Spreads a hash over `count` places, below 2^32, by multiplication: no division, no power of two.
+#[inline]
+pub(crate) fn spread(hash: u32, count: usize) -> usize {
+    ((u64::from(hash) * count as u64) >> 32) as usize
+}
+
 #[inline(always)]
 fn compress(v: &mut [u64; 4], word: u64) {
     v[3] ^= word;

@@ -4,6 +4,8 @@
 //! four bytes and a chain is short however full the arenas are. Buckets are chosen by a keyed hash:
 //! nobody outside can make chains long.
 
+use crate::siphash::spread;
+
 /// Which record a flow has: an arena and an index in 31 bits; 0 is "none", so that a zeroed table
 /// is empty. The wheel uses the same numbers as identifiers of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +122,10 @@ impl Table {
         panic!("{from:?} is not in its bucket");
     }
 
-    /// Multiply-shift of the lower half; the upper half chose the worker.
+    /// By the lower half of the hash; the upper half chose the worker.
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
-        ((hash & 0xffff_ffff) * self.heads.len() as u64 >> 32) as usize
+        spread(hash as u32, self.heads.len())
     }
 }
 

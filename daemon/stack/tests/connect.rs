@@ -1,0 +1,217 @@
+//! Active opens: ports, paths, failures.
+
+mod common;
+
+use common::{App, MILLIS, PEER_MAC, Peer, ROUTER_MAC, SECONDS, World, endpoint, shown, small};
+use fourwave_stack::{Config, ConnectError, PathError, owner};
+use fourwave_tcp::Error;
+use fourwave_wire::{Addr, Endpoint, Flags};
+
+/// Connects as a new application to 10.0.0.2:443 or fd00::2:443.
+fn connect(world: &mut World, local: Option<Endpoint>, v6: bool) -> Result<Peer, ConnectError> {
+    let remote = endpoint(if v6 { "[fd00::2]:443" } else { "10.0.0.2:443" });
+    let app = world.host.apps.0.len() as u64;
+    let (conn, tuple) = world.shard.connect(world.now, app, local, remote, &mut world.host)?;
+    world.host.apps.0.push(App { conn: Some(conn), tuple: Some(tuple), ..App::default() });
+    let mut peer = Peer::new(v6, 443);
+    peer.tuple = tuple.flipped();
+    Ok(peer)
+}
+
+#[test]
+fn a_connection_is_opened_and_used() {
+    for v6 in [false, true] {
+        let mut world = World::new(small());
+        let mut peer = connect(&mut world, None, v6).unwrap();
+        assert!(small().local_ports.contains(&peer.tuple.remote.port));
+        let sent = world.round();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].head.flags, Flags::SYN);
+        assert_eq!(sent[0].head.link.dst, ROUTER_MAC);
+        assert_eq!(sent[0].head.options.mss, Some(if v6 { 1440 } else { 1460 }));
+        peer.take(&sent[0]);
+        let mut syn_ack = peer.seg(Flags::SYN | Flags::ACK, &[]);
+        syn_ack.head.options.mss = Some(1460);
+        peer.seq += 1;
+        let sent = world.exchange(&syn_ack);
+        assert_eq!(shown(&sent), [format!(". seq {} ack {}", peer.ack, peer.seq)]);
+        world.write(0, b"hello");
+        let sent = world.round();
+        assert_eq!(sent[0].payload, b"hello");
+        assert_eq!(world.shard.counters().active_opens, 1);
+        world.shard.abort_all();
+        assert_eq!(world.round().len(), 1);
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn ports_are_owned_distinct_and_run_out_at_once() {
+    let config = Config { worker: 1, workers: 3, ..small() };
+    let mut world = World::new(config);
+    let mut taken = std::collections::BTreeSet::new();
+    let error = loop {
+        match connect(&mut world, None, false) {
+            Ok(peer) => assert!(taken.insert(peer.tuple.remote.port)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, ConnectError::NoPort);
+    assert_eq!(world.shard.counters().no_local_port, 1);
+    // About a third of 64 ports are this worker's; all of them and no other were used.
+    assert!((10..35).contains(&taken.len()), "{}", taken.len());
+    // Another peer address has its ports to itself.
+    let remote = endpoint("10.0.0.3:443");
+    let other = world.shard.connect(world.now, 0, None, remote, &mut world.host);
+    assert!(other.is_ok() || taken.len() == 64);
+}
+
+#[test]
+fn owners_agree_with_the_ports_chosen() {
+    let mut seed = 77u64;
+    let keys = fourwave_stack::Keys::generate(|| {
+        // As World::new draws them.
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        seed
+    });
+    for worker in 0..4 {
+        let mut world = World::new(Config { worker, workers: 4, ..small() });
+        for v6 in [false, true] {
+            let peer = connect(&mut world, None, v6).unwrap();
+            assert_eq!(owner(&keys, &peer.tuple.flipped(), 4), worker);
+        }
+    }
+}
+
+#[test]
+fn a_given_local_port_is_taken_or_refused() {
+    let mut world = World::new(small());
+    let local = endpoint("10.0.0.1:5000");
+    let peer = connect(&mut world, Some(local), false).unwrap();
+    assert_eq!(peer.tuple.remote, local);
+    assert_eq!(connect(&mut world, Some(local), false).err(), Some(ConnectError::InUse));
+    let any = Endpoint { addr: Addr::UNSPECIFIED, port: 5001 };
+    let peer = connect(&mut world, Some(any), true).unwrap();
+    assert_eq!(peer.tuple.remote, endpoint("[fd00::1]:5001"));
+    // Families do not mix.
+    assert_eq!(connect(&mut world, Some(local), true).err(), Some(ConnectError::BadAddress));
+    let mut others = 0;
+    for port in 6000..6020 {
+        let mut world = World::new(Config { worker: 0, workers: 2, ..small() });
+        let local = Endpoint { port, ..local };
+        match connect(&mut world, Some(local), false) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error, ConnectError::NotOwner);
+                others += 1;
+            }
+        }
+    }
+    assert!((3..17).contains(&others), "{others}");
+}
+
+#[test]
+fn bad_addresses_no_route_and_a_full_table_are_refused() {
+    let mut world = World::new(Config { connections: 1, ..small() });
+    for remote in ["127.0.0.1:80", "0.0.0.0:80", "224.0.0.1:80", "10.0.0.2:0", "[::1]:80"] {
+        let result = world.shard.connect(world.now, 0, None, endpoint(remote), &mut world.host);
+        assert_eq!(result.err(), Some(ConnectError::BadAddress), "{remote}");
+    }
+    let path = std::mem::replace(&mut world.host.path, Err(PathError::NoRoute));
+    assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::NoRoute));
+    world.host.path = path;
+    connect(&mut world, None, false).unwrap();
+    assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::Full));
+}
+
+#[test]
+fn a_refused_connection_says_so() {
+    let mut world = World::new(small());
+    let mut peer = connect(&mut world, None, false).unwrap();
+    peer.take(&world.round()[0]);
+    peer.seq = 0;
+    assert!(world.exchange(&peer.seg(Flags::RST | Flags::ACK, &[])).is_empty());
+    assert_eq!(world.app(0).error, Some(Error::Refused));
+    world.assert_empty();
+}
+
+#[test]
+fn the_syn_waits_for_the_next_hop_and_goes_out_when_it_is_known() {
+    let mut world = World::new(small());
+    let path = world.host.path;
+    let source = world.host.locals[0];
+    world.host.path = Err(PathError::Unresolved { source, mtu: 1500 });
+    connect(&mut world, None, false).unwrap();
+    assert!(world.pass(100 * MILLIS).is_empty());
+    assert!(!world.shard.has_output());
+    // Something else has changed: still nothing.
+    world.host.epoch += 1;
+    assert!(world.round().is_empty());
+    world.host.path = path;
+    world.host.epoch += 1;
+    let sent = world.round();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].head.flags, Flags::SYN);
+    // Its retransmission has its own time.
+    let sent = world.pass(1_100 * MILLIS);
+    assert_eq!(sent.len(), 1);
+}
+
+#[test]
+fn a_next_hop_that_never_answers_is_unreachable() {
+    let mut world = World::new(small());
+    let source = world.host.locals[0];
+    world.host.path = Err(PathError::Unresolved { source, mtu: 1500 });
+    connect(&mut world, None, false).unwrap();
+    assert!(world.pass(2_900 * MILLIS).is_empty());
+    assert!(!world.app(0).closed);
+    assert!(world.pass(200 * MILLIS).is_empty());
+    assert_eq!(world.app(0).error, Some(Error::HostUnreachable));
+    world.assert_empty();
+}
+
+#[test]
+fn closing_before_the_next_hop_is_known_leaves_nothing() {
+    let mut world = World::new(small());
+    let source = world.host.locals[0];
+    world.host.path = Err(PathError::Unresolved { source, mtu: 1500 });
+    connect(&mut world, None, true).unwrap();
+    world.round();
+    let conn = world.conn(0);
+    world.shard.close(world.now, conn).unwrap();
+    assert!(world.round().is_empty());
+    world.assert_empty();
+}
+
+#[test]
+fn an_established_connection_keeps_its_way_while_the_next_hop_is_resolved_again() {
+    let mut world = World::new(small());
+    world.listen(4);
+    let mut peer = Peer::new(false, 1);
+    let app = peer.open(&mut world);
+    let source = world.host.locals[0];
+    world.host.path = Err(PathError::Unresolved { source, mtu: 1500 });
+    world.host.epoch += 1;
+    world.write(app, b"x");
+    let sent = world.round();
+    assert_eq!(sent.len(), 1);
+    assert_ne!(sent[0].head.link.dst, PEER_MAC, "the route's, learned at the SYN");
+    assert_eq!(sent[0].head.link.dst, ROUTER_MAC);
+}
+
+#[test]
+fn full_room_keeps_output_for_the_next_flush() {
+    let mut world = World::new(small());
+    for _ in 0..3 {
+        connect(&mut world, None, false).unwrap();
+    }
+    world.host.tx_room = 2;
+    assert!(!world.shard.flush(world.now, &mut world.host));
+    assert!(world.shard.has_output());
+    assert_eq!(world.drain().len(), 2);
+    world.host.tx_room = 9;
+    assert!(world.shard.flush(world.now, &mut world.host));
+    assert_eq!(world.drain().len(), 1);
+    assert!(!world.shard.has_output());
+    world.pass(SECONDS / 2);
+}
