@@ -137,6 +137,7 @@ fn kernel_only(lab: LabConfig) -> CompareConfig {
         server_cpu: 0,
         client_cpu: 0,
         rps: Rps::Off,
+        daemon_keys: std::collections::BTreeMap::new(),
     }
 }
 

@@ -54,6 +54,12 @@ pub(crate) struct Args {
     /// Which CPU processes what an interface receives
     #[arg(long, default_value = "off")]
     rps: Rps,
+    /// Where the XDP program is to run: auto, native or generic
+    #[arg(long)]
+    xdp_mode: Option<String>,
+    /// How the daemon's worker waits: busy, adaptive or interrupt
+    #[arg(long)]
+    poll: Option<String>,
     /// Write figures and settings to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -119,6 +125,10 @@ impl Args {
             client_cpu: choose(self.client_cpu, 0)?,
             server_cpu: choose(self.server_cpu, 1)?,
             rps: self.rps,
+            daemon_keys: [("xdp_mode", &self.xdp_mode), ("poll", &self.poll)]
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), format!("{:?}", value.as_ref()?))))
+                .collect(),
         })
     }
 }
@@ -131,7 +141,7 @@ fn verdict(comparison: &Comparison) -> anyhow::Result<ExitCode> {
         }
     }
     let overflow = &comparison.settings.time_wait_overflow;
-    if overflow.client + overflow.server > 0 {
+    if overflow.values().any(|count| *count > 0) {
         bail!("TIME_WAIT records were lost ({overflow:?}): the figures flatter");
     }
     Ok(ExitCode::SUCCESS)

@@ -28,6 +28,8 @@ enum Command {
     Load(load::Args),
     /// The echo-and-close server on kernel sockets
     ServeKernel(serve::Args),
+    /// The same server on fourwave, through the daemon that FOURWAVE_SOCKET names
+    ServeFourwave(serve::Args),
 }
 
 impl Cli {
@@ -37,6 +39,7 @@ impl Cli {
             Command::Lab(args) => args.run(),
             Command::Load(args) => args.run(),
             Command::ServeKernel(args) => args.run(serve::Sockets::Kernel),
+            Command::ServeFourwave(args) => args.run(serve::Sockets::Fourwave),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use fourwave_bench::machine;
-use fourwave_bench::server::{ServerConfig, kernel};
+use fourwave_bench::server::{ServerConfig, fourwave, kernel};
 
 /// Whose sockets a server uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sockets {
     Kernel,
+    Fourwave,
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,7 @@ impl Args {
         let config = ServerConfig { listen: self.listen, size: self.size };
         match sockets {
             Sockets::Kernel => kernel::serve(&config),
+            Sockets::Fourwave => fourwave::serve(&config),
         }
         .with_context(|| format!("serving {:?}", config.listen))?;
         Ok(ExitCode::SUCCESS)

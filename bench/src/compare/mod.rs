@@ -4,12 +4,14 @@
 //! them goes first changes from round to round, so that drift of the machine cancels.
 
 mod contender;
+mod daemon;
 mod progress;
 mod result;
 mod rounds;
 mod settings;
 mod table;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -60,6 +62,8 @@ pub struct CompareConfig {
     pub client_cpu: usize,
     /// Receive packet steering of both ends.
     pub rps: Rps,
+    /// Keys of the daemon's configuration, with their values in TOML, that are not as by default.
+    pub daemon_keys: BTreeMap<String, String>,
 }
 
 /// Why there is no comparison.
@@ -91,6 +95,12 @@ pub enum CompareError {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// The daemon is of another version than this program.
+    #[error("the daemon does not count `{name}`")]
+    NoCounter {
+        /// The counter's name.
+        name: &'static str,
     },
     /// The user wants to stop.
     #[error("interrupted")]

@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use super::contender::Contender;
+use super::contender::{Contender, Counters};
 use super::progress::Progress;
 use super::result::{self, Comparison, Row, Sample};
-use super::settings::{Settings, TimeWaitOverflow};
+use super::settings::Settings;
 use super::{CompareConfig, CompareError, Rps, check};
-use crate::lab::{Lab, Node, bench_binary};
+use crate::lab::{Lab, bench_binary};
 use crate::load::LoadReport;
 use crate::machine::NetCounters;
 
@@ -37,13 +37,16 @@ pub(super) fn in_lab(
         contender.start(config, lab)?;
     }
     let mut settings = Settings::read(config, lab)?;
-    let before = (counters(lab.client())?, counters(lab.server())?);
+    let client_before = client_counters(lab)?;
+    let before = server_counters(config, lab)?;
     let samples = Run { config, lab, cancelled, progress, next_source: 0 }.all_rounds()?;
-    let after = (counters(lab.client())?, counters(lab.server())?);
-    settings.time_wait_overflow = TimeWaitOverflow {
-        client: after.0.since(&before.0, OVERFLOW),
-        server: after.1.since(&before.1, OVERFLOW),
-    };
+    let after = server_counters(config, lab)?;
+    settings
+        .time_wait_overflow
+        .insert("client", client_counters(lab)?.since(&client_before, OVERFLOW));
+    for ((contender, before), after) in config.contenders.iter().zip(&before).zip(&after) {
+        settings.time_wait_overflow.insert(contender.name(), after.overflow_since(before)?);
+    }
     Ok(summarise(config, settings, &samples))
 }
 
@@ -109,16 +112,16 @@ impl Run<'_> {
         for address in self.lab.client().addresses(config.v6) {
             command.arg(format!("--source={address}"));
         }
-        let before = counters(self.lab.server())?;
+        let before = contender.counters(self.lab)?;
         let child = command.spawn().map_err(CompareError::io("starting the load"))?;
         self.wait_for(child)?;
-        let after = counters(self.lab.server())?;
         self.lab.check_programs()?;
+        let after = contender.counters(self.lab)?;
         let text = fs::read(&path).map_err(CompareError::io("the load's report"))?;
         let report: LoadReport = serde_json::from_slice(&text)
             .map_err(|source| CompareError::Report { path: path.clone(), source })?;
         self.next_source = report.next_source;
-        Ok(Sample { report, server_retransmits: after.since(&before, "TcpRetransSegs") })
+        Ok(Sample { report, server_retransmits: after.retransmits_since(&before)? })
     }
 
     fn wait_for(&self, mut child: Child) -> Result<(), CompareError> {
@@ -143,8 +146,13 @@ impl Run<'_> {
     }
 }
 
-fn counters(node: &Node) -> Result<NetCounters, CompareError> {
-    node.run(NetCounters::read)?.map_err(CompareError::io("TCP counters"))
+fn client_counters(lab: &Lab) -> Result<NetCounters, CompareError> {
+    lab.client().run(NetCounters::read)?.map_err(CompareError::io("TCP counters"))
+}
+
+/// In the order of the contenders.
+fn server_counters(config: &CompareConfig, lab: &Lab) -> Result<Vec<Counters>, CompareError> {
+    config.contenders.iter().map(|contender| contender.counters(lab)).collect()
 }
 
 fn summarise(config: &CompareConfig, mut settings: Settings, samples: &Samples) -> Comparison {

@@ -1,8 +1,10 @@
 //! Everything that must be known to judge a comparison's figures.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::{CompareConfig, CompareError, Rps};
+use super::{CompareConfig, CompareError, Contender, Rps, daemon};
 use crate::lab::Lab;
 use crate::machine;
 use crate::server::BACKLOG;
@@ -45,8 +47,9 @@ pub struct Settings {
     pub time_wait_s: u64,
     /// Whether all loads on one server are shorter than TIME_WAIT.
     pub shorter_than_time_wait: bool,
-    /// TIME_WAIT records that could not be kept, by side; 0 or the figures flatter.
-    pub time_wait_overflow: TimeWaitOverflow,
+    /// TIME_WAIT records that could not be kept (`TCPTimeWaitOverflow`) by the client's kernel and
+    /// by each server; all 0, or the figures flatter.
+    pub time_wait_overflow: BTreeMap<&'static str, u64>,
     /// Listen backlog.
     pub backlog: i32,
     /// Client addresses; each has the ports from 1024 to 65535.
@@ -61,19 +64,21 @@ pub struct Settings {
     pub rps: &'static str,
     /// Receive packet steering masks: the server's end, the client's end.
     pub rps_cpus: [String; 2],
+    /// The fourwave server, when it takes part.
+    pub fourwave: Option<FourwaveSettings>,
     /// The kernel server.
     pub kernel_server: &'static str,
     /// Connections per second of each server, round by round.
     pub connections_per_second_by_round: Vec<(&'static str, Vec<f64>)>,
 }
 
-/// `TCPTimeWaitOverflow`, counted during the run.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct TimeWaitOverflow {
-    /// Of the client's kernel.
-    pub client: u64,
-    /// Of the server's kernel.
-    pub server: u64,
+/// What is special about the fourwave server.
+#[derive(Clone, Debug, Serialize)]
+pub struct FourwaveSettings {
+    /// Where the XDP program runs: `native` or `generic`.
+    pub xdp_mode: &'static str,
+    /// The daemon's configuration file.
+    pub daemon_config: String,
 }
 
 impl Settings {
@@ -97,7 +102,7 @@ impl Settings {
             closes_first: "server",
             time_wait_s: TIME_WAIT_S,
             shorter_than_time_wait: load_s < TIME_WAIT_S as f64,
-            time_wait_overflow: TimeWaitOverflow::default(),
+            time_wait_overflow: BTreeMap::new(),
             backlog: BACKLOG,
             client_addresses: lab.client().addresses(config.v6).len(),
             queues: config.lab.queues,
@@ -108,6 +113,10 @@ impl Settings {
                 Rps::Pin => "pin",
             },
             rps_cpus: [status.server.rps, status.client.rps],
+            fourwave: config.contenders.contains(&Contender::Fourwave).then(|| FourwaveSettings {
+                xdp_mode: status.server.xdp.unwrap_or("none"),
+                daemon_config: daemon::configuration(config, lab),
+            }),
             kernel_server: "epoll, accept4, one thread, no SO_REUSEPORT",
             connections_per_second_by_round: Vec::new(),
         })

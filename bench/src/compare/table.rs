@@ -72,6 +72,9 @@ fn notes(settings: &Settings) -> String {
          segmentation offloads {offloads}\n",
         settings.network, settings.queues, settings.rps_cpus[0], settings.rps_cpus[1],
     );
+    if let Some(fourwave) = &settings.fourwave {
+        let _ = writeln!(text, "fourwave: XDP {}, copy mode (veth)", fourwave.xdp_mode);
+    }
     if settings.shorter_than_time_wait {
         let _ = writeln!(
             text,

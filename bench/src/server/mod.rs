@@ -5,6 +5,7 @@
 //! readiness, backlog [`BACKLOG`].
 
 mod engine;
+pub mod fourwave;
 pub mod kernel;
 mod session;
 
