@@ -106,6 +106,9 @@ impl Args {
             Some(cpu) => Ok(cpu),
             None => Ok(cpus.get(place).or(cpus.first()).copied().unwrap_or(0)),
         };
+        if self.servers.contains(&Contender::Fourwave) {
+            lab::daemon_binary()?;
+        }
         let mut contenders = Vec::new();
         for &contender in &self.servers {
             if !contenders.contains(&contender) {
@@ -113,7 +116,7 @@ impl Args {
             }
         }
         Ok(CompareConfig {
-            lab: LabConfig::named("compare", "fw-cmp").queues(self.queues).more_client_v6(50),
+            lab: LabConfig::named("fw-cmp").queues(self.queues).more_client_v6(50),
             contenders,
             rounds: self.rounds,
             duration: self.duration,

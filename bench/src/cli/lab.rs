@@ -17,6 +17,9 @@ const ECHO_PORT: u16 = 7777;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// A lab beside the standard one: its namespaces are NAME-srv and NAME-cli
+    #[arg(long, default_value = LabConfig::STANDARD, value_parser = name)]
+    name: String,
     #[command(subcommand)]
     action: Action,
 }
@@ -80,17 +83,26 @@ impl From<SideArg> for Side {
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
-            Action::Up(args) => up(&args),
-            Action::Exec { side, command } => exec(side.into(), &command),
-            Action::Status => status(),
-            Action::Down => down(),
+            Action::Up(args) => up(&self.name, &args),
+            Action::Exec { side, command } => exec(&self.name, side.into(), &command),
+            Action::Status => status(&self.name),
+            Action::Down => down(&self.name),
         }
     }
 }
 
-fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
+/// Part of file names: nothing that leads elsewhere, and short enough to tell apart in listings.
+fn name(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if plain && (1..=32).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("expected up to 32 letters, digits and hyphens".to_owned())
+}
+
+fn up(name: &str, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let wanted = serde_json::to_string(args)?;
-    let present = match Lab::attach(LabConfig::STANDARD) {
+    let present = match Lab::attach(name) {
         Ok(lab) => lab.status().ok().filter(|status| is_sound(&lab, status, &wanted)),
         Err(LabError::NotUp { .. }) => None,
         Err(error) => return Err(error.into()),
@@ -98,17 +110,17 @@ fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     if present.is_some() {
         say("the lab is up already");
     } else {
-        if lab::down(LabConfig::STANDARD)? {
+        if lab::down(name)? {
             say("removed a lab that had other settings or was incomplete");
         }
-        let mut lab = Lab::up(LabConfig::standard().queues(args.queues))?;
+        let mut lab = Lab::up(LabConfig::named(name).persistent().queues(args.queues))?;
         if let Err(error) = populate(&mut lab, args, &wanted) {
             // The error that made us give up says more than one from tidying up after it.
             let _ = lab.down();
             return Err(error);
         }
     }
-    status()
+    status(name)
 }
 
 /// Whether the lab was built to the end, with these settings, and everything in it still runs.
@@ -152,8 +164,8 @@ fn start_echo(lab: &mut Lab, size: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn exec(side: Side, command: &[String]) -> anyhow::Result<ExitCode> {
-    let lab = Lab::attach(LabConfig::STANDARD)?;
+fn exec(name: &str, side: Side, command: &[String]) -> anyhow::Result<ExitCode> {
+    let lab = Lab::attach(name)?;
     let (program, arguments) = command.split_first().expect("clap requires a command");
     let mut command = Command::new(program);
     command.args(arguments);
@@ -166,8 +178,8 @@ fn exec(side: Side, command: &[String]) -> anyhow::Result<ExitCode> {
     Err(anyhow::Error::new(error).context(format!("cannot run {program}")))
 }
 
-fn status() -> anyhow::Result<ExitCode> {
-    let lab = Lab::attach(LabConfig::STANDARD)?;
+fn status(name: &str) -> anyhow::Result<ExitCode> {
+    let lab = Lab::attach(name)?;
     let Status { server, client, programs } = lab.status()?;
     for (side, node) in [(Side::Server, &server), (Side::Client, &client)] {
         show(side.name(), node);
@@ -185,8 +197,8 @@ fn status() -> anyhow::Result<ExitCode> {
     Ok(if all_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn down() -> anyhow::Result<ExitCode> {
-    let was_up = lab::down(LabConfig::STANDARD)?;
+fn down(name: &str) -> anyhow::Result<ExitCode> {
+    let was_up = lab::down(name)?;
     say(if was_up { "the lab is removed" } else { "no lab was up" });
     for name in lab::remove_orphans()? {
         say(&format!("removed what a crashed run left: lab `{name}`"));

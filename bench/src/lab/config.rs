@@ -51,22 +51,18 @@ pub struct LabConfig {
 }
 
 impl LabConfig {
-    /// Name of the lab that `fourwave-bench lab up` builds.
-    pub const STANDARD: &'static str = "lab";
+    /// Name of the lab that `fourwave-bench lab up` builds unless told otherwise.
+    pub const STANDARD: &'static str = "fw";
 
-    /// The lab of `fourwave-bench lab`: `fw-srv` (10.99.0.2/16, fd99::2) and `fw-cli`
-    /// (10.99.0.1, 10.99.0.10–10.99.0.60, fd99::1), one queue, offloads off, persistent.
-    pub fn standard() -> LabConfig {
-        LabConfig { persistent: true, ..LabConfig::named(LabConfig::STANDARD, "fw") }
-    }
-
-    /// A lab with the standard addresses and with namespaces `PREFIX-srv` and `PREFIX-cli`.
+    /// A lab with the standard addresses (server 10.99.0.2/16 and fd99::2, client 10.99.0.1,
+    /// 10.99.0.10–10.99.0.60 and fd99::1), one queue, offloads off, and with namespaces
+    /// `NAME-srv` and `NAME-cli`.
     ///
-    /// It goes when its [`super::Lab`] is dropped. Two labs with different names and prefixes do
-    /// not see each other, so tests may run at once.
-    pub fn named(name: &str, prefix: &str) -> LabConfig {
+    /// It goes when its [`super::Lab`] is dropped. Two labs with different names do not see each
+    /// other, so tests may run at once.
+    pub fn named(name: &str) -> LabConfig {
         let node = |side: &str, addresses| NodeConfig {
-            namespace: format!("{prefix}-{side}"),
+            namespace: format!("{name}-{side}"),
             interface: format!("fw-{side}0"),
             addresses,
         };
@@ -82,10 +78,16 @@ impl LabConfig {
         }
     }
 
-    /// A lab for one test: name and namespaces are made of `prefix` and the process id.
+    /// A lab for one test: its name is made of `prefix` and the process id.
     pub fn private(prefix: &str) -> LabConfig {
-        let name = format!("{prefix}{}", std::process::id());
-        LabConfig::named(&name, &name)
+        LabConfig::named(&format!("{prefix}{}", std::process::id()))
+    }
+
+    /// One that outlives the process that builds it, until [`super::down`].
+    #[must_use]
+    pub fn persistent(mut self) -> LabConfig {
+        self.persistent = true;
+        self
     }
 
     /// With `queues` RX and TX queues on each end.

@@ -17,18 +17,15 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Removes lab `name` with everything in it. Returns whether there was something.
 ///
-/// For the standard lab this works by its names alone, should its notes be lost.
+/// Should its notes be lost, the namespaces `NAME-srv` and `NAME-cli` are removed.
 ///
 /// # Errors
 /// [`LabError::InUse`] when a living process owns it; otherwise the first thing that could not be
 /// removed, while the rest is removed all the same.
 pub fn down(name: &str) -> Result<bool, LabError> {
     let _lock = state::lock()?;
-    let state = match State::load(name)? {
-        Some(state) => state,
-        None if name == LabConfig::STANDARD => State::new(LabConfig::standard()),
-        None => return Ok(false),
-    };
+    let by_name = || State::new(LabConfig::named(name).persistent());
+    let state = State::load(name)?.unwrap_or_else(by_name);
     if let Some(owner) = state.owner.filter(process::ProcessRef::is_alive) {
         return Err(LabError::InUse { name: name.to_owned(), pid: owner.pid });
     }
