@@ -1,15 +1,19 @@
 //! A lab of its own: built, used by kernel sockets, and gone without a trace.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use fourwave_bench::compare::{self, CompareConfig, Contender, Progress, Rps};
-use fourwave_bench::lab::{Lab, LabConfig, LabError, Netns, ProcessRef, Ready, bench_binary};
+use fourwave_bench::lab::{
+    Lab, LabConfig, LabError, Netns, ProcessRef, Ready, bench_binary, remove_orphans,
+};
 use fourwave_bench::load::LoadReport;
 use fourwave_bench::server;
 
@@ -83,6 +87,28 @@ fn a_lab_in_use_is_not_taken_and_a_foreign_namespace_not_touched() {
 }
 
 #[test]
+fn what_a_crashed_owner_left_is_removed() {
+    if !privileged() {
+        return;
+    }
+    let config = LabConfig::private("fwt-crash-");
+    let lab = Lab::up(config.clone()).unwrap();
+    let mut program = lab.server().command("sleep").arg("600").spawn().unwrap();
+    let reference = ProcessRef::of(i32::try_from(program.id()).unwrap()).unwrap();
+    // As if the owner had been another process, which is gone: nobody cleans up.
+    let path = lab.folder().join("state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["owner"]["start_time"] = 1.into();
+    std::mem::forget(lab);
+    fs::write(&path, state.to_string()).unwrap();
+
+    assert!(remove_orphans().unwrap().contains(&config.name));
+    assert_gone(&config);
+    assert!(!reference.is_alive());
+    program.wait().unwrap();
+}
+
+#[test]
 fn two_thousand_connections_without_an_error_and_nothing_left() {
     if !privileged() {
         return;
@@ -92,23 +118,22 @@ fn two_thousand_connections_without_an_error_and_nothing_left() {
     let mut programs = Vec::new();
     for (role, address) in [("v4", lab.server().v4()), ("v6", lab.server().v6())] {
         let mut command = lab.server().command(bench_binary().unwrap());
-        command
-            .arg("serve-kernel")
-            .arg(format!("--listen={}", std::net::SocketAddr::new(address, 7777)));
+        let target = SocketAddr::new(address, 7777);
+        command.arg("serve-kernel").arg(format!("--listen={target}"));
         programs.push(lab.spawn(role, command, Ready::Prints(server::READY)).unwrap());
         let json = lab.folder().join("load.json");
         let status = lab
             .client()
             .command(bench_binary().unwrap())
             .arg("load")
-            .arg(format!("--target={}", std::net::SocketAddr::new(address, 7777)))
+            .arg(format!("--target={target}"))
             .args(lab.client().addresses(address.is_ipv6()).iter().map(|a| format!("--source={a}")))
             .arg("--connections=2000")
             .arg(format!("--json={}", json.display()))
             .status()
             .unwrap();
         assert!(status.success());
-        let report: LoadReport = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        let report: LoadReport = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
         assert_eq!((report.completed, report.error_count()), (2000, 0), "{:?}", report.errors);
         assert_eq!(report.connect_latency.count(), 2000);
         assert!(report.next_source >= 2000);
@@ -137,7 +162,7 @@ fn kernel_only(lab: LabConfig) -> CompareConfig {
         server_cpu: 0,
         client_cpu: 0,
         rps: Rps::Off,
-        daemon_keys: std::collections::BTreeMap::new(),
+        daemon_keys: BTreeMap::new(),
     }
 }
 
@@ -188,7 +213,7 @@ fn an_interrupted_comparison_leaves_nothing() {
     let result = thread::scope(|scope| {
         let run = scope.spawn(|| compare::run(&config, &cancelled, &Progress::hidden()));
         thread::sleep(Duration::from_millis(800));
-        cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        cancelled.store(true, Ordering::Relaxed);
         run.join().unwrap()
     });
     assert!(matches!(result, Err(compare::CompareError::Cancelled)), "{result:?}");
