@@ -87,15 +87,16 @@ impl Tcb {
     }
 
     fn syn_segment(&mut self, cfg: &Config, now: Nanos) -> Transmit {
-        let retransmission = self.snd_max > SYN_POSITION;
+        if self.snd_max == SYN_POSITION {
+            self.rtt.start(0, now);
+        } else {
+            self.rtt.cancel();
+        }
         self.snd_nxt = 0;
         self.snd_max = 0;
-        if retransmission {
-            self.retransmits = self.retransmits.wrapping_add(1);
-            self.rtt.cancel();
-        } else {
-            self.rtt.start(0, now);
-        }
+        // The first SYN-ACK of a simultaneous open repeats a number, not a segment.
+        let retransmission = self.retries > 0;
+        self.retransmits = self.retransmits.wrapping_add(u32::from(retransmission));
         if self.rtx_at == NEVER {
             self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
         }
