@@ -69,9 +69,10 @@ impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config()?;
-        // Made before the run: a path that cannot be written costs nobody half a minute.
+        // Before the run: a path that cannot be written costs nobody half a minute.
         let json = self.json.as_ref().map(|path| {
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))
+            let opened = File::options().write(true).create(true).truncate(false).open(path);
+            opened.with_context(|| format!("cannot write {}", path.display()))
         });
         let json = json.transpose()?;
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -89,6 +90,7 @@ impl Args {
         let comparison = comparison?;
         println!("{}", compare::render(&comparison).trim_end());
         if let Some(file) = json {
+            file.set_len(0)?;
             serde_json::to_writer_pretty(BufWriter::new(file), &comparison)?;
         }
         verdict(&comparison)

@@ -78,11 +78,7 @@ impl Run<'_> {
                 let place = format!("round {}/{}", round + 1, self.config.rounds);
                 self.progress.step(&format!("{place}: {name} server"));
                 let sample = self.load(contender, self.config.duration)?;
-                let rate = sample.report.connections_per_second();
-                let errors = sample.report.error_count();
-                self.progress.note(&format!(
-                    "{place}: {name:>8}  {rate:>8.0} connections/s, {errors} errors"
-                ));
+                self.progress.note(&format!("{place}: {name:>8}  {}", sample.report.line()));
                 samples[index].push(sample);
             }
         }

@@ -148,9 +148,6 @@ impl Lab {
     /// namespace of the wanted name is somebody else's, and whatever the kernel refuses. Nothing
     /// is left behind then.
     pub fn up(config: LabConfig) -> Result<Lab, LabError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(LabError::NotRoot);
-        }
         let _lock = state::lock()?;
         if let Some(old) = State::load(&config.name)? {
             if let Some(owner) = old.owner.filter(ProcessRef::is_alive) {
@@ -180,8 +177,9 @@ impl Lab {
     /// The persistent lab called `name`, which another process built.
     ///
     /// # Errors
-    /// [`LabError::NotUp`] when there is none.
+    /// [`LabError::NotUp`] when there is none, [`LabError::NotRoot`].
     pub fn attach(name: &str) -> Result<Lab, LabError> {
+        require_root()?;
         let not_up = || LabError::NotUp { name: name.to_owned() };
         let state = State::load(name)?.ok_or_else(not_up)?;
         let open = |config: &NodeConfig| -> Result<Node, LabError> {
@@ -263,6 +261,11 @@ impl Drop for Lab {
             eprintln!("lab `{}`: {error}", self.state.config.name);
         }
     }
+}
+
+/// Namespaces and links need it; asked first, so that the answer names the reason.
+fn require_root() -> Result<(), LabError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 
 fn build(config: &LabConfig) -> Result<(Node, Node), LabError> {

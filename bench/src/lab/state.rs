@@ -102,6 +102,7 @@ pub(super) fn names() -> Result<Vec<String>, LabError> {
 
 /// One lab is built or removed at a time on this machine, until the handle is dropped.
 pub(super) fn lock() -> Result<File, LabError> {
+    super::require_root()?;
     fs::create_dir_all(LABS_DIR).map_err(LabError::file(LABS_DIR))?;
     let folder = File::open(LABS_DIR).map_err(LabError::file(LABS_DIR))?;
     rustix::fs::flock(&folder, FlockOperation::LockExclusive)

@@ -146,6 +146,15 @@ impl LoadReport {
         self.completed_in_window as f64 * 1e9 / self.window_ns.max(1) as f64
     }
 
+    /// Rate and failures in one line, for people.
+    pub fn line(&self) -> String {
+        let rate = self.connections_per_second();
+        match self.error_count() {
+            0 => format!("{rate:>8.0} connections/s, 0 errors"),
+            count => format!("{rate:>8.0} connections/s, {count} errors: {:?}", self.errors),
+        }
+    }
+
     /// Number of failed connections.
     pub fn error_count(&self) -> u64 {
         self.errors.values().sum()
