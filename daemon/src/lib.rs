@@ -2,4 +2,8 @@
 
 pub mod config;
 pub mod messages;
+pub mod netlink;
+pub mod ports;
 pub mod path;
+pub mod port;
+pub mod worker;

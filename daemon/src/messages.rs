@@ -5,7 +5,7 @@
 //! is gone when every worker has answered.
 
 use crate::path::PathTable;
-use fourwave_protocol::Segment;
+use crate::port::Group;
 use fourwave_stack::ListenerShared;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -20,12 +20,10 @@ pub struct GroupId(pub u32);
 pub enum ToWorker {
     /// Routes, addresses or neighbours have changed.
     Paths(Arc<PathTable>),
-    /// An application group begins.
+    /// An application group begins. Made by control, because it allocates.
     AddGroup {
-        /// Its number.
-        group: GroupId,
-        /// What it shares with its client.
-        segment: Arc<Segment>,
+        /// The group as this worker sees it.
+        group: Box<Group>,
     },
     /// The client is gone: its connections close as the kernel would close them. Its lanes and
     /// listeners go with it, without answers of their own; answered by
@@ -90,6 +88,8 @@ pub enum FromWorker {
     Evicted {
         /// Whose.
         group: GroupId,
+        /// Who says so.
+        worker: u32,
         /// What it did.
         reason: &'static str,
     },

@@ -78,15 +78,7 @@ impl Queue {
     /// # Errors
     /// Only what should not happen.
     pub fn statistics(&self) -> io::Result<XskStats> {
-        let counted = self.tx.xsk_fd().xdp_statistics()?;
-        Ok(XskStats {
-            rx_dropped: counted.rx_dropped(),
-            rx_invalid_descs: counted.rx_invalid_descs(),
-            tx_invalid_descs: counted.tx_invalid_descs(),
-            rx_ring_full: counted.rx_ring_full(),
-            rx_fill_ring_empty_descs: counted.rx_fill_ring_empty_descs(),
-            tx_ring_empty_descs: counted.tx_ring_empty_descs(),
-        })
+        self.tx.statistics()
     }
 
     /// Where all frames are.

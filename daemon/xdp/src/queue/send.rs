@@ -1,16 +1,16 @@
 //! The sending half: TX ring and completion ring.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::slice;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use xsk_rs::socket::Fd;
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, TxQueue, Umem};
 
-use super::BATCH;
+use super::{BATCH, XskStats};
 
 /// Frames that the kernel takes in one `sendto` unless it is told otherwise (`TX_BATCH_SIZE`).
 const KERNEL_BATCH: u32 = 32;
@@ -138,6 +138,22 @@ impl Sender {
         self.batch.is_empty()
     }
 
+    /// The kernel's counters of this socket, of both directions.
+    ///
+    /// # Errors
+    /// Only what should not happen.
+    pub fn statistics(&self) -> io::Result<XskStats> {
+        let counted = self.tx.fd().xdp_statistics()?;
+        Ok(XskStats {
+            rx_dropped: counted.rx_dropped(),
+            rx_invalid_descs: counted.rx_invalid_descs(),
+            tx_invalid_descs: counted.tx_invalid_descs(),
+            rx_ring_full: counted.rx_ring_full(),
+            rx_fill_ring_empty_descs: counted.rx_fill_ring_empty_descs(),
+            tx_ring_empty_descs: counted.tx_ring_empty_descs(),
+        })
+    }
+
     /// Moves the batch into the TX ring.
     fn submit(&mut self) {
         if self.batch.is_empty() {
@@ -210,10 +226,6 @@ impl Sender {
     /// Frames in the TX ring that the kernel has not looked at.
     fn unsent(&mut self) -> u32 {
         self.frames - self.tx.nb_free_exact()
-    }
-
-    pub(super) fn xsk_fd(&self) -> &Fd {
-        self.tx.fd()
     }
 
     pub(super) fn free(&self) -> u32 {

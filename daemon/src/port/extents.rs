@@ -1,0 +1,140 @@
+//! Who holds each payload extent of a group's share at this worker.
+
+use super::Evict;
+use fourwave_protocol::ExtentId;
+
+/// What an extent is used for. Eight bytes each; the free list runs through the free ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Free { next: u32 },
+    Granted { lane: u16 },
+    Sending,
+    Receiving,
+}
+
+const END: u32 = u32::MAX;
+
+/// The extents of one group at one worker.
+#[derive(Debug)]
+pub(super) struct ExtentPool {
+    /// Index in the segment of our first extent.
+    base: u32,
+    uses: Vec<Use>,
+    free: u32,
+    free_count: u32,
+}
+
+impl ExtentPool {
+    /// `count` free extents, the first with index `base` in the segment.
+    pub(super) fn new(base: u32, count: u32) -> ExtentPool {
+        let uses =
+            (1..=count).map(|next| Use::Free { next: if next == count { END } else { next } });
+        ExtentPool { base, uses: uses.collect(), free: 0, free_count: count }
+    }
+
+    /// Extents that nobody holds.
+    pub(super) fn free_count(&self) -> u32 {
+        self.free_count
+    }
+
+    /// Whether every extent is free.
+    pub(super) fn is_whole(&self) -> bool {
+        self.free_count as usize == self.uses.len()
+    }
+
+    /// An extent for received bytes.
+    pub(super) fn take_for_receive(&mut self) -> Option<ExtentId> {
+        self.take(Use::Receiving)
+    }
+
+    /// An extent that a lane may fill with bytes to send.
+    pub(super) fn grant(&mut self, lane: u16) -> Option<ExtentId> {
+        self.take(Use::Granted { lane })
+    }
+
+    fn take(&mut self, purpose: Use) -> Option<ExtentId> {
+        let index = self.free;
+        match self.uses.get(index as usize) {
+            Some(&Use::Free { next }) => self.free = next,
+            Some(Use::Granted { .. } | Use::Sending | Use::Receiving) => {
+                unreachable!("an extent in use is on the free list")
+            }
+            None => return None,
+        }
+        self.free_count -= 1;
+        self.uses[index as usize] = purpose;
+        Some(ExtentId::from_index(self.base + index))
+    }
+
+    /// A client says that it filled `extent`. Returns the lane that it had been granted to.
+    pub(super) fn claim_for_send(&mut self, extent: ExtentId) -> Result<u16, Evict> {
+        let index = extent.index().wrapping_sub(self.base) as usize;
+        match self.uses.get(index) {
+            Some(&Use::Granted { lane }) => {
+                self.uses[index] = Use::Sending;
+                Ok(lane)
+            }
+            Some(Use::Free { .. } | Use::Sending | Use::Receiving) | None => Err(Evict::SendExtent),
+        }
+    }
+
+    /// An extent that we took ourselves, or claimed, is free again.
+    pub(super) fn release(&mut self, extent: ExtentId) {
+        let index = extent.index() - self.base;
+        let slot = &mut self.uses[index as usize];
+        assert!(!matches!(slot, Use::Free { .. }), "extent released twice");
+        *slot = Use::Free { next: self.free };
+        self.free = index;
+        self.free_count += 1;
+    }
+
+    /// Takes back what was granted to a lane that is gone, or to all lanes.
+    pub(super) fn revoke(&mut self, gone: Option<u16>) {
+        for index in 0..self.uses.len() as u32 {
+            if let Use::Granted { lane } = self.uses[index as usize]
+                && gone.is_none_or(|gone| gone == lane)
+            {
+                self.release(ExtentId::from_index(self.base + index));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extent_goes_round() {
+        let mut pool = ExtentPool::new(100, 2);
+        let a = pool.grant(7).unwrap();
+        let b = pool.take_for_receive().unwrap();
+        assert_eq!(pool.grant(7), None);
+        assert_eq!(pool.claim_for_send(a), Ok(7));
+        assert_eq!(pool.claim_for_send(a), Err(Evict::SendExtent), "claimed already");
+        assert_eq!(pool.claim_for_send(b), Err(Evict::SendExtent), "never granted");
+        pool.release(a);
+        pool.release(b);
+        assert!(pool.is_whole());
+    }
+
+    #[test]
+    fn a_foreign_extent_is_refused() {
+        let mut pool = ExtentPool::new(100, 2);
+        for index in [0, 99, 102, u32::MAX - 1] {
+            let extent = ExtentId::from_index(index);
+            assert_eq!(pool.claim_for_send(extent), Err(Evict::SendExtent));
+        }
+    }
+
+    #[test]
+    fn a_gone_lane_gives_its_grants_back() {
+        let mut pool = ExtentPool::new(0, 4);
+        pool.grant(1).unwrap();
+        pool.grant(2).unwrap();
+        pool.revoke(Some(1));
+        assert_eq!(pool.free_count(), 3);
+        pool.revoke(None);
+        assert!(pool.is_whole());
+    }
+}

@@ -1,0 +1,607 @@
+//! One application group at one worker: its connections, listeners, lanes and extents.
+
+use super::conn::{Conn, Life};
+use super::extents::ExtentPool;
+use super::lane::Lane;
+use super::listener::{Listener, Unaccepted};
+use super::notify::{Notices, READ, WRITE};
+use super::{AppId, Evict};
+use crate::messages::GroupId;
+use core::net::SocketAddr;
+use core::sync::atomic::Ordering;
+use fourwave_protocol::accept::Waiting;
+use fourwave_protocol::command::{COMMAND_WORDS, Event};
+use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::{Handle, Segment};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+const NONE: u32 = u32::MAX;
+
+/// A group as one worker knows it.
+#[derive(Debug)]
+pub struct Group {
+    id: GroupId,
+    worker: u32,
+    segment: Arc<Segment>,
+    conns: Vec<Conn>,
+    free: u32,
+    used: u32,
+    pool: ExtentPool,
+    lanes: Vec<Option<Lane>>,
+    /// Numbers of the lanes that there are.
+    attached: Vec<u16>,
+    listeners: Vec<Option<Listener>>,
+    evicted: Option<Evict>,
+    reported: bool,
+}
+
+/// What the stack reports about a connection, in the terms of the shared block.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// Bytes received in order, as a stream offset.
+    pub receive_tail: u64,
+    /// Bytes that the peer has acknowledged, as a stream offset.
+    pub send_acked: u64,
+    /// Status bits to add.
+    pub status: u32,
+    /// errno, 0 for none.
+    pub error: u32,
+}
+
+impl Group {
+    /// A group with its segment, as worker `worker` sees it. Allocates all that it will need:
+    /// to be made by the control thread.
+    pub fn new(id: GroupId, worker: u32, segment: Arc<Segment>) -> Group {
+        let params = *segment.layout().params();
+        let conns = (1..=params.connections)
+            .map(|next| Conn::free(if next == params.connections { NONE } else { next }))
+            .collect();
+        Group {
+            id,
+            worker,
+            conns,
+            free: 0,
+            used: 0,
+            pool: ExtentPool::new(worker * params.extents, params.extents),
+            lanes: (0..params.lanes).map(|_| None).collect(),
+            attached: Vec::with_capacity(params.lanes as usize),
+            listeners: (0..params.listeners).map(|_| None).collect(),
+            evicted: None,
+            reported: false,
+            segment,
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Why it is to be evicted, if it is.
+    pub fn evicted(&self) -> Option<Evict> {
+        self.evicted
+    }
+
+    /// The client did what no correct client does: from now on nothing of it is listened to.
+    pub fn evict(&mut self, why: Evict) {
+        self.evicted.get_or_insert(why);
+    }
+
+    /// Why it is to be evicted: once, for who passes it on.
+    pub fn report_eviction(&mut self) -> Option<Evict> {
+        let why = self.evicted.filter(|_| !self.reported)?;
+        self.reported = true;
+        Some(why)
+    }
+
+    /// Connections that hold a slot.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Whether every connection slot and every extent is free (grants revoked).
+    pub fn is_empty(&self) -> bool {
+        self.used == 0 && self.pool.is_whole()
+    }
+
+    /// Tells the clients' threads to ring this worker from now on, because it is about to sleep.
+    pub fn prepare_sleep(&self) {
+        self.segment.worker_sleeper(self.worker).prepare();
+    }
+
+    /// Takes [`prepare_sleep`](Self::prepare_sleep) back.
+    pub fn awake(&self) {
+        self.segment.worker_sleeper(self.worker).awake();
+    }
+
+    /// What handle names connection `index` now.
+    pub fn handle(&self, index: u32) -> Handle {
+        Handle {
+            index: self.worker * self.segment.layout().params().connections + index,
+            generation: self.conns[index as usize].generation,
+        }
+    }
+
+    /// The connection that a client names: its index here, or `None` if the handle is stale.
+    ///
+    /// # Errors
+    /// [`Evict::ConnectionIndex`] for an index that is none of this worker's.
+    pub fn resolve(&self, handle: Handle) -> Result<Option<u32>, Evict> {
+        let first = self.worker * self.segment.layout().params().connections;
+        let index = handle.index.wrapping_sub(first);
+        let conn = self.conns.get(index as usize).ok_or(Evict::ConnectionIndex)?;
+        let live =
+            conn.generation == handle.generation && matches!(conn.life, Life::Open | Life::Ended);
+        Ok(live.then_some(index))
+    }
+
+    /// A connection.
+    pub fn conn(&self, index: u32) -> &Conn {
+        &self.conns[index as usize]
+    }
+
+    /// The first connection at or after `from` that holds a slot.
+    pub fn next_used(&self, from: u32) -> Option<u32> {
+        (from..self.conns.len() as u32).find(|&index| self.conns[index as usize].life != Life::Free)
+    }
+
+    fn block(&self, index: u32) -> &ConnBlock {
+        block(&self.segment, self.worker, index)
+    }
+
+    /// Makes room for a connection; `None` when the group's quota is used up.
+    pub fn open(
+        &mut self,
+        stack: u64,
+        listener: Option<u32>,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<u32> {
+        let index = self.free;
+        let conn = self.conns.get_mut(index as usize)?;
+        self.free = conn.next_free;
+        self.used += 1;
+        conn.begin(stack, listener);
+        let (generation, limit) = (conn.generation, conn.send_limit());
+        let block = self.block(index);
+        block.reset(generation, local, peer);
+        block.daemon.send_limit.store(limit, Ordering::Relaxed);
+        if listener.is_some() {
+            self.add_status(index, status::CONNECTED);
+        }
+        Some(index)
+    }
+
+    /// The stack chose its name, and the ends, of a connection opened before it could.
+    pub fn bind_active(&mut self, index: u32, stack: u64, local: SocketAddr, peer: SocketAddr) {
+        self.conns[index as usize].stack = stack;
+        self.block(index).addresses.set(local, peer);
+    }
+
+    fn add_status(&mut self, index: u32, bits: u32) {
+        let conn = &mut self.conns[index as usize];
+        if conn.status & bits != bits {
+            conn.status |= bits;
+            block(&self.segment, self.worker, index).publish_status(conn.status);
+        }
+    }
+
+    /// Keeps received bytes; see the stack's `Host::store`.
+    pub fn store(&mut self, index: u32, offset: u64, bytes: &[u8]) -> bool {
+        let conn = &mut self.conns[index as usize];
+        let block = block(&self.segment, self.worker, index);
+        if conn.life != Life::Open {
+            return false;
+        }
+        // The client may have read since: its extents are what is stored into next.
+        match conn.look_at_head(block, &mut self.pool) {
+            Ok(_) => conn.store(&self.segment, block, &mut self.pool, offset, bytes),
+            Err(why) => {
+                self.evict(why);
+                false
+            }
+        }
+    }
+
+    /// Copies bytes to send; see the stack's `Payload::load`.
+    pub fn load(&self, index: u32, offset: u64, out: &mut [u8]) {
+        self.conns[index as usize].load(&self.segment, offset, out);
+    }
+
+    /// Publishes what the stack reports.
+    pub fn change(&mut self, app: AppId, change: &Change, notices: &mut Notices) {
+        let conn = &mut self.conns[app.conn as usize];
+        let block = block(&self.segment, self.worker, app.conn);
+        conn.acknowledge(block, &mut self.pool, change.send_acked);
+        if conn.life == Life::Orphan {
+            return;
+        }
+        let mut changed = WRITE;
+        if change.receive_tail != conn.receive_tail() {
+            conn.deliver(block, change.receive_tail);
+            changed |= READ;
+        }
+        if change.error != 0 {
+            block.daemon.error.store(change.error, Ordering::Relaxed);
+        }
+        if change.status & !conn.status != 0 {
+            changed |= READ;
+        }
+        conn.pending.changed |= changed;
+        if !conn.pending.listed {
+            conn.pending.listed = true;
+            notices.connection(app);
+        }
+        self.add_status(app.conn, change.status);
+    }
+
+    /// Looks how far the client has read. The offset from which the stack may offer a window,
+    /// if the client has read since last time.
+    ///
+    /// # Errors
+    /// [`Evict::ReceiveHead`].
+    pub fn look_at_head(&mut self, index: u32) -> Result<Option<u64>, Evict> {
+        let conn = &mut self.conns[index as usize];
+        let moved = conn.look_at_head(block(&self.segment, self.worker, index), &mut self.pool)?;
+        Ok(moved.then(|| conn.receive_base()))
+    }
+
+    /// Takes over what the client says it has written.
+    ///
+    /// # Errors
+    /// [`Evict::SendTail`] or [`Evict::SendExtent`].
+    pub fn take_written(&mut self, index: u32, tail: u64) -> Result<(), Evict> {
+        let conn = &mut self.conns[index as usize];
+        let block = block(&self.segment, self.worker, index);
+        let lanes = &mut self.lanes;
+        conn.take_written(block, &mut self.pool, tail, |lane| {
+            if let Some(lane) = &mut lanes[usize::from(lane)] {
+                lane.used_grant();
+            }
+        })?;
+        if conn.life == Life::Ended {
+            // Nobody will send these.
+            conn.release_send(&mut self.pool);
+        }
+        Ok(())
+    }
+
+    /// Our FIN was asked for: the client cannot write any more.
+    pub fn close_writing(&mut self, index: u32) {
+        self.add_status(index, status::WRITE_CLOSED);
+    }
+
+    /// An active open that did not begin after all.
+    pub fn abandon(&mut self, index: u32) {
+        self.free_slot(index);
+    }
+
+    /// The client gave its handle up.
+    pub fn close(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        match conn.life {
+            Life::Open => {
+                conn.life = Life::Orphan;
+                conn.release_receive(&mut self.pool);
+            }
+            Life::Ended => self.free_slot(index),
+            Life::Orphan | Life::Free => unreachable!("close of a handle that is gone"),
+        }
+    }
+
+    /// The stack is done with the connection.
+    pub fn ended(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        conn.release_send(&mut self.pool);
+        match conn.life {
+            Life::Open => conn.life = Life::Ended,
+            Life::Orphan => self.free_slot(index),
+            Life::Ended | Life::Free => unreachable!("the stack ended a connection twice"),
+        }
+    }
+
+    fn free_slot(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        conn.release_receive(&mut self.pool);
+        conn.release_send(&mut self.pool);
+        conn.life = Life::Free;
+        conn.next_free = self.free;
+        self.free = index;
+        self.used -= 1;
+    }
+
+    /// Puts a connection on its listener's accept queue. `false`: the queue cannot take it.
+    pub fn push_accept(&mut self, app: AppId, stamp: u64, notices: &mut Notices) -> bool {
+        let handle = self.handle(app.conn);
+        let conn = &self.conns[app.conn as usize];
+        let Some(index) = conn.listener else { return false };
+        let Some(listener) = &mut self.listeners[index as usize] else { return false };
+        let first = listener.pushed == 0;
+        match listener.push(
+            &self.segment,
+            Waiting { handle, stamp },
+            Unaccepted { stack: conn.stack, index: app.conn },
+        ) {
+            Ok(true) => {
+                if first {
+                    notices.listener(app.group, index);
+                }
+                true
+            }
+            Ok(false) => false,
+            Err(why) => {
+                self.evict(why);
+                false
+            }
+        }
+    }
+
+    /// Opens listener `index` of the segment, known to the stack as `stack`.
+    pub fn listen(&mut self, index: u32, stack: u32) {
+        let worker = self.worker;
+        let listener = self.listeners[index as usize]
+            .get_or_insert_with(|| Listener::new(&self.segment, index, worker));
+        listener.stack = Some(stack);
+    }
+
+    /// The stack's name of listener `index`, if it is open here.
+    pub fn stack_listener(&self, index: u32) -> Option<u32> {
+        self.listeners.get(index as usize)?.as_ref()?.stack
+    }
+
+    /// Listeners that are open here, by the stack's names.
+    pub fn open_listeners(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.listeners
+            .iter()
+            .enumerate()
+            .filter_map(|(index, listener)| Some((index as u32, listener.as_ref()?.stack?)))
+    }
+
+    /// Closes listener `index`: what waits in its queue loses its handle. The stack resets
+    /// those connections; the ones that it is done with already are freed here.
+    pub fn unlisten(&mut self, index: u32) -> Option<u32> {
+        let listener = self.listeners[index as usize].as_mut()?;
+        let stack = listener.stack.take()?;
+        for conn in listener.drain(&self.segment) {
+            self.close(conn.index);
+        }
+        Some(stack)
+    }
+
+    /// Calls `each` with (listener, connection), as the stack names them, for every connection
+    /// that was accepted since last time.
+    pub fn collect_accepted(&mut self, mut each: impl FnMut(u32, u64)) {
+        let mut broken = None;
+        for listener in self.listeners.iter_mut().flatten() {
+            let Some(stack) = listener.stack else { continue };
+            if let Err(why) = listener.accepted(&self.segment, |conn| each(stack, conn)) {
+                broken = Some(why);
+            }
+        }
+        if let Some(why) = broken {
+            self.evict(why);
+        }
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub fn has_waiting(&self) -> bool {
+        self.listeners.iter().flatten().any(Listener::has_waiting)
+    }
+
+    /// Attaches a lane; `doorbell` is the daemon's end of its socket pair with this worker.
+    pub fn add_lane(&mut self, lane: u16, doorbell: OwnedFd) {
+        self.remove_lane(lane);
+        let mut fresh = Lane::new(&self.segment, lane, self.worker, doorbell);
+        let filled = fresh.refill(&self.segment, &mut self.pool);
+        self.lanes[usize::from(lane)] = Some(fresh);
+        self.attached.push(lane);
+        if let Err(why) = filled {
+            self.evict(why);
+        }
+    }
+
+    /// Detaches a lane: its grants return, its rings are emptied.
+    pub fn remove_lane(&mut self, lane: u16) {
+        if self.lanes[usize::from(lane)].take().is_some() {
+            self.attached.retain(|&other| other != lane);
+            self.pool.revoke(Some(lane));
+            // If the kernel cannot punch the hole, the old content stays, and the next lane's
+            // cursors would not fit it; that group would be evicted, nobody else.
+            let _ = self.segment.clear_rings(lane, self.worker);
+        }
+    }
+
+    /// Detaches all lanes, for a group that is gone.
+    pub fn remove_lanes(&mut self) {
+        for lane in self.attached.drain(..) {
+            self.lanes[usize::from(lane)] = None;
+        }
+        self.pool.revoke(None);
+    }
+
+    /// The doorbell of a lane.
+    pub fn doorbell(&self, lane: u16) -> Option<BorrowedFd<'_>> {
+        self.lanes.get(usize::from(lane))?.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes the client's rings off a doorbell. `false`: the client's end is closed.
+    pub fn drain_doorbell(&self, lane: u16) -> bool {
+        match self.lanes.get(usize::from(lane)) {
+            Some(Some(lane)) => lane.drain_doorbell(),
+            Some(None) | None => false,
+        }
+    }
+
+    /// Numbers of the lanes that are attached, in no order.
+    pub fn attached(&self) -> &[u16] {
+        &self.attached
+    }
+
+    /// Whether any lane has a command waiting.
+    pub fn has_command(&mut self) -> bool {
+        self.evicted.is_none()
+            && self.attached.iter().any(|&lane| {
+                let lane = self.lanes[usize::from(lane)].as_mut();
+                lane.is_some_and(|lane| lane.has_command(&self.segment))
+            })
+    }
+
+    /// The next command of a lane.
+    ///
+    /// # Errors
+    /// [`Evict::RingIndex`].
+    pub fn pop_command(&mut self, lane: u16) -> Result<Option<[u64; COMMAND_WORDS]>, Evict> {
+        match &mut self.lanes[usize::from(lane)] {
+            Some(lane) => lane.pop(&self.segment),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the lane could be sent an event now.
+    ///
+    /// # Errors
+    /// [`Evict::RingIndex`].
+    pub fn has_event_room(&mut self, lane: u16) -> Result<bool, Evict> {
+        match &mut self.lanes[usize::from(lane)] {
+            Some(lane) => lane.has_event_room(&self.segment),
+            None => Ok(false),
+        }
+    }
+
+    /// Posts an answer to a lane, for which room was seen before.
+    ///
+    /// # Errors
+    /// [`Evict::RingIndex`].
+    pub fn answer(
+        &mut self,
+        slot: u32,
+        lane: u16,
+        event: Event,
+        notices: &mut Notices,
+    ) -> Result<(), Evict> {
+        if let Some(port) = &mut self.lanes[usize::from(lane)] {
+            let told = port.touched;
+            let posted = port.post(&self.segment, event)?;
+            assert!(posted.is_some(), "room for the answer was checked before the command");
+            if !told {
+                notices.lane(slot, lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lane has no send extents left.
+    pub fn want_grants(&mut self, lane: u16) {
+        if let Some(lane) = &mut self.lanes[usize::from(lane)] {
+            lane.want_grants();
+        }
+    }
+
+    /// Gives a lane send extents if it runs low.
+    ///
+    /// # Errors
+    /// [`Evict::RingIndex`].
+    pub fn refill(&mut self, slot: u32, lane: u16, notices: &mut Notices) -> Result<(), Evict> {
+        if let Some(port) = &mut self.lanes[usize::from(lane)]
+            && port.runs_low()
+        {
+            let told = port.touched;
+            port.refill(&self.segment, &mut self.pool)?;
+            if port.touched && !told {
+                notices.lane(slot, lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// Posts the event that a changed connection's client waits for. `false`: the ring is full,
+    /// to be tried again.
+    pub(super) fn tell_connection(&mut self, app: AppId, lanes: &mut Vec<(u32, u16)>) -> bool {
+        let handle = self.handle(app.conn);
+        let block = block(&self.segment, self.worker, app.conn);
+        let conn = &mut self.conns[app.conn as usize];
+        let wanted = [(READ, &block.client.wake_reader), (WRITE, &block.client.wake_writer)];
+        let mut told = true;
+        if matches!(conn.life, Life::Open | Life::Ended) && self.evicted.is_none() {
+            for (bit, word) in wanted {
+                // Relaxed: ordered by the fence in Notices::deliver() and the client's own.
+                let Some(lane) = word.load(Ordering::Relaxed).checked_sub(1) else { continue };
+                if conn.pending.changed & bit == 0 {
+                    continue;
+                }
+                let Some(Some(target)) = self.lanes.get_mut(usize::from(lane)) else { continue };
+                match tell(target, &self.segment, handle, lane, &mut conn.pending.last) {
+                    Ok(Told::Posted { first }) if first => lanes.push((app.group, lane)),
+                    Ok(Told::Posted { .. } | Told::Pending) => {}
+                    Ok(Told::Full) => told = false,
+                    Err(why) => self.evicted = Some(why),
+                }
+            }
+        }
+        if told {
+            conn.pending.changed = 0;
+            conn.pending.listed = false;
+        }
+        told
+    }
+
+    /// Wakes as many of the lanes waiting on a listener as connections were pushed.
+    pub(super) fn tell_listener(&mut self, slot: u32, index: u32, lanes: &mut Vec<(u32, u16)>) {
+        let Some(listener) = &mut self.listeners[index as usize] else { return };
+        let waiters = self.segment.listener(index);
+        for _ in 0..std::mem::take(&mut listener.pushed) {
+            let Some(lane) = waiters.take_waiter(listener.last_woken) else { break };
+            listener.last_woken = lane;
+            let Some(Some(target)) = self.lanes.get_mut(usize::from(lane)) else { continue };
+            let first = !target.touched;
+            match target.post(&self.segment, Event::Acceptable { listener: index }) {
+                Ok(Some(_)) if first => lanes.push((slot, lane)),
+                // A full ring is not empty: the lane will look at all it waits for.
+                Ok(_) => {}
+                Err(why) => self.evicted = Some(why),
+            }
+        }
+    }
+
+    /// Rings a lane's doorbell if it sleeps.
+    pub(super) fn wake_lane(&mut self, lane: u16) {
+        if let Some(Some(lane)) = self.lanes.get_mut(usize::from(lane)) {
+            lane.wake(&self.segment);
+        }
+    }
+}
+
+enum Told {
+    Posted { first: bool },
+    Pending,
+    Full,
+}
+
+fn tell(
+    target: &mut Lane,
+    segment: &Segment,
+    handle: Handle,
+    lane: u16,
+    last: &mut Option<(u16, u64)>,
+) -> Result<Told, Evict> {
+    if let Some((to, ordinal)) = *last
+        && to == lane
+        && !target.taken(segment, ordinal)?
+    {
+        return Ok(Told::Pending);
+    }
+    let first = !target.touched;
+    Ok(match target.post(segment, Event::Ready { handle })? {
+        Some(ordinal) => {
+            *last = Some((lane, ordinal));
+            Told::Posted { first }
+        }
+        None => Told::Full,
+    })
+}
+
+fn block(segment: &Segment, worker: u32, index: u32) -> &ConnBlock {
+    let first = worker * segment.layout().params().connections;
+    segment.connection(first + index).expect("one of this worker's connections")
+}

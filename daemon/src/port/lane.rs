@@ -1,0 +1,145 @@
+//! One lane of a group at this worker: private ring cursors, the doorbell, send grants.
+
+use super::Evict;
+use super::extents::ExtentPool;
+use fourwave_protocol::Segment;
+use fourwave_protocol::command::{COMMAND_WORDS, Event, encode_grant};
+use fourwave_protocol::ring::{Consumer, Producer};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{RecvFlags, SendFlags};
+
+/// Most send extents that a lane holds unused at one worker.
+const GRANT_TARGET: u32 = 64;
+/// Fewest that it is given, so that one full send window can always be written.
+const GRANT_FLOOR: u32 = 16;
+
+/// What the worker keeps of a lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    lane: u16,
+    worker: u32,
+    doorbell: OwnedFd,
+    commands: Consumer,
+    events: Producer,
+    grants: Producer,
+    /// Extents granted and not yet used.
+    granted: u32,
+    target: u32,
+    /// The client ran out of send extents and asked to be told.
+    wants_grants: bool,
+    /// Something was published since the doorbell was last considered.
+    pub(super) touched: bool,
+}
+
+impl Lane {
+    pub(super) fn new(segment: &Segment, lane: u16, worker: u32, doorbell: OwnedFd) -> Lane {
+        let params = segment.layout().params();
+        let share = params.extents / (4 * params.lanes);
+        Lane {
+            lane,
+            worker,
+            doorbell,
+            commands: Consumer::new(),
+            events: Producer::new(),
+            grants: Producer::new(),
+            granted: 0,
+            target: share.clamp(GRANT_FLOOR, GRANT_TARGET).min(params.grant_entries),
+            wants_grants: false,
+            touched: false,
+        }
+    }
+
+    /// The next command, copied out of shared memory.
+    pub(super) fn pop(&mut self, segment: &Segment) -> Result<Option<[u64; COMMAND_WORDS]>, Evict> {
+        Ok(self.commands.pop(&segment.command_ring(self.lane, self.worker))?)
+    }
+
+    /// Whether a command waits.
+    pub(super) fn has_command(&mut self, segment: &Segment) -> bool {
+        // An impossible index counts as work: pop() will say so.
+        self.commands
+            .available(&segment.command_ring(self.lane, self.worker))
+            .map_or(true, |waiting| waiting > 0)
+    }
+
+    /// Whether an event could be posted now.
+    pub(super) fn has_event_room(&mut self, segment: &Segment) -> Result<bool, Evict> {
+        Ok(self.events.room(&segment.event_ring(self.lane, self.worker), 1)? > 0)
+    }
+
+    /// Posts an event; its ordinal, or `None` when the ring is full.
+    pub(super) fn post(&mut self, segment: &Segment, event: Event) -> Result<Option<u64>, Evict> {
+        let ordinal = self.events.next_ordinal();
+        let ring = segment.event_ring(self.lane, self.worker);
+        let posted = self.events.push(&ring, event.encode())?;
+        self.touched |= posted;
+        Ok(posted.then_some(ordinal))
+    }
+
+    /// Whether the client has taken the event with this ordinal.
+    pub(super) fn taken(&mut self, segment: &Segment, ordinal: u64) -> Result<bool, Evict> {
+        Ok(self.events.taken(&segment.event_ring(self.lane, self.worker), ordinal)?)
+    }
+
+    /// An extent granted to this lane came back filled.
+    pub(super) fn used_grant(&mut self) {
+        self.granted = self.granted.saturating_sub(1);
+    }
+
+    /// The client asks for send extents.
+    pub(super) fn want_grants(&mut self) {
+        self.wants_grants = true;
+    }
+
+    /// Whether a refill would be worth its cost.
+    pub(super) fn runs_low(&self) -> bool {
+        self.wants_grants || self.granted <= self.target / 2
+    }
+
+    /// Grants send extents up to the target, as long as the pool keeps a reserve for receiving.
+    pub(super) fn refill(&mut self, segment: &Segment, pool: &mut ExtentPool) -> Result<(), Evict> {
+        let reserve = segment.layout().params().extents / 4;
+        let ring = segment.grant_ring(self.lane, self.worker);
+        while self.granted < self.target
+            && pool.free_count() > reserve
+            && self.grants.room(&ring, 1)? > 0
+        {
+            let extent = pool.grant(self.lane).expect("more are free than the reserve");
+            let pushed = self.grants.push(&ring, encode_grant(extent))?;
+            assert!(pushed, "there was room");
+            self.granted += 1;
+        }
+        // Not only when some were given just now: the question may have crossed the answer.
+        let some = self.granted > 0;
+        if some && self.wants_grants && self.post(segment, Event::Granted)?.is_some() {
+            self.wants_grants = false;
+        }
+        Ok(())
+    }
+
+    /// Wakes the client if it sleeps. The caller has made the fence after publishing.
+    pub(super) fn wake(&mut self, segment: &Segment) {
+        self.touched = false;
+        if segment.lane_sleeper(self.lane).is_sleeping() {
+            // A full socket buffer holds a ring already; a closed one is for control to notice.
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(&self.doorbell, &[1], flags);
+        }
+    }
+
+    /// Takes the rings that the client made off the doorbell. `false`: the other end is closed.
+    pub(super) fn drain_doorbell(&self) -> bool {
+        let mut bytes = [0u8; 64];
+        match rustix::net::recv(&self.doorbell, &mut bytes[..], RecvFlags::DONTWAIT) {
+            Ok((count, _)) => count > 0,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+impl AsFd for Lane {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
+    }
+}

@@ -1,0 +1,93 @@
+//! One listener of a group at this worker: the accept ring's writing side.
+
+use super::Evict;
+use fourwave_protocol::Segment;
+use fourwave_protocol::accept::{AcceptProducer, Waiting};
+use std::collections::VecDeque;
+
+/// A connection on the accept queue, as the daemon names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unaccepted {
+    /// The stack's name.
+    pub(super) stack: u64,
+    /// Index among the group's connections of this worker.
+    pub(super) index: u32,
+}
+
+/// What the worker keeps of a listener.
+#[derive(Debug)]
+pub(super) struct Listener {
+    index: u32,
+    worker: u32,
+    producer: AcceptProducer,
+    /// The connections in the ring, oldest first: our own copy.
+    waiting: VecDeque<Unaccepted>,
+    /// The lane woken last, so that waiting lanes take turns.
+    pub(super) last_woken: u16,
+    /// The stack's name for this listener.
+    pub(super) stack: Option<u32>,
+    /// Connections pushed since waiters were last told.
+    pub(super) pushed: u32,
+}
+
+impl Listener {
+    pub(super) fn new(segment: &Segment, index: u32, worker: u32) -> Listener {
+        Listener {
+            index,
+            worker,
+            producer: AcceptProducer::new(),
+            waiting: VecDeque::with_capacity(segment.layout().params().accept_entries as usize),
+            last_woken: 0,
+            stack: None,
+            pushed: 0,
+        }
+    }
+
+    /// Puts a complete connection on the accept queue. `Ok(false)` when the ring is full, which
+    /// the exact backlog (far smaller than the ring) prevents.
+    pub(super) fn push(
+        &mut self,
+        segment: &Segment,
+        waiting: Waiting,
+        unaccepted: Unaccepted,
+    ) -> Result<bool, Evict> {
+        let ring = segment.accept_ring(self.index, self.worker);
+        let pushed = self.producer.push(&ring, waiting).map_err(|_| Evict::AcceptIndex)?;
+        if pushed {
+            self.waiting.push_back(unaccepted);
+            self.pushed += 1;
+        }
+        Ok(pushed)
+    }
+
+    /// Calls `each` with the stack's name of every connection that was accepted since last time.
+    pub(super) fn accepted(
+        &mut self,
+        segment: &Segment,
+        mut each: impl FnMut(u64),
+    ) -> Result<(), Evict> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let ring = segment.accept_ring(self.index, self.worker);
+        let left = self.producer.len(&ring).map_err(|_| Evict::AcceptIndex)?;
+        while self.waiting.len() as u64 > left {
+            each(self.waiting.pop_front().expect("longer than what is left").stack);
+        }
+        Ok(())
+    }
+
+    /// Empties the queue for good; returns what was in it.
+    pub(super) fn drain(&mut self, segment: &Segment) -> Vec<Unaccepted> {
+        let ring = segment.accept_ring(self.index, self.worker);
+        self.producer.drain(&ring, |_| {});
+        self.pushed = 0;
+        // Our own list says what was waiting; the ring's entries may have been overwritten.
+        self.waiting.drain(..).collect()
+    }
+
+    /// Whether connections wait that the group has not accepted yet.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}

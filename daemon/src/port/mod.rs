@@ -1,0 +1,159 @@
+//! The client side of one worker: what it knows of each application group, and how it checks
+//! all that a client can write.
+//!
+//! Everything here is private daemon memory; the shared segment is read at a few places only
+//! ([`commands`](crate::worker), [`conn`], [`listener`]), each of which loads a value once,
+//! checks it and uses the copy. An impossible value ends in [`Evict`]: the group is reset as a
+//! whole and nobody else notices.
+
+mod conn;
+mod extents;
+mod group;
+mod lane;
+mod listener;
+mod notify;
+
+pub use conn::{Conn, Life};
+pub use group::{Change, Group};
+pub use notify::Notices;
+
+use crate::messages::GroupId;
+use fourwave_protocol::Corrupt;
+
+/// Why a group is evicted. Each reason is counted under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evict {
+    /// A ring index that no correct client writes.
+    RingIndex,
+    /// An accept queue's index that no correct client writes.
+    AcceptIndex,
+    /// A command that does not exist.
+    UnknownCommand,
+    /// A connection index outside of the segment or of this worker's part of it.
+    ConnectionIndex,
+    /// A send tail that went backwards or beyond the limit.
+    SendTail,
+    /// A send extent that was not granted, or is in use.
+    SendExtent,
+    /// A receive head that went backwards or beyond what was delivered.
+    ReceiveHead,
+}
+
+impl Evict {
+    /// Name in logs and counters.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Evict::RingIndex => "ring index out of range",
+            Evict::AcceptIndex => "accept queue index out of range",
+            Evict::UnknownCommand => "unknown command",
+            Evict::ConnectionIndex => "connection index out of range",
+            Evict::SendTail => "send tail out of range",
+            Evict::SendExtent => "send extent not granted",
+            Evict::ReceiveHead => "receive head out of range",
+        }
+    }
+}
+
+impl From<Corrupt> for Evict {
+    fn from(Corrupt: Corrupt) -> Evict {
+        Evict::RingIndex
+    }
+}
+
+/// Names a connection's application side to the stack: slot of the group at this worker, and
+/// index of the connection among this worker's connections of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AppId {
+    /// Slot in [`Clients`].
+    pub group: u32,
+    /// Index in the group's connections of this worker.
+    pub conn: u32,
+}
+
+impl AppId {
+    /// As the opaque number that the stack carries.
+    pub fn to_raw(self) -> u64 {
+        u64::from(self.group) << 32 | u64::from(self.conn)
+    }
+
+    /// Back from the opaque number.
+    pub fn from_raw(raw: u64) -> AppId {
+        AppId { group: (raw >> 32) as u32, conn: raw as u32 }
+    }
+}
+
+/// All groups that this worker serves.
+#[derive(Debug, Default)]
+pub struct Clients {
+    groups: Vec<Option<Box<Group>>>,
+}
+
+impl Clients {
+    /// No groups yet.
+    pub fn new() -> Clients {
+        Clients::default()
+    }
+
+    /// Takes a group in; returns its slot.
+    pub fn add(&mut self, group: Box<Group>) -> u32 {
+        match self.groups.iter().position(Option::is_none) {
+            Some(free) => {
+                self.groups[free] = Some(group);
+                free as u32
+            }
+            None => {
+                self.groups.push(Some(group));
+                self.groups.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Drops the group in this slot.
+    pub fn remove(&mut self, slot: u32) {
+        self.groups[slot as usize] = None;
+    }
+
+    /// The slot of the group with this id.
+    pub fn slot_of(&self, id: GroupId) -> Option<u32> {
+        self.groups
+            .iter()
+            .position(|group| group.as_ref().is_some_and(|group| group.id() == id))
+            .map(|slot| slot as u32)
+    }
+
+    /// The group in this slot.
+    pub fn group(&mut self, slot: u32) -> Option<&mut Group> {
+        self.groups.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The group in this slot, to look at.
+    pub fn find(&self, slot: u32) -> Option<&Group> {
+        self.groups.get(slot as usize)?.as_deref()
+    }
+
+    /// The group of a connection that the stack names: it exists while the stack has one.
+    ///
+    /// # Panics
+    /// If it does not: a bug of ours.
+    pub fn of(&mut self, app: AppId) -> &mut Group {
+        self.group(app.group).expect("a group outlives its connections")
+    }
+
+    /// Number of slots, for loops that need the groups one by one.
+    pub fn slots(&self) -> u32 {
+        self.groups.len() as u32
+    }
+
+    /// All groups.
+    pub fn iter(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().flatten().map(Box::as_ref)
+    }
+
+    /// All groups, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.iter_mut().flatten().map(Box::as_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! The port against a client that plays by the rules, and against ones that do not.
+
+use super::{AppId, Change, Clients, Evict, Group, Notices};
+use crate::messages::GroupId;
+use core::sync::atomic::Ordering;
+use fourwave_protocol::command::{Command, Event, decode_grant};
+use fourwave_protocol::conn::status;
+use fourwave_protocol::ring::{Consumer, Producer};
+use fourwave_protocol::{
+    EXTENT_BYTES, ExtentId, Handle, Params, STREAM_WINDOW, Segment, position_of, slot_of,
+};
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use std::sync::Arc;
+
+const LANE: u16 = 1;
+
+/// The second of two workers, so that a wrong base shows.
+const WORKER: u32 = 1;
+
+/// A group with one lane, and the client's side of it in the same process.
+struct Bench {
+    clients: Clients,
+    notices: Notices,
+    slot: u32,
+    segment: Arc<Segment>,
+    doorbell: OwnedFd,
+    events: Consumer,
+    grants: Consumer,
+    commands: Producer,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let params = Params {
+            workers: 2,
+            lanes: 2,
+            listeners: 2,
+            accept_entries: 8,
+            connections: 4,
+            extents: 64,
+            command_entries: 8,
+            grant_entries: 32,
+        };
+        let (segment, _fd) = Segment::create("test", params).unwrap();
+        let segment = Arc::new(segment);
+        let mut clients = Clients::new();
+        let slot = clients.add(Box::new(Group::new(GroupId(7), WORKER, Arc::clone(&segment))));
+        let (ours, doorbell) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let group = clients.group(slot).unwrap();
+        group.add_lane(LANE, ours);
+        group.listen(0, 5);
+        Bench {
+            clients,
+            notices: Notices::default(),
+            slot,
+            segment,
+            doorbell,
+            events: Consumer::new(),
+            grants: Consumer::new(),
+            commands: Producer::new(),
+        }
+    }
+
+    fn group(&mut self) -> &mut Group {
+        self.clients.group(self.slot).unwrap()
+    }
+
+    fn open(&mut self) -> (AppId, Handle) {
+        let (local, peer) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:999".parse().unwrap());
+        let conn = self.group().open(42, Some(0), local, peer).unwrap();
+        let app = AppId { group: self.slot, conn };
+        (app, self.group().handle(conn))
+    }
+
+    fn change(&mut self, app: AppId, receive_tail: u64, send_acked: u64, bits: u32) {
+        let change = Change { receive_tail, send_acked, status: bits, error: 0 };
+        self.clients.of(app).change(app, &change, &mut self.notices);
+    }
+
+    fn deliver(&mut self) {
+        self.notices.deliver(&mut self.clients);
+    }
+
+    fn event(&mut self) -> Option<Event> {
+        let ring = self.segment.event_ring(LANE, WORKER);
+        self.events.pop(&ring).unwrap().map(|words| Event::decode(words).unwrap())
+    }
+
+    fn grant(&mut self) -> Option<ExtentId> {
+        let ring = self.segment.grant_ring(LANE, WORKER);
+        self.grants.pop(&ring).unwrap().map(|words| decode_grant(words).unwrap())
+    }
+
+    fn rings(&self) -> usize {
+        let mut bytes = [0u8; 64];
+        rustix::net::recv(&self.doorbell, &mut bytes[..], RecvFlags::DONTWAIT)
+            .map_or(0, |(count, _)| count)
+    }
+
+    /// The client's write of one extent's worth at the most.
+    fn write(&mut self, handle: Handle, offset: u64, bytes: &[u8]) -> ExtentId {
+        let extent = self.grant().expect("granted when the lane was attached");
+        let block = self.segment.connection(handle.index).unwrap();
+        self.segment.write_extent(extent, position_of(offset), bytes);
+        block.send_slots[slot_of(offset)].store(extent.raw(), Ordering::Relaxed);
+        block.leave_open_extent(offset + bytes.len() as u64);
+        extent
+    }
+
+    fn held(&mut self, app: AppId) -> u8 {
+        self.group().conn(app.conn).held()
+    }
+}
+
+#[test]
+fn received_bytes_are_delivered_and_their_extents_return() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    let bytes: Vec<u8> = (0..STREAM_WINDOW).map(|n| (n % 251) as u8).collect();
+    // Out of order: the second half first.
+    let half = bytes.len() / 2 + 100;
+    assert!(bench.group().store(app.conn, half as u64, &bytes[half..]));
+    assert!(bench.group().store(app.conn, 0, &bytes[..half]));
+    assert!(!bench.group().store(app.conn, STREAM_WINDOW, b"x"), "beyond the window");
+    bench.change(app, STREAM_WINDOW, 0, 0);
+
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    assert_eq!(block.receive_tail(), STREAM_WINDOW);
+    let mut read = vec![0; bytes.len()];
+    for (page, out) in read.chunks_mut(EXTENT_BYTES).enumerate() {
+        segment.read_extent(block.receive_slot(page).unwrap(), 0, out);
+    }
+    assert_eq!(read, bytes);
+
+    block.publish_receive_head(STREAM_WINDOW - 1);
+    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(STREAM_WINDOW - EXTENT_BYTES as u64)));
+    assert_eq!(bench.held(app), 1);
+    block.publish_receive_head(STREAM_WINDOW);
+    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(STREAM_WINDOW)));
+    assert_eq!(bench.held(app), 0, "drained and idle: nothing is held");
+    assert!(bench.group().store(app.conn, STREAM_WINDOW, b"more"));
+}
+
+#[test]
+fn a_drained_extent_with_bytes_beyond_a_gap_is_kept() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    assert!(bench.group().store(app.conn, 0, b"ab"));
+    assert!(bench.group().store(app.conn, 3, b"d"));
+    bench.change(app, 2, 0, 0);
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    block.publish_receive_head(2);
+    bench.group().look_at_head(app.conn).unwrap();
+    assert!(bench.group().store(app.conn, 2, b"c"));
+    bench.change(app, 4, 0, 0);
+    let mut read = [0; 2];
+    segment.read_extent(block.receive_slot(0).unwrap(), 2, &mut read);
+    assert_eq!(&read, b"cd");
+}
+
+#[test]
+fn written_bytes_are_loaded_and_freed_when_acknowledged() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    let first = bench.write(handle, 0, b"hello");
+    assert_eq!(bench.group().take_written(app.conn, 5), Ok(()));
+    // A second write appends to the same extent.
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    assert!(block.take_open_extent(5));
+    segment.write_extent(first, 5, b" world");
+    // Acknowledged meanwhile: the daemon leaves the extent to the busy client, and to one whose
+    // command it has not seen yet.
+    bench.change(app, 0, 5, 0);
+    assert_eq!(bench.held(app), 1);
+    block.leave_open_extent(11);
+    bench.change(app, 0, 5, 0);
+    assert_eq!(bench.held(app), 1);
+    assert_eq!(bench.group().take_written(app.conn, 11), Ok(()));
+    let mut out = [0; 6];
+    bench.group().load(app.conn, 5, &mut out);
+    assert_eq!(&out, b" world");
+    bench.change(app, 0, 11, 0);
+    assert_eq!(bench.held(app), 0);
+    assert!(!block.take_open_extent(11), "the client must take anew");
+    assert_eq!(block.daemon.send_acked.load(Ordering::Relaxed), 11);
+}
+
+#[test]
+fn a_stale_tail_is_no_crime_but_one_beyond_the_limit_is() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    bench.write(handle, 0, b"hello");
+    assert_eq!(bench.group().take_written(app.conn, 5), Ok(()));
+    assert_eq!(bench.group().take_written(app.conn, 3), Ok(()));
+    assert_eq!(bench.group().conn(app.conn).send_tail(), 5);
+    assert_eq!(bench.group().take_written(app.conn, STREAM_WINDOW + 1), Err(Evict::SendTail));
+}
+
+#[test]
+fn send_extents_must_be_granted_and_unused() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    let (other, other_handle) = bench.open();
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    assert_eq!(bench.group().take_written(app.conn, 1), Err(Evict::SendExtent), "empty slot");
+    for raw in [1, u32::MAX, segment.layout().extent_count()] {
+        block.send_slots[0].store(raw, Ordering::Relaxed);
+        assert_eq!(bench.group().take_written(app.conn, 1), Err(Evict::SendExtent), "{raw}");
+    }
+    let extent = bench.write(handle, 0, b"x");
+    assert_eq!(bench.group().take_written(app.conn, 1), Ok(()));
+    let theirs = segment.connection(other_handle.index).unwrap();
+    theirs.send_slots[0].store(extent.raw(), Ordering::Relaxed);
+    assert_eq!(bench.group().take_written(other.conn, 1), Err(Evict::SendExtent), "in use");
+}
+
+#[test]
+fn a_receive_head_must_lie_between_what_it_was_and_what_came() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    assert!(bench.group().store(app.conn, 0, b"0123456789"));
+    bench.change(app, 10, 0, 0);
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    block.publish_receive_head(11);
+    assert_eq!(bench.group().look_at_head(app.conn), Err(Evict::ReceiveHead));
+    block.publish_receive_head(6);
+    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(0)));
+    block.publish_receive_head(5);
+    assert_eq!(bench.group().look_at_head(app.conn), Err(Evict::ReceiveHead));
+}
+
+#[test]
+fn handles_are_checked() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    assert_eq!(bench.group().resolve(handle), Ok(Some(app.conn)));
+    let stale = Handle { generation: handle.generation.wrapping_sub(1), ..handle };
+    assert_eq!(bench.group().resolve(stale), Ok(None));
+    // The other worker's connections, and numbers beyond all.
+    for index in [0, 3, 8, u32::MAX] {
+        let foreign = Handle { index, ..handle };
+        assert_eq!(bench.group().resolve(foreign), Err(Evict::ConnectionIndex));
+    }
+    bench.group().close(app.conn);
+    assert_eq!(bench.group().resolve(handle), Ok(None), "gone at close");
+    bench.group().ended(app.conn);
+    assert_eq!(bench.group().used(), 0);
+}
+
+#[test]
+fn events_go_to_who_waits_once_and_ring_only_sleepers() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    bench.change(app, 0, 0, status::PEER_CLOSED);
+    bench.deliver();
+    assert_eq!(bench.event(), None, "nobody asked");
+
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    block.client.wake_reader.store(LANE + 1, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(bench.group().store(app.conn, 0, b"x"));
+        let tail = bench.group().conn(app.conn).receive_head() + 1;
+        bench.change(app, tail, 0, status::CONNECTED);
+        bench.deliver();
+    }
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
+    assert_eq!(bench.event(), None, "one pending event per connection");
+    assert_eq!(bench.rings(), 0, "nobody sleeps");
+
+    segment.lane_sleeper(LANE).prepare();
+    assert!(bench.group().store(app.conn, 1, b"y"));
+    bench.change(app, 2, 0, 0);
+    bench.deliver();
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
+    assert_eq!(bench.rings(), 1);
+}
+
+#[test]
+fn a_new_connection_is_told_of_although_an_old_event_lies_unread() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    let segment = Arc::clone(&bench.segment);
+    let ask = |handle: Handle| {
+        let block = segment.connection(handle.index).unwrap();
+        block.client.wake_reader.store(LANE + 1, Ordering::Relaxed);
+    };
+    ask(handle);
+    bench.change(app, 0, 0, status::PEER_CLOSED);
+    bench.deliver();
+    bench.group().close(app.conn);
+    bench.group().ended(app.conn);
+
+    let (again, fresh) = bench.open();
+    assert_eq!(again.conn, app.conn, "the slot is used again");
+    ask(fresh);
+    bench.change(again, 0, 0, status::PEER_CLOSED);
+    bench.deliver();
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
+    assert_eq!(bench.event(), Some(Event::Ready { handle: fresh }));
+}
+
+#[test]
+fn accepting_gives_places_back_and_wakes_a_waiter() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    bench.segment.listener(0).wait(LANE);
+    assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
+    bench.deliver();
+    assert_eq!(bench.event(), Some(Event::Acceptable { listener: 0 }));
+    let mut taken = Vec::new();
+    bench.group().collect_accepted(|listener, conn| taken.push((listener, conn)));
+    assert_eq!(taken, []);
+    let popped = bench.segment.accept_ring(0, WORKER).pop().unwrap();
+    assert_eq!(popped.handle, handle);
+    bench.group().collect_accepted(|listener, conn| taken.push((listener, conn)));
+    assert_eq!(taken, [(5, 42)]);
+}
+
+#[test]
+fn a_closed_listener_drops_what_waits() {
+    let mut bench = Bench::new();
+    let (app, _) = bench.open();
+    assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
+    assert_eq!(bench.group().unlisten(0), Some(5));
+    assert_eq!(bench.segment.accept_ring(0, WORKER).pop(), None);
+    // The stack resets it and says so.
+    bench.group().ended(app.conn);
+    assert_eq!(bench.group().used(), 0);
+}
+
+#[test]
+fn a_lane_that_runs_out_is_told_when_there_are_extents() {
+    let mut bench = Bench::new();
+    let mut mine = Vec::new();
+    while let Some(extent) = bench.grant() {
+        mine.push(extent);
+    }
+    assert_eq!(mine.len(), 16);
+    // It writes a whole window with them and asks for more.
+    let (app, handle) = bench.open();
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    for (slot, extent) in block.send_slots.iter().zip(&mine) {
+        slot.store(extent.raw(), Ordering::Relaxed);
+    }
+    bench.group().take_written(app.conn, STREAM_WINDOW).unwrap();
+    bench.group().want_grants(LANE);
+    let slot = bench.slot;
+    let group = bench.clients.group(slot).unwrap();
+    group.refill(slot, LANE, &mut bench.notices).unwrap();
+    assert_eq!(bench.event(), Some(Event::Granted));
+    assert_eq!(std::iter::from_fn(|| bench.grant()).count(), 16);
+    assert_eq!(bench.event(), None);
+}
+
+#[test]
+fn everything_returns_when_the_client_is_gone() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    bench.write(handle, 0, b"unsent");
+    assert_eq!(bench.group().take_written(app.conn, 6), Ok(()));
+    assert!(bench.group().store(app.conn, 0, b"unread"));
+    let group = bench.group();
+    group.remove_lanes();
+    group.close(app.conn);
+    assert!(!group.is_empty(), "what was written is still to be sent");
+    let mut out = [0; 6];
+    group.load(app.conn, 0, &mut out);
+    assert_eq!(&out, b"unsent");
+    group.ended(app.conn);
+    assert!(group.is_empty());
+}
+
+#[test]
+fn a_reused_lane_starts_empty() {
+    let mut bench = Bench::new();
+    let ring = bench.segment.command_ring(LANE, WORKER);
+    assert!(bench.commands.push(&ring, Command::WantGrants.encode()).unwrap());
+    assert!(bench.clients.group(bench.slot).unwrap().has_command());
+    let (ours, _theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bench.group().add_lane(LANE, ours);
+    assert!(!bench.group().has_command());
+    bench.grants = Consumer::new();
+    assert_eq!(std::iter::from_fn(|| bench.grant()).count(), 16);
+}

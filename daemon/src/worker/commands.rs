@@ -1,0 +1,247 @@
+//! What clients ask for. Every command is copied out of shared memory before it is looked at,
+//! and everything in it is checked; see [`crate::port`].
+
+use super::Worker;
+use super::host::{conn_from_raw, conn_to_raw};
+use crate::port::{AppId, Evict, Life};
+use core::net::SocketAddr;
+use fourwave_protocol::Handle;
+use fourwave_protocol::command::{Command, ConnOption, Event};
+use fourwave_stack::ConnectError;
+use fourwave_wire::Endpoint;
+use rustix::io::Errno;
+
+/// Commands taken from one lane in one turn, so that no lane holds up the others.
+const COMMANDS_PER_LANE: usize = 64;
+
+impl Worker {
+    /// Works on what waits in the command rings; returns how much that was.
+    pub(super) fn handle_commands(&mut self) -> usize {
+        let mut done = 0;
+        for slot in 0..self.env.clients.slots() {
+            let Some(group) = self.env.clients.group(slot) else { continue };
+            if group.evicted().is_some() {
+                continue;
+            }
+            let shard = &mut self.shard;
+            group.collect_accepted(|listener, conn| shard.accepted(listener, conn_from_raw(conn)));
+            for position in 0..group.attached().len() {
+                // Lanes come and go through control's messages only, never in this loop.
+                let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+                let lane = group.attached()[position];
+                match self.handle_lane(slot, lane) {
+                    Ok(count) => done += count,
+                    Err(why) => self.evict(slot, why),
+                }
+            }
+        }
+        done
+    }
+
+    fn handle_lane(&mut self, slot: u32, lane: u16) -> Result<usize, Evict> {
+        let mut done = 0;
+        while done < COMMANDS_PER_LANE {
+            let Some(group) = self.env.clients.group(slot) else { break };
+            // An answer must find room: one place is kept for every command taken.
+            if group.evicted().is_some() || !group.has_event_room(lane)? {
+                break;
+            }
+            let Some(words) = group.pop_command(lane)? else { break };
+            let command = Command::decode(words).ok_or(Evict::UnknownCommand)?;
+            self.handle_command(slot, lane, command)?;
+            done += 1;
+        }
+        if let Some(group) = self.env.clients.group(slot) {
+            group.refill(slot, lane, &mut self.env.notices)?;
+        }
+        Ok(done)
+    }
+
+    /// Works on all that a lane has left behind, before it is removed: what a client wrote just
+    /// before it exited is still sent.
+    pub(super) fn finish_lane(&mut self, slot: u32, lane: u16) {
+        let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+        if group.evicted().is_some() {
+            return;
+        }
+        loop {
+            match self.handle_lane(slot, lane) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(why) => return self.evict(slot, why),
+            }
+        }
+    }
+
+    fn handle_command(&mut self, slot: u32, lane: u16, command: Command) -> Result<(), Evict> {
+        self.counters.commands += 1;
+        match command {
+            Command::Send { handle, tail } => self.send(slot, handle, tail),
+            Command::Consumed { handle } => {
+                if let Some(index) = self.resolve(slot, handle)? {
+                    self.look_at_head(slot, index)?;
+                }
+                Ok(())
+            }
+            Command::ShutdownWrite { handle, tail } => {
+                self.send(slot, handle, tail)?;
+                self.shutdown_write(slot, handle)
+            }
+            Command::Close { handle, tail, abort } => {
+                self.send(slot, handle, tail)?;
+                self.close(slot, handle, abort)
+            }
+            Command::Connect { token, peer } => self.connect(slot, lane, token, peer),
+            Command::SetOption { handle, option, value } => {
+                self.set_option(slot, handle, option, value)
+            }
+            Command::WantGrants => {
+                if let Some(group) = self.env.clients.group(slot) {
+                    group.want_grants(lane);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The connection that a client names, or `None` (counted) for a stale handle.
+    fn resolve(&mut self, slot: u32, handle: Handle) -> Result<Option<u32>, Evict> {
+        let Some(group) = self.env.clients.group(slot) else { return Ok(None) };
+        let index = group.resolve(handle)?;
+        if index.is_none() {
+            self.counters.stale_handles += 1;
+        }
+        Ok(index)
+    }
+
+    fn send(&mut self, slot: u32, handle: Handle, tail: u64) -> Result<(), Evict> {
+        let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        let before = group.conn(index).send_tail();
+        group.take_written(index, tail)?;
+        let conn = group.conn(index);
+        let (stack, tail, life) = (conn.stack, conn.send_tail(), conn.life);
+        if life == Life::Open && tail > before {
+            // Stale: the connection ended in this very turn, which `closed` will tell the client.
+            let _ = self.shard.send(conn_from_raw(stack), tail);
+        }
+        self.look_at_head(slot, index)
+    }
+
+    /// Looks how far the client has read and opens the receive window accordingly.
+    fn look_at_head(&mut self, slot: u32, index: u32) -> Result<(), Evict> {
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        if let Some(base) = group.look_at_head(index)? {
+            let stack = group.conn(index).stack;
+            // Stale: nothing more will be received.
+            let _ = self.shard.consumed(conn_from_raw(stack), base);
+        }
+        Ok(())
+    }
+
+    fn shutdown_write(&mut self, slot: u32, handle: Handle) -> Result<(), Evict> {
+        let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        group.close_writing(index);
+        let conn = group.conn(index);
+        if conn.life == Life::Open {
+            let _ = self.shard.shutdown_write(conn_from_raw(conn.stack));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, slot: u32, handle: Handle, abort: bool) -> Result<(), Evict> {
+        let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        group.look_at_head(index)?;
+        self.close_connection(slot, index, abort);
+        Ok(())
+    }
+
+    /// Closes as the kernel does: RST when received bytes were not read, else FIN.
+    pub(super) fn close_connection(&mut self, slot: u32, index: u32, abort: bool) {
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        let conn = group.conn(index);
+        let (stack, life, head) = (conn_from_raw(conn.stack), conn.life, conn.receive_head());
+        group.close(index);
+        if life != Life::Open {
+            return;
+        }
+        // Until now the stack knew where the window begins; for this it must know what was read.
+        let _ = self.shard.consumed(stack, head);
+        let closed =
+            if abort { self.shard.abort(stack) } else { self.shard.close(self.env.now, stack) };
+        // An open connection has a control block until Host::closed() says otherwise.
+        assert!(closed.is_ok(), "the stack forgot a connection without a word");
+    }
+
+    fn connect(&mut self, slot: u32, lane: u16, token: u32, peer: SocketAddr) -> Result<(), Evict> {
+        let event = match self.open_active(slot, peer) {
+            Ok(handle) => Event::Opened { token, handle },
+            Err(errno) => Event::Refused { token, errno: errno.raw_os_error() as u32 },
+        };
+        match self.env.clients.group(slot) {
+            Some(group) => group.answer(slot, lane, event, &mut self.env.notices),
+            None => Ok(()),
+        }
+    }
+
+    fn open_active(&mut self, slot: u32, peer: SocketAddr) -> Result<Handle, Errno> {
+        if self.draining {
+            return Err(Errno::NETDOWN);
+        }
+        let group = self.env.clients.group(slot).ok_or(Errno::NETDOWN)?;
+        let unknown = SocketAddr::new(peer.ip(), 0);
+        let index = group.open(0, None, unknown, peer).ok_or(Errno::NOBUFS)?;
+        let app = AppId { group: slot, conn: index };
+        let remote = Endpoint::from(peer);
+        match self.shard.connect(self.env.now, app.to_raw(), None, remote, &mut self.env) {
+            Ok((conn, tuple)) => {
+                let group = self.env.clients.of(app);
+                group.bind_active(index, conn_to_raw(conn), tuple.local.into(), peer);
+                Ok(group.handle(index))
+            }
+            Err(why) => {
+                self.env.clients.of(app).abandon(index);
+                Err(connect_errno(why))
+            }
+        }
+    }
+
+    fn set_option(
+        &mut self,
+        slot: u32,
+        handle: Handle,
+        option: ConnOption,
+        value: u32,
+    ) -> Result<(), Evict> {
+        let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
+        let conn = self.env.clients.of(AppId { group: slot, conn: index }).conn(index);
+        let (stack, life) = (conn_from_raw(conn.stack), conn.life);
+        if life == Life::Open {
+            let _ = match option {
+                ConnOption::NoDelay => self.shard.set_nodelay(stack, value != 0),
+            };
+        }
+        Ok(())
+    }
+
+    /// Marks a group as hostile and tells control, once.
+    pub(super) fn evict(&mut self, slot: u32, why: Evict) {
+        if let Some(group) = self.env.clients.group(slot) {
+            group.evict(why);
+        }
+    }
+}
+
+/// The errno that `connect(2)` gives when no handshake can be begun.
+fn connect_errno(why: ConnectError) -> Errno {
+    match why {
+        ConnectError::NoRoute => Errno::NETUNREACH,
+        ConnectError::NoPort => Errno::ADDRNOTAVAIL,
+        ConnectError::InUse => Errno::ADDRINUSE,
+        ConnectError::NotOwner => Errno::ADDRNOTAVAIL,
+        ConnectError::Full => Errno::NOBUFS,
+        ConnectError::BadAddress => Errno::INVAL,
+    }
+}

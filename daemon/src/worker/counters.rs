@@ -1,0 +1,102 @@
+//! A worker's own plain counters, and how control gets to read them.
+
+use crate::port::Evict;
+use core::sync::atomic::{AtomicU64, Ordering};
+use fourwave_stack::Shard;
+
+/// Counted by the worker outside of the stack.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counters {
+    pub(super) frames_received: u64,
+    pub(super) frames_handed_over: u64,
+    pub(super) frames_taken_over: u64,
+    pub(super) handoff_full: u64,
+    pub(super) unowned: u64,
+    pub(super) commands: u64,
+    pub(super) stale_handles: u64,
+    pub(super) turns: u64,
+    pub(super) sleeps: u64,
+    evicted: [u64; EVICTIONS.len()],
+}
+
+const EVICTIONS: [(Evict, &str); 7] = [
+    (Evict::RingIndex, "ring_index"),
+    (Evict::AcceptIndex, "accept_index"),
+    (Evict::UnknownCommand, "unknown_command"),
+    (Evict::ConnectionIndex, "connection_index"),
+    (Evict::SendTail, "send_tail"),
+    (Evict::SendExtent, "send_extent"),
+    (Evict::ReceiveHead, "receive_head"),
+];
+
+impl Counters {
+    pub(super) fn count_eviction(&mut self, why: Evict) {
+        for (counter, (reason, _)) in self.evicted.iter_mut().zip(EVICTIONS) {
+            if reason == why {
+                *counter += 1;
+            }
+        }
+    }
+
+    fn for_each(&self, mut each: impl FnMut(&'static str, Option<&'static str>, u64)) {
+        each("frames_received", None, self.frames_received);
+        each("frames_handed_over", None, self.frames_handed_over);
+        each("frames_taken_over", None, self.frames_taken_over);
+        each("handoff_full", None, self.handoff_full);
+        each("frames_without_owner", None, self.unowned);
+        each("commands", None, self.commands);
+        each("stale_handles", None, self.stale_handles);
+        each("turns", None, self.turns);
+        each("sleeps", None, self.sleeps);
+        for (value, (_, reason)) in self.evicted.iter().zip(EVICTIONS) {
+            each("clients_evicted", Some(reason), *value);
+        }
+    }
+}
+
+/// A counter's name and, if it is one of a family, its reason.
+pub type Name = (&'static str, Option<&'static str>);
+
+/// What a worker has published: names fixed at start, values stored one by one. A reader may see
+/// values of two moments; each by itself is true.
+#[derive(Debug)]
+pub struct Published {
+    names: Vec<Name>,
+    values: Vec<AtomicU64>,
+}
+
+impl Published {
+    pub(super) fn new(shard: &Shard) -> Published {
+        let mut names = Vec::new();
+        visit(shard, &Counters::default(), |name, _| names.push(name));
+        let values = names.iter().map(|_| AtomicU64::new(0)).collect();
+        Published { names, values }
+    }
+
+    /// Worker: publishes what there is now.
+    pub(super) fn publish(&self, shard: &Shard, counters: &Counters) {
+        let mut values = self.values.iter();
+        visit(shard, counters, |_, value| {
+            if let Some(cell) = values.next() {
+                // Relaxed: a figure for people, ordered with nothing.
+                cell.store(value, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Control: names and values.
+    pub(super) fn read(&self) -> Vec<(Name, u64)> {
+        let values = self.values.iter().map(|cell| cell.load(Ordering::Relaxed));
+        self.names.iter().copied().zip(values).collect()
+    }
+}
+
+fn visit(shard: &Shard, counters: &Counters, mut each: impl FnMut(Name, u64)) {
+    shard.counters().for_each(|name, reason, value| each((name, reason), value));
+    let gauges = shard.gauges();
+    each(("connections", None), gauges.connections.into());
+    each(("syn_received", None), gauges.syn_received.into());
+    each(("time_wait", None), gauges.time_wait.into());
+    each(("timers", None), gauges.timers.into());
+    counters.for_each(|name, reason, value| each((name, reason), value));
+}

@@ -1,0 +1,154 @@
+//! The poll loop.
+
+use super::{Polling, Worker};
+use fourwave_stack::owner;
+use rustix::time::ClockId;
+
+/// Frames taken from the NIC queue, and from the hand-off ring, in one turn.
+const BATCH: usize = 64;
+/// Turns without work after which the CPU is offered to others while still polling.
+const SPINS_BEFORE_YIELD: u32 = 16;
+/// How often, in nanoseconds, a busy worker publishes counters and answers control's questions.
+const HOUSEKEEPING: u64 = 20_000_000;
+
+/// How long, in nanoseconds, to leave a device alone that takes no more frames.
+const TX_RETRY: u64 = 1_000_000;
+
+/// CLOCK_MONOTONIC, nanoseconds.
+pub(super) fn clock() -> u64 {
+    let time = rustix::time::clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Worker {
+    /// Works until control says stop.
+    pub(super) fn run(&mut self) {
+        let mut idle_since = None;
+        let mut spins = 0;
+        while !self.stopping {
+            self.env.now = clock();
+            if self.turn() > 0 {
+                (idle_since, spins) = (None, 0);
+                continue;
+            }
+            let since = *idle_since.get_or_insert(self.env.now);
+            spins += 1;
+            if self.may_sleep(since) {
+                self.housekeep();
+                self.sleep(self.env.now, self.wake_at());
+                spins = 0;
+                // Not `None`: after a wake for nothing it sleeps again at once.
+            } else if spins > SPINS_BEFORE_YIELD {
+                // Whoever shares this CPU, an application perhaps, can have it.
+                rustix::thread::sched_yield();
+            } else {
+                core::hint::spin_loop();
+            }
+        }
+        self.stop();
+        self.housekeep();
+    }
+
+    fn may_sleep(&self, idle_since: u64) -> bool {
+        match self.polling {
+            Polling::Busy => false,
+            Polling::Adaptive(spin) => {
+                self.env.now.saturating_sub(idle_since) >= spin.as_nanos() as u64
+            }
+            Polling::Interrupt => true,
+        }
+    }
+
+    /// When to look again without being woken.
+    fn wake_at(&self) -> Option<u64> {
+        if self.tx_behind || self.shard.has_output() {
+            return Some(self.env.now + TX_RETRY);
+        }
+        self.shard.next_deadline()
+    }
+
+    /// Takes a batch from each source, then sends what is due; returns how much work there was.
+    fn turn(&mut self) -> usize {
+        self.counters.turns += 1;
+        let mut work = self.receive();
+        work += self.take_over();
+        work += self.handle_control();
+        work += self.handle_commands();
+        if self.shard.next_deadline().is_some_and(|due| due <= self.env.now) {
+            self.shard.advance(self.env.now, &mut self.env);
+            work += 1;
+        }
+        work += self.transmit();
+        self.env.notices.deliver(&mut self.env.clients);
+        if self.env.now - self.published_at >= HOUSEKEEPING {
+            self.housekeep();
+        }
+        work
+    }
+
+    fn receive(&mut self) -> usize {
+        let (shard, env, counters) = (&mut self.shard, &mut self.env, &mut self.counters);
+        if self.workers == 1 {
+            let count = self.rx.receive(BATCH, |frame| shard.handle_frame(env.now, frame, env));
+            counters.frames_received += count as u64;
+            return count;
+        }
+        let (keys, workers, index, exchange) =
+            (&self.keys, self.workers, self.index, &self.exchange);
+        // A bit per worker to be woken; there are at most 64.
+        let mut handed = 0u64;
+        let count = self.rx.receive(BATCH, |frame| {
+            let Some(tuple) = fourwave_wire::peek_tuple(frame) else {
+                // Not for the stack; it says why when it looks at it whole.
+                counters.unowned += 1;
+                return shard.handle_frame(env.now, frame, env);
+            };
+            let owner = owner(keys, &tuple, workers);
+            if owner == index {
+                shard.handle_frame(env.now, frame, env);
+            } else if exchange.hand(owner, frame) {
+                counters.frames_handed_over += 1;
+                handed |= 1 << owner;
+            } else {
+                counters.handoff_full += 1;
+            }
+        });
+        while handed != 0 {
+            exchange.ring(handed.trailing_zeros());
+            handed &= handed - 1;
+        }
+        counters.frames_received += count as u64;
+        count
+    }
+
+    /// Frames that other workers received for us.
+    fn take_over(&mut self) -> usize {
+        let mut count = 0;
+        while count < BATCH {
+            let Some(frame) = self.exchange.take(self.index) else { break };
+            self.shard.handle_frame(self.env.now, frame.bytes(), &mut self.env);
+            self.exchange.reuse(self.index, frame);
+            count += 1;
+        }
+        self.counters.frames_taken_over += count as u64;
+        count
+    }
+
+    fn transmit(&mut self) -> usize {
+        let waiting = self.shard.has_output();
+        if waiting {
+            self.shard.flush(self.env.now, &mut self.env);
+        }
+        if self.tx_behind || !self.env.tx.is_flushed() {
+            self.tx_behind = !self.env.tx.flush();
+            return usize::from(!self.tx_behind);
+        }
+        usize::from(waiting)
+    }
+
+    fn housekeep(&mut self) {
+        self.published_at = self.env.now;
+        self.report_idle();
+        self.published.publish(&self.shard, &self.counters);
+    }
+}
