@@ -132,20 +132,29 @@ impl PinFolder {
     /// Removes all pins and the folder, and the one above when no other instance is left.
     pub(crate) fn remove(self) -> io::Result<()> {
         self.clear()?;
-        fs::remove_dir(&self.path)?;
-        if let Some(parent) = self.path.parent() {
-            match fs::remove_dir(parent) {
-                Ok(()) => {}
-                // Another instance lives there, or just removed it.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
-                    ) => {}
-                Err(error) => return Err(error),
-            }
+        self.remove_if_empty()
+    }
+
+    /// Removes the folder unless there are pins in it, and the one above when no other instance
+    /// is left.
+    pub(crate) fn remove_if_empty(self) -> io::Result<()> {
+        remove_empty_folder(&self.path)?;
+        self.path.parent().map_or(Ok(()), remove_empty_folder)
+    }
+}
+
+/// Removes a folder; no error when it has something in it, or is gone.
+fn remove_empty_folder(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(())
         }
-        Ok(())
+        other => other,
     }
 }
 

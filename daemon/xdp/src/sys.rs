@@ -34,31 +34,19 @@ struct TestRunAttr {
     _reserved: u32,
 }
 
-/// What a test run of a program answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TestRun {
-    /// The program's return value.
-    pub(crate) action: u32,
-    /// Mean over the repetitions, in nanoseconds.
-    pub(crate) nanoseconds: u32,
-}
-
-/// Runs an XDP program `repeat` times on `frame`, in the kernel but without a device.
-pub(crate) fn bpf_test_run(
-    program: BorrowedFd<'_>,
-    frame: &[u8],
-    repeat: u32,
-) -> io::Result<TestRun> {
+/// Runs an XDP program once on `frame`, in the kernel but without a device, and returns what the
+/// program returns.
+pub(crate) fn bpf_test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
     let size = u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut attr = TestRunAttr {
         prog_fd: program.as_raw_fd().cast_unsigned(),
         data_size_in: size,
         data_in: frame.as_ptr() as u64,
-        repeat,
+        repeat: 1,
         ..TestRunAttr::default()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-    Ok(TestRun { action: attr.retval, nanoseconds: attr.duration })
+    Ok(attr.retval)
 }
 
 /// `union bpf_attr` as `BPF_OBJ_GET` reads it.

@@ -2,6 +2,9 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{
@@ -70,13 +73,22 @@ impl Frame for Packet<'_> {
             return None;
         }
         let start = self.0.data() + at;
-        if start + N > self.0.data_end() {
+        if opaque(start + N) > self.0.data_end() {
             return None;
         }
         // SAFETY: start..start + N lies within the frame, as just checked; any bytes are a
         // valid `[u8; N]`, whose alignment is 1.
         Some(unsafe { *(start as *const [u8; N]) })
     }
+}
+
+/// The same number, but the compiler cannot know: it would turn `start + 1 > end` into
+/// `start >= end`, from which the verifier learns nothing about `start`.
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: no instruction at all; the operand only has to be in a register.
+    unsafe { asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    number
 }
 
 /// The map `PORTS`.

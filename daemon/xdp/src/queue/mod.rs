@@ -105,8 +105,8 @@ impl AsFd for Queue {
 /// The kernel's counters of one AF_XDP socket, under their names in `struct xdp_statistics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XskStats {
-    /// Received frames dropped for another reason than the ones below, such as being longer than
-    /// a frame.
+    /// Received frames dropped for want of a frame to put them in, or because they are longer
+    /// than one. With copies this counts what `rx_fill_ring_empty_descs` counts, too.
     pub rx_dropped: u64,
     /// Descriptors of ours for received frames that the kernel refused.
     pub rx_invalid_descs: u64,

@@ -8,7 +8,7 @@ use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
 
 use super::error::{SteeringError, program_cause};
 use super::program::{PROGRAM_NAME, Program, SteeringStats};
-use super::reclaim::{Found, LINK_PIN, detach_link, detach_pinned, lock, look};
+use super::reclaim::{Found, LINK_PIN, detach_link, lock, look, remove_pinned};
 use super::{AttachedMode, SteeringConfig, XdpMode};
 use crate::bpffs::{self, PinFolder};
 use crate::{interface, sys};
@@ -48,29 +48,17 @@ impl Steering {
         bpffs::ensure_mounted(&config.bpffs)
             .map_err(|error| SteeringError::os("mount the bpffs", error))?;
         let folder = lock(config)?;
-        let found = look(&config.interface, index, &folder)?;
-        let mut program = Program::load(&config.object, config.limits, config.icmp_errors)?;
-        let reclaimed = !matches!(found, Found::Nothing);
-        let (link, mode, fallback_reason) = match found {
-            Found::Ours { link, mode } if fits(config.mode, mode) => {
-                (replace(&mut program, link)?, mode, None)
+        match attach_in(config, index, &folder) {
+            Ok(Attached { program, link, mode, fallback_reason, reclaimed }) => {
+                Ok(Self { program, link, folder, mode, fallback_reason, reclaimed })
             }
-            Found::Ours { link, .. } => {
-                drop(link);
-                detach_pinned(&folder)?;
-                create(&mut program, config, index)?
-            }
-            Found::Nothing | Found::Removed => create(&mut program, config, index)?,
-        };
-        let link = match pin(&program, link, &folder) {
-            Ok(link) => link,
             Err(error) => {
-                // The link went with the error; half of its pins may be left.
-                folder.remove().map_err(|error| SteeringError::os("remove the pins", error))?;
-                return Err(error);
+                // What a predecessor left and we could not take over stays as it is. That the
+                // folder stays too would be no worse than the error itself.
+                let _ = folder.remove_if_empty();
+                Err(error)
             }
-        };
-        Ok(Self { program, link, folder, mode, fallback_reason, reclaimed })
+        }
     }
 
     /// How the program is attached.
@@ -142,6 +130,41 @@ impl Steering {
             self.folder.remove().map_err(|error| SteeringError::os("remove the pins", error));
         detached.and(removed)
     }
+}
+
+/// A [`Steering`] without its folder.
+struct Attached {
+    program: Program,
+    link: OwnedFd,
+    mode: AttachedMode,
+    fallback_reason: Option<String>,
+    reclaimed: bool,
+}
+
+fn attach_in(
+    config: &SteeringConfig,
+    index: u32,
+    folder: &PinFolder,
+) -> Result<Attached, SteeringError> {
+    let found = look(&config.interface, index, folder)?;
+    let reclaimed = !matches!(found, Found::Nothing);
+    let mut program = Program::load(&config.object, config.limits, config.icmp_errors)?;
+    let (link, mode, fallback_reason) = match found {
+        Found::Ours { link, mode } if fits(config.mode, mode) => {
+            (replace(&mut program, link)?, mode, None)
+        }
+        Found::Ours { link, .. } => {
+            drop(link);
+            remove_pinned(folder)?;
+            create(&mut program, config, index)?
+        }
+        Found::Nothing | Found::Removed => create(&mut program, config, index)?,
+    };
+    let link = pin(&program, link, folder).inspect_err(|_| {
+        // The link goes with the error, and half of the pins are of no use.
+        let _ = folder.clear();
+    })?;
+    Ok(Attached { program, link, mode, fallback_reason, reclaimed })
 }
 
 fn fits(wanted: XdpMode, attached: AttachedMode) -> bool {

@@ -162,21 +162,9 @@ impl Program {
     /// # Errors
     /// `EINVAL` when the frame is shorter than an Ethernet header or longer than a page allows.
     pub fn test(&self, frame: &[u8]) -> io::Result<u32> {
-        Ok(self.run(frame, 1)?.action)
-    }
-
-    /// The program's mean time for `frame` over `repeat` runs, in nanoseconds.
-    ///
-    /// # Errors
-    /// As [`test`](Self::test).
-    pub fn time(&self, frame: &[u8], repeat: u32) -> io::Result<u32> {
-        Ok(self.run(frame, repeat)?.nanoseconds)
-    }
-
-    fn run(&self, frame: &[u8], repeat: u32) -> io::Result<sys::TestRun> {
         let program = self.ebpf.program(PROGRAM_NAME).ok_or(io::ErrorKind::NotFound)?;
         let program = program.fd().map_err(io::Error::other)?;
-        sys::bpf_test_run(program.as_fd(), frame, repeat)
+        sys::bpf_test_run(program.as_fd(), frame)
     }
 
     /// The program, to attach it.

@@ -63,11 +63,10 @@ pub fn release(bpffs: &Path, instance: &str, interface: &str) -> Result<Released
     };
     let mut released = Released::default();
     if let Some(folder) = folder {
-        released.program = detach_pinned(&folder)?;
-        released.pins = folder
-            .clear()
-            .and_then(|found| folder.remove().map(|()| found))
-            .map_err(|error| SteeringError::os("remove the pins", error))?;
+        released = remove_pinned(&folder)?;
+        folder
+            .remove_if_empty()
+            .map_err(|error| SteeringError::os("remove the folder of pins", error))?;
     }
     if let Some(index) = index {
         released.program |= remove_unpinned(interface, index)?;
@@ -96,19 +95,22 @@ pub(super) fn look(
             return Ok(Found::Ours { link, mode });
         }
         // Of an interface that is gone, or was configured before this one.
-        removed = detach_pinned(folder)?;
+        removed = remove_pinned(folder)?.program;
     }
     removed |= remove_unpinned(interface, index)?;
     Ok(if removed { Found::Removed } else { Found::Nothing })
 }
 
-/// Takes the program of the pinned link off its interface; returns whether there is such a link.
-pub(super) fn detach_pinned(folder: &PinFolder) -> Result<bool, SteeringError> {
-    match sys::bpf_object_get(&folder.pin(LINK_PIN)) {
-        Ok(link) => detach_link(link.as_fd()).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(SteeringError::os("open the pinned link", error)),
-    }
+/// Takes the program of the pinned link off its interface and removes all pins. Returns what
+/// there was.
+pub(super) fn remove_pinned(folder: &PinFolder) -> Result<Released, SteeringError> {
+    let program = match sys::bpf_object_get(&folder.pin(LINK_PIN)) {
+        Ok(link) => detach_link(link.as_fd()).map(|()| true)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(SteeringError::os("open the pinned link", error)),
+    };
+    let pins = folder.clear().map_err(|error| SteeringError::os("remove the pins", error))?;
+    Ok(Released { program, pins })
 }
 
 /// Takes the link's program off its interface.
