@@ -77,8 +77,8 @@ pub(super) fn address(message: &AddressMessage) -> Option<AddressView> {
         }
     }
     let address = local.or(remote)?;
-    let v4_secondary = address.is_ipv4()
-        && message.header.flags.contains(AddressHeaderFlags::Secondary);
+    let v4_secondary =
+        address.is_ipv4() && message.header.flags.contains(AddressHeaderFlags::Secondary);
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     Some(AddressView {
         device: message.header.index,
