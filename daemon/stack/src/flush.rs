@@ -51,7 +51,11 @@ impl Shard {
                 let (app, data) = (conn.app, segment.payload);
                 // A segment's payload fits an IP packet.
                 let len = (data.end - data.start) as usize;
-                let built = build(room, &head, len, |out| payload.load(app, data.start, out));
+                let built = build(room, &head, len, |out| {
+                    if !out.is_empty() {
+                        payload.load(app, data.start, out);
+                    }
+                });
                 match built {
                     Ok(len) => host.commit(len),
                     Err(_) => {

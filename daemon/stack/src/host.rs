@@ -27,7 +27,8 @@ pub struct Frame<'a, P> {
 /// The applications' send streams.
 pub trait Payload {
     /// Copies the bytes of `app`'s send stream from `offset` on into `out`. They lie below the tail
-    /// that was given to [`Shard::send`](crate::Shard::send) and have not been acknowledged.
+    /// that was given to [`Shard::send`](crate::Shard::send) and have not been acknowledged. `out`
+    /// is not empty.
     fn load(&self, app: u64, offset: u64, out: &mut [u8]);
 }
 
