@@ -5,7 +5,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// What lies above the 32 bits of a mapped IPv4 address. As numbers, addresses stay in registers.
+const V4_MAPPED: u128 = 0xffff;
 
 /// An IP address in sixteen bytes, network order; IPv4 as `::ffff:a.b.c.d`.
 #[derive(
@@ -31,21 +32,20 @@ impl Addr {
     /// The mapped form of an IPv4 address.
     #[inline]
     pub const fn from_v4(v4: [u8; 4]) -> Addr {
-        let [a, b, c, d] = v4;
-        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Addr((V4_MAPPED << 32 | u32::from_be_bytes(v4) as u128).to_be_bytes())
     }
 
     /// Whether this is an IPv4 address.
     #[inline]
     pub fn is_v4(&self) -> bool {
-        self.0[..12] == V4_MAPPED
+        self.number() >> 32 == V4_MAPPED
     }
 
     /// The IPv4 address, if it is one.
     #[inline]
     pub fn v4(&self) -> Option<[u8; 4]> {
-        let [.., a, b, c, d] = self.0;
-        self.is_v4().then_some([a, b, c, d])
+        let number = self.number();
+        (number >> 32 == V4_MAPPED).then_some((number as u32).to_be_bytes())
     }
 
     /// The bytes that stand for this address in a packet of its family: 4 or 16.
@@ -67,11 +67,14 @@ impl Addr {
         match self.v4() {
             // 0/8, 127/8, 224/4 and 240/4, which holds the limited broadcast.
             Some([first, ..]) => first != 0 && first != 127 && first < 224,
-            None => {
-                let tail_is_zero = self.0[..15] == [0; 15];
-                self.0[0] != 0xff && !(tail_is_zero && self.0[15] <= 1)
-            }
+            // ff00::/8, :: and ::1.
+            None => self.number() >> 120 != 0xff && self.number() > 1,
         }
+    }
+
+    #[inline]
+    const fn number(&self) -> u128 {
+        u128::from_be_bytes(self.0)
     }
 }
 

@@ -25,12 +25,18 @@ impl Sum {
             let word = u64::from_ne_bytes(*word);
             sum + (word & 0xffff_ffff) + (word >> 32)
         });
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            let word = u64::from_ne_bytes(last);
-            sum += (word & 0xffff_ffff) + (word >> 32);
+        let (half, rest) = rest.as_chunks::<4>();
+        if let [half] = half {
+            sum += u64::from(u32::from_ne_bytes(*half));
         }
+        sum += match *rest {
+            [a, b, c] => {
+                u64::from(u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, 0]))
+            }
+            [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+            [a] => u64::from(u16::from_ne_bytes([a, 0])),
+            _ => 0,
+        };
         Sum(sum)
     }
 

@@ -130,19 +130,28 @@ impl Link {
 /// A third tag is left as the ethertype, which is then no IP.
 #[inline]
 pub(crate) fn split(frame: &[u8]) -> Option<(Link, u16, &[u8])> {
-    let head: [u8; 14] = array(frame, 0)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = head;
-    let mut link = Link::new(Mac([d0, d1, d2, d3, d4, d5]), Mac([s0, s1, s2, s3, s4, s5]));
-    let mut ethertype = u16::from_be_bytes([e0, e1]);
-    let mut at = 14;
-    while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) && link.vlan_count < 2 {
-        let control = u16_at(frame, at)?;
-        link.vlan[usize::from(link.vlan_count)] = Tag { protocol: ethertype, control };
-        link.vlan_count += 1;
-        ethertype = u16_at(frame, at + 2)?;
-        at += 4;
+    let link = Link::new(Mac(array(frame, 0)?), Mac(array(frame, 6)?));
+    let ethertype = u16_at(frame, 12)?;
+    if is_tag(ethertype) {
+        return split_tagged(frame, link, ethertype);
     }
-    Some((link, ethertype, frame.get(at..)?))
+    Some((link, ethertype, frame.get(14..)?))
+}
+
+fn split_tagged(frame: &[u8], mut link: Link, outer: u16) -> Option<(Link, u16, &[u8])> {
+    link.vlan[0] = Tag { protocol: outer, control: u16_at(frame, 14)? };
+    link.vlan_count = 1;
+    let ethertype = u16_at(frame, 16)?;
+    if !is_tag(ethertype) {
+        return Some((link, ethertype, frame.get(18..)?));
+    }
+    link.vlan[1] = Tag { protocol: ethertype, control: u16_at(frame, 18)? };
+    link.vlan_count = 2;
+    Some((link, u16_at(frame, 20)?, frame.get(22..)?))
+}
+
+fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ)
 }
 
 #[cfg(test)]

@@ -42,18 +42,24 @@ pub(crate) fn pseudo_header(src: &Addr, dst: &Addr, protocol: u8, len: usize) ->
         .add_u16(len as u16)
 }
 
-/// Checks the headers of a received packet and finds what it carries.
+/// Checks the headers of a received packet and gives it to `next`, which is compiled once for each
+/// family: the common path is then free of what only the other one needs.
 #[inline]
-pub(crate) fn parse(
+pub(crate) fn parse<'a, T>(
     ethertype: u16,
-    bytes: &[u8],
+    bytes: &'a [u8],
     verify_header: bool,
-) -> Result<Packet<'_>, ParseError> {
-    let packet = match ethertype {
-        ETHERTYPE_IPV4 => parse_v4(bytes, verify_header),
-        ETHERTYPE_IPV6 => parse_v6(bytes),
+    next: impl Fn(&Packet<'a>) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
+    match ethertype {
+        ETHERTYPE_IPV4 => next(&unicast(parse_v4(bytes, verify_header)?)?),
+        ETHERTYPE_IPV6 => next(&unicast(parse_v6(bytes)?)?),
         _ => Err(ParseError::NotIp),
-    }?;
+    }
+}
+
+#[inline]
+fn unicast(packet: Packet<'_>) -> Result<Packet<'_>, ParseError> {
     if packet.src.is_unicast() && packet.dst.is_unicast() {
         Ok(packet)
     } else {
@@ -61,6 +67,7 @@ pub(crate) fn parse(
     }
 }
 
+#[inline]
 fn parse_v4(bytes: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
     let (mut packet, header_len) = v4_header(bytes)?;
     let total_len = usize::from(u16_at(bytes, 2).ok_or(ParseError::Truncated)?);
@@ -80,6 +87,7 @@ fn parse_v4(bytes: &[u8], verify: bool) -> Result<Packet<'_>, ParseError> {
 }
 
 /// The fixed fields and the header's length; the payload is left empty.
+#[inline]
 fn v4_header(bytes: &[u8]) -> Result<(Packet<'_>, usize), ParseError> {
     let head: &[u8; V4_HEADER_LEN] = bytes.first_chunk().ok_or(ParseError::Truncated)?;
     let header_len = usize::from(head[0] & 0x0f) * 4;

@@ -6,7 +6,7 @@ use crate::addr::{Endpoint, FourTuple};
 use crate::bytes::u16_at;
 use crate::ethernet::{self, Link};
 use crate::icmp::{self, IcmpQuote};
-use crate::ip;
+use crate::ip::{self, Packet};
 use crate::tcp::{self, Segment};
 
 /// Parses one received Ethernet frame.
@@ -19,14 +19,22 @@ pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, Pars
     if link.dst.is_group() {
         return Err(ParseError::NotUnicast);
     }
-    let packet = ip::parse(ethertype, rest, true)?;
+    ip::parse(ethertype, rest, true, |packet| parse_packet(link, packet, checksum))
+}
+
+#[inline]
+fn parse_packet<'a>(
+    link: Link,
+    packet: &Packet<'a>,
+    checksum: ChecksumPolicy,
+) -> Result<Inbound<'a>, ParseError> {
     if packet.protocol != tcp::PROTOCOL {
-        if !icmp::is_icmp(&packet) {
+        if !icmp::is_icmp(packet) {
             return Err(ParseError::NotTcp);
         }
-        return icmp::parse(link, &packet).map(Inbound::IcmpError);
+        return icmp::parse(link, packet).map(Inbound::IcmpError);
     }
-    let (source, destination, segment) = tcp::parse(&packet, checksum)?;
+    let (source, destination, segment) = tcp::parse(packet, checksum)?;
     let tuple = FourTuple {
         local: Endpoint { addr: packet.dst, port: destination },
         remote: Endpoint { addr: packet.src, port: source },
@@ -40,19 +48,23 @@ pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, Pars
 #[inline]
 pub fn peek_tuple(frame: &[u8]) -> Option<FourTuple> {
     let (_, ethertype, rest) = ethernet::split(frame)?;
-    let packet = ip::parse(ethertype, rest, false).ok()?;
+    ip::parse(ethertype, rest, false, peek_packet).ok()
+}
+
+#[inline]
+fn peek_packet(packet: &Packet<'_>) -> Result<FourTuple, ParseError> {
     if packet.protocol == tcp::PROTOCOL {
-        let (source, destination) = (u16_at(packet.payload, 0)?, u16_at(packet.payload, 2)?);
-        return Some(FourTuple {
-            local: Endpoint { addr: packet.dst, port: destination },
-            remote: Endpoint { addr: packet.src, port: source },
+        let port = |at| u16_at(packet.payload, at).ok_or(ParseError::Truncated);
+        return Ok(FourTuple {
+            local: Endpoint { addr: packet.dst, port: port(2)? },
+            remote: Endpoint { addr: packet.src, port: port(0)? },
         });
     }
-    if !icmp::is_icmp(&packet) {
-        return None;
+    if !icmp::is_icmp(packet) {
+        return Err(ParseError::NotTcp);
     }
-    icmp::kind(&packet).ok()?;
-    icmp::quoted_segment(&packet).ok().map(|(tuple, _)| tuple)
+    icmp::kind(packet)?;
+    icmp::quoted_segment(packet).map(|(tuple, _)| tuple)
 }
 
 /// Whether TCP checksums of received frames are verified.
