@@ -1,8 +1,10 @@
-//! One connection against scripted peers, and two against each other over a bad network.
+//! One connection against scripted and hostile peers, and two against each other over a bad network.
 
 mod close;
+mod hostile;
 mod open;
 mod pair;
+mod random;
 mod receive;
 mod script;
 mod send;

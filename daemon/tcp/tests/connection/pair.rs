@@ -7,36 +7,13 @@ use std::collections::BTreeMap;
 use fourwave_tcp::{Active, Config, Events, Nanos, Passive, State, Tcb, Transmit};
 use fourwave_wire::{Flags, Segment};
 
+use crate::random::Random;
 use crate::script::{MS, Received, stream_byte};
 
 const SEEDS: u64 = 2000;
 /// No run of these sizes takes longer, give-up by retries included.
 const VIRTUAL_LIMIT: Nanos = 4 * 3600 * 1000 * MS;
 const STEP_LIMIT: u32 = 200_000;
-
-/// xorshift64*: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// One side: the connection and an application that writes a stream and reads all it gets.
 struct Side {

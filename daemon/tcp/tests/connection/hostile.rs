@@ -1,0 +1,188 @@
+//! A peer that knows every number and means no good, and an application in any mood: whatever they
+//! do, nothing panics, nothing loops, and what is promised to hold holds.
+
+use fourwave_tcp::{Active, Config, State, Tcb};
+use fourwave_wire::{Flags, IcmpKind, Options, Segment, Timestamps};
+
+use crate::random::Random;
+use crate::script::{MS, OUR_ISS, PEER_ISS, Received, passive};
+
+const SEEDS: u64 = 5000;
+const STEPS: u64 = 80;
+/// More segments than one call can make due: the send buffer in the smallest segments.
+const BURST_LIMIT: usize = 20_000;
+
+struct Attack {
+    tcb: Tcb,
+    cfg: Config,
+    now: u64,
+    received: Received,
+    random: Random,
+    written: u64,
+    read: u64,
+    /// Highest in-order edge seen.
+    tail: u64,
+}
+
+impl Attack {
+    fn new(seed: u64) -> Attack {
+        let mut random = Random::new(seed);
+        let cfg = Config {
+            timestamps: random.chance(50),
+            recv_window_max: [1, 700, 65_536, 1 << 20][random.below(4) as usize],
+            send_buffer: 20_000,
+            ..Config::default()
+        };
+        let now = 1_000_000 * MS;
+        let tcb = if random.chance(30) {
+            let active = Active { iss: OUR_ISS, is_v4: random.chance(50), mss: 1400, ts_offset: 7 };
+            Tcb::active(&cfg, now, &active)
+        } else {
+            let mut passive = passive();
+            passive.peer_timestamp = random.chance(50).then_some(5);
+            passive.peer_window_scale = random.chance(50).then_some(random.below(16) as u8);
+            passive.peer_mss = random.chance(70).then_some(random.next() as u16);
+            Tcb::passive(&cfg, now, &passive)
+        };
+        let received = Received::default();
+        Attack { tcb, cfg, now, received, random, written: 0, read: 0, tail: 0 }
+    }
+
+    /// A number near one that matters, or any.
+    fn number(&mut self, places: &[u64]) -> u32 {
+        let place = places[self.random.below(places.len() as u64) as usize] as u32;
+        match self.random.below(10) {
+            0 => self.random.next() as u32,
+            1 => place.wrapping_add(1 << 31),
+            2 | 3 => place.wrapping_add(self.random.below(70_000) as u32),
+            4 => place.wrapping_sub(self.random.below(70_000) as u32),
+            5 | 6 => place.wrapping_add(self.random.below(4) as u32).wrapping_sub(2),
+            _ => place,
+        }
+    }
+
+    fn segment(&mut self) {
+        let places = [0, 1, 1 + self.tcb.rcv_tail(), 2 + self.tcb.rcv_tail()];
+        let seq = PEER_ISS.wrapping_add(self.number(&places));
+        let acked = [1, 1 + self.tcb.snd_acked(), 1 + self.tcb.snd_sent(), 2 + self.tcb.snd_sent()];
+        let ack = OUR_ISS.wrapping_add(self.number(&acked));
+        let any = Flags(self.random.next() as u8);
+        let usual = [Flags::ACK, Flags::ACK, Flags::ACK | Flags::FIN, Flags::SYN, any];
+        let flags = usual[self.random.below(5) as usize];
+        // Resets end the fun too soon to come often.
+        let flags = if self.random.chance(90) { Flags(flags.0 & !Flags::RST.0) } else { flags };
+        let len = [0, 0, 1, 100, 1400, 9000][self.random.below(6) as usize];
+        let timestamps = self.random.chance(40).then(|| Timestamps {
+            value: self.random.below(40) as u32,
+            echo: self.random.next() as u32,
+        });
+        let options = Options {
+            mss: self.random.chance(20).then_some(self.random.next() as u16),
+            window_scale: self.random.chance(20).then_some(self.random.below(15) as u8),
+            timestamps,
+            ..Options::default()
+        };
+        let window = [0, 0, 1, 500, 65_535][self.random.below(5) as usize];
+        let payload = vec![0; len];
+        let segment = Segment { seq, ack, flags, window, urgent: 9, options, payload: &payload };
+        self.received.is_full = self.random.chance(10);
+        let state = self.tcb.state();
+        let reaction = self.tcb.handle_segment(&self.cfg, self.now, &segment, &mut self.received);
+        assert!(state != State::Closed || reaction.events.is_empty());
+    }
+
+    fn icmp(&mut self) {
+        let seq = OUR_ISS.wrapping_add(self.number(&[0, 1 + self.tcb.snd_acked()]));
+        let mtu = self.random.below(2000) as u32;
+        let kind = [IcmpKind::PacketTooBig { mtu }, IcmpKind::HostUnreachable]
+            [self.random.below(2) as usize];
+        let _ = self.tcb.handle_icmp(&self.cfg, self.now, seq, kind);
+    }
+
+    /// The application, or whoever claims to be it.
+    fn application(&mut self) {
+        match self.random.below(12) {
+            0..=4 => {
+                let tail = self.written + self.random.below(9000);
+                if self.tcb.set_send_tail(&self.cfg, tail).is_ok() {
+                    self.written = tail;
+                }
+            }
+            5..=8 => {
+                let head = self.read + self.random.below(9000);
+                if self.tcb.set_consumed(head).is_ok() {
+                    self.read = head;
+                }
+            }
+            9 => self.tcb.set_nodelay(self.random.chance(50)),
+            10 => {
+                let _ = self.tcb.shutdown_write();
+            }
+            _ if self.random.chance(20) => {
+                let _ = self.tcb.close(&self.cfg, self.now);
+            }
+            _ if self.random.chance(10) => {
+                let _ = self.tcb.abort();
+            }
+            _ => {}
+        }
+    }
+
+    fn flush(&mut self) {
+        for _ in 0..BURST_LIMIT {
+            let before = self.tcb.snd_sent();
+            let Some(sent) = self.tcb.poll_transmit(&self.cfg, self.now) else { return };
+            if sent.payload.is_empty() {
+                continue;
+            }
+            assert!(sent.payload.end <= self.written && sent.payload.start >= self.tcb.snd_acked());
+            assert!(sent.payload.end - sent.payload.start <= u64::from(self.tcb.mss()));
+            let new = sent.payload.end > before;
+            let allowed = self.tcb.snd_acked() + u64::from(self.tcb.send_window());
+            assert!(!new || sent.payload.end <= allowed, "beyond the peer's window");
+        }
+        panic!("poll_transmit does not come to an end");
+    }
+
+    fn step(&mut self) {
+        match self.random.below(10) {
+            0..=5 => self.segment(),
+            6 => self.icmp(),
+            7 => {
+                let pause = [0, 1, 40, 1000, 100_000][self.random.below(5) as usize];
+                self.now += pause * MS;
+                let _ = self.tcb.handle_timer(&self.cfg, self.now);
+            }
+            _ => self.application(),
+        }
+        if self.random.chance(60) {
+            self.flush();
+            // Nothing is left without a timer that will ask for an answer.
+            let waits = self.tcb.snd_sent() > self.tcb.snd_acked();
+            let sends = self.tcb.state() != State::Closed;
+            assert!(!(waits && sends) || self.tcb.deadline().is_some());
+        }
+        let tail = self.tcb.rcv_tail();
+        assert!(tail >= self.tail, "the edge went back");
+        assert!(tail - self.read <= u64::from(self.cfg.recv_window_max));
+        assert!(self.received.bytes.len() as u64 >= tail);
+        assert!(
+            self.received.bytes.len() as u64 <= self.read + u64::from(self.cfg.recv_window_max)
+        );
+        assert!(self.tcb.snd_acked() <= self.tcb.snd_sent() && self.tcb.snd_sent() <= self.written);
+        self.tail = tail;
+    }
+}
+
+#[test]
+fn nothing_a_peer_or_an_application_does_breaks_a_connection() {
+    for seed in 0..SEEDS {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut attack = Attack::new(seed);
+            for _ in 0..STEPS {
+                attack.step();
+            }
+        });
+        assert!(outcome.is_ok(), "seed {seed} failed");
+    }
+}
