@@ -109,14 +109,18 @@ impl Shard {
         if let Some(reason) = reaction.drop {
             self.counters.count_segment_drop(reason);
         }
-        if reaction.events.is_empty() {
+        let events = reaction.events;
+        if events.is_empty() {
             return;
         }
+        self.counters.estab_resets += u64::from(events.contains(Events::RESET));
+        self.counters.attempt_fails += u64::from(events.contains(Events::REFUSED));
+        self.counters.abort_on_timeout += u64::from(events.contains(Events::TIMED_OUT));
         let conn = &self.flows.records.conns[index];
         let update = Update {
             rcv_tail: conn.tcb.rcv_tail(),
             snd_acked: conn.tcb.snd_acked(),
-            events: reaction.events,
+            events,
             error: conn.tcb.error(),
         };
         host.update(conn.app, &update);

@@ -84,6 +84,8 @@ counters! {
     paws_rejected: "PAWSTimewait",
     /// Data for a connection whose application is gone.
     abort_on_data: "TCPAbortOnData",
+    /// Connections given up because the peer did not answer.
+    abort_on_timeout: "TCPAbortOnTimeout",
     /// Segments without a connection, answered by a reset.
     no_connection: "no_connection",
     /// Segments without a connection that call for no answer.

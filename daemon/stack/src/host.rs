@@ -37,7 +37,8 @@ pub trait Payload {
 /// Calls about one connection come in this order: [`open`](Host::open) (passive only), then any
 /// [`store`](Host::store), [`update`](Host::update) and loads of payload, with one
 /// [`accept`](Host::accept) (passive only) after the first segment's, then one
-/// [`closed`](Host::closed).
+/// [`closed`](Host::closed). Updates go on coming after the application has closed its handle, until
+/// `closed`.
 pub trait Host {
     /// The send streams, lent together with room for a frame.
     type Payload: Payload;

@@ -72,8 +72,8 @@ impl Sim {
         let keys = Keys::generate(|| rng.next());
         let backlog = rng.pick(&[0, 1, 4, 64]);
         let ports = rng.pick(&[1, 4, 100]);
-        let mut tcp = fourwave_tcp::Config::default();
-        tcp.timestamps = rng.chance(700);
+        let timestamps = rng.chance(700);
+        let tcp = fourwave_tcp::Config { timestamps, ..Default::default() };
         let sides = [0, 1].map(|side| {
             let config = Config {
                 connections: 64,

@@ -16,10 +16,13 @@ pub(crate) struct Faults {
     pub(crate) jitter: Nanos,
 }
 
-/// Frames on their way: when, in which order they were sent, to which host.
+/// A frame on its way: when it arrives, in which order it was sent, to which host.
+type Flight = (Nanos, u64, usize, Vec<u8>);
+
+/// The link.
 pub(crate) struct Net {
     faults: Faults,
-    queue: BinaryHeap<Reverse<(Nanos, u64, usize, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Flight>>,
     sent: u64,
 }
 
