@@ -1,7 +1,7 @@
 //! Keys, values and names of the BPF maps.
 
-/// Version of everything in this file: a daemon that finds pinned maps of another layout starts
-/// anew instead of adopting them.
+/// Version of everything in this file. It stands in `CONFIG`, so that whoever opens pinned maps
+/// can tell whether they are laid out as it knows them.
 pub const LAYOUT: u32 = 1;
 
 /// Value of every entry of `PORTS`. Presence is what counts; the other bits are kept for later.

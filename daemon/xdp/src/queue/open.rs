@@ -22,6 +22,9 @@ use crate::{interface, sys};
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Bytes that the kernel accounts for a frame besides its data, generously.
+const SK_BUFF: usize = 1024;
+
 pub(super) fn open(config: &QueueConfig) -> Result<Queue, QueueError> {
     config.check()?;
     check_interface(config)?;
@@ -104,9 +107,19 @@ fn open_with(config: &QueueConfig, huge_pages: bool) -> Result<Queue, QueueError
     let zero_copy =
         is_zero_copy(tx.as_fd()).map_err(|error| os(config, "ask for the copy mode", error))?;
     tx.set_mode(zero_copy, config.need_wakeup);
-    // Unknown to Linux before 6.17, which takes 32 frames at a time: `flush` loops anyway.
-    let _ = sys::set_tx_budget(tx.as_fd(), config.tx_frames);
+    relax_limits(&tx, config);
     Ok(Queue { rx, tx, zero_copy, huge_pages })
+}
+
+/// Raises what would stop the kernel in the middle of a batch in copy mode. Where it cannot be
+/// raised, `flush` takes several calls, or a later one, for what is left.
+fn relax_limits(tx: &Sender, config: &QueueConfig) {
+    // Unknown before Linux 6.17, which takes 32 frames at a time.
+    let _ = sys::set_tx_budget(tx.as_fd(), config.tx_frames);
+    // Each frame on its way counts as its size and that of its `sk_buff`; the default has room
+    // for about a hundred. Needs CAP_NET_ADMIN.
+    let bytes = (config.frame_size as usize + SK_BUFF) * config.tx_frames as usize;
+    let _ = sockopt::set_socket_send_buffer_size_force(tx.as_fd(), bytes);
 }
 
 fn bind_flags(config: &QueueConfig) -> BindFlags {
