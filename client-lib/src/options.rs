@@ -6,7 +6,7 @@ use crate::stream::TcpStream;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Backlog unless another is asked for: Linux's `somaxconn`, where std asks for 128.
 const DEFAULT_BACKLOG: u32 = 4096;
@@ -99,7 +99,23 @@ impl SocketOptions {
         first_success(addresses, |address| self.connect_until(address, None))
     }
 
-    pub(crate) fn connect_until(
+    /// Connects to one address, or gives up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), `ETIMEDOUT` when the time is over, `InvalidInput` for a
+    /// timeout of zero.
+    pub fn connect_timeout(
+        &self,
+        address: &SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        if timeout.is_zero() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.connect_until(*address, Instant::now().checked_add(timeout))
+    }
+
+    fn connect_until(
         &self,
         address: SocketAddr,
         deadline: Option<Instant>,

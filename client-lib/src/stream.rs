@@ -41,10 +41,7 @@ impl TcpStream {
     /// As [`connect`](Self::connect), `ETIMEDOUT` when the time is over, `InvalidInput` for a
     /// timeout of zero.
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        if timeout.is_zero() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        SocketOptions::new().connect_until(*address, Instant::now().checked_add(timeout))
+        SocketOptions::new().connect_timeout(address, timeout)
     }
 
     pub(crate) fn new(connection: Connection) -> TcpStream {

@@ -218,16 +218,17 @@ impl Core {
     fn sleep(&self, events: &mut Events, deadline: Option<Instant>) -> io::Result<usize> {
         loop {
             self.begin_sleep();
-            let slept = match self.collect(events) {
+            let found = self.collect(events);
+            let slept = match found {
                 Ok(false) => self.lane.sleep(&self.shared, deadline),
-                Ok(true) => Ok(Woken::Rung),
-                Err(error) => Err(error),
+                Ok(true) | Err(_) => Ok(Woken::Rung),
             };
             self.end_sleep();
+            if found? {
+                return Ok(events.len());
+            }
             match slept? {
-                Woken::Rung if !events.is_empty() || self.collect(events)? => {
-                    return Ok(events.len());
-                }
+                Woken::Rung if self.collect(events)? => return Ok(events.len()),
                 Woken::Rung => {}
                 Woken::TimedOut => {
                     self.collect(events)?;

@@ -1,0 +1,110 @@
+//! The control socket's other end.
+
+use super::Inner;
+use fourwave_protocol::VERSION;
+use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+pub(super) fn listen(path: &Path) -> OwnedFd {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&socket, 8).unwrap();
+    socket
+}
+
+/// Serves one client after the other.
+pub(super) fn serve(inner: &Inner, listener: &OwnedFd) {
+    while wait(inner, listener) {
+        let client = rustix::net::accept_with(listener, SocketFlags::CLOEXEC).unwrap();
+        let mut buffer = [0; MAX_MESSAGE];
+        while wait(inner, &client) {
+            let Ok((_, count @ 1..)) =
+                rustix::net::recv(&client, &mut buffer[..], RecvFlags::empty())
+            else {
+                break;
+            };
+            let (replies, fds) = answer(inner, &decode(&buffer[..count]).unwrap());
+            for reply in &replies {
+                send(&client, reply, &fds);
+            }
+            // The worker's thread learns of new doorbells.
+            inner.ring();
+        }
+        inner.world.lock().forget_client();
+    }
+}
+
+/// Waits until there is something to read; `false` when the daemon is to end.
+fn wait(inner: &Inner, fd: &impl AsFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+        if rustix::event::poll(&mut fds, Some(&tick)).unwrap() > 0 {
+            return !inner.stopped();
+        }
+        if inner.stopped() {
+            return false;
+        }
+    }
+}
+
+fn send(client: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) {
+    let mut buffer = [0; MAX_MESSAGE];
+    let packet = encode(reply, &mut buffer).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    if !fds.is_empty() {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    }
+    let parts = [IoSlice::new(packet)];
+    // A client that is gone needs no answer.
+    let _ = rustix::net::sendmsg(client, &parts, &mut ancillary, SendFlags::NOSIGNAL);
+}
+
+fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
+    let mut world = inner.world.lock();
+    let error = |errno: rustix::io::Errno, detail: &str| {
+        vec![Reply::Error { errno: errno.raw_os_error(), detail: detail.to_owned() }]
+    };
+    match *request {
+        Request::Hello { version, .. } => {
+            assert_eq!(version, VERSION);
+            let memory = world.welcome();
+            (vec![Reply::Welcome { params: world.params() }], vec![memory])
+        }
+        Request::AttachLane => match world.attach() {
+            Some((lane, doorbells)) => (vec![Reply::Attached { lane }], doorbells),
+            None => (error(rustix::io::Errno::NOBUFS, "no lane left"), vec![]),
+        },
+        Request::DetachLane { lane } => {
+            world.detach(lane);
+            (vec![Reply::Done], vec![])
+        }
+        Request::Bind { address, .. } => match world.bind(address) {
+            Some((listener, address)) => (vec![Reply::Bound { listener, address }], vec![]),
+            None => (error(rustix::io::Errno::ADDRINUSE, "the port is taken"), vec![]),
+        },
+        Request::Listen { listener, backlog } => {
+            world.listen(listener, backlog);
+            (vec![Reply::Done], vec![])
+        }
+        Request::CloseListener { listener } => {
+            world.close_listener(listener);
+            (vec![Reply::Done], vec![])
+        }
+        Request::Stats => {
+            let text = |text: &str, more| Reply::Text { text: text.to_owned(), more };
+            (vec![text("one 1\n", true), text("two 2\n", false)], vec![])
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! All that the daemon knows: one client's segment, lanes, listeners and connections.
+
+use super::connection::{Closed, Connection};
+use super::{CLOSED_PORT, NO_ROUTE_PORT, SILENT_PORT};
+use fourwave_protocol::accept::{AcceptProducer, Waiting};
+use fourwave_protocol::command::{Command, ConnOption, Event, encode_grant};
+use fourwave_protocol::conn::status;
+use fourwave_protocol::ring::{Consumer, Producer};
+use fourwave_protocol::wake::publish_fence;
+use fourwave_protocol::{ExtentId, Handle, Params, STREAM_WINDOW, Segment};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub(crate) struct World {
+    params: Params,
+    segment: Option<Arc<Segment>>,
+    lanes: BTreeMap<u16, Lane>,
+    listeners: Vec<Option<Listener>>,
+    connections: Vec<Connection>,
+    /// By worker.
+    free: Vec<Vec<ExtentId>>,
+    granted: HashSet<ExtentId>,
+    closed: HashMap<(u32, u32), Closed>,
+    options: Vec<(Handle, u32)>,
+    clock: u64,
+    /// Bytes written to doorbells of clients.
+    pub(crate) rings: u64,
+    /// Whether lanes are given extents.
+    pub(crate) granting: bool,
+}
+
+struct Lane {
+    workers: Vec<LaneWorker>,
+}
+
+struct LaneWorker {
+    doorbell: Arc<OwnedFd>,
+    commands: Consumer,
+    events: Producer,
+    grants: Producer,
+    wants: bool,
+}
+
+struct Listener {
+    address: SocketAddr,
+    backlog: Option<u32>,
+    queues: Vec<AcceptProducer>,
+    pushed: u32,
+    woken: u16,
+}
+
+impl World {
+    pub(crate) fn new(params: Params) -> World {
+        World {
+            params,
+            segment: None,
+            lanes: BTreeMap::new(),
+            listeners: Vec::new(),
+            connections: Vec::new(),
+            free: Vec::new(),
+            granted: HashSet::new(),
+            closed: HashMap::new(),
+            options: Vec::new(),
+            clock: 0,
+            rings: 0,
+            granting: true,
+        }
+    }
+
+    pub(crate) fn params(&self) -> Params {
+        self.params
+    }
+
+    fn segment(&self) -> Arc<Segment> {
+        Arc::clone(self.segment.as_ref().expect("a client"))
+    }
+}
+
+/// What the control socket asks for.
+impl World {
+    pub(crate) fn welcome(&mut self) -> OwnedFd {
+        let (segment, memory) = Segment::create("fake", self.params).unwrap();
+        let p = self.params;
+        self.connections = (0..p.workers * p.connections).map(|_| Connection::default()).collect();
+        let extents = |w| (w * p.extents..(w + 1) * p.extents).map(ExtentId::from_index).collect();
+        self.free = (0..p.workers).map(extents).collect();
+        self.listeners = (0..p.listeners).map(|_| None).collect();
+        self.segment = Some(Arc::new(segment));
+        memory
+    }
+
+    pub(crate) fn forget_client(&mut self) {
+        self.segment = None;
+        self.lanes.clear();
+        self.listeners.clear();
+    }
+
+    pub(crate) fn attach(&mut self) -> Option<(u16, Vec<OwnedFd>)> {
+        let lane = (0..self.params.lanes as u16).find(|lane| !self.lanes.contains_key(lane))?;
+        let mut theirs = Vec::new();
+        let workers = (0..self.params.workers).map(|_| {
+            let flags = SocketFlags::CLOEXEC;
+            let (ours, other) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+            theirs.push(other);
+            LaneWorker {
+                doorbell: Arc::new(ours),
+                commands: Consumer::new(),
+                events: Producer::new(),
+                grants: Producer::new(),
+                wants: false,
+            }
+        });
+        let workers = workers.collect();
+        self.lanes.insert(lane, Lane { workers });
+        self.refill();
+        Some((lane, theirs))
+    }
+
+    pub(crate) fn detach(&mut self, lane: u16) {
+        // What it posted last is still done.
+        self.turn();
+        self.lanes.remove(&lane);
+        for worker in 0..self.params.workers {
+            self.segment().clear_rings(lane, worker).unwrap();
+        }
+    }
+
+    pub(crate) fn bind(&mut self, address: SocketAddr) -> Option<(u32, SocketAddr)> {
+        let taken =
+            |port| self.listeners.iter().flatten().any(|other| other.address.port() == port);
+        let port = match address.port() {
+            0 => (40_000..).find(|&port| !taken(port))?,
+            port if taken(port) => return None,
+            port => port,
+        };
+        let index = self.listeners.iter().position(Option::is_none)?;
+        let address = SocketAddr::new(address.ip(), port);
+        let segment = self.segment();
+        let queues = (0..self.params.workers)
+            .map(|worker| {
+                // Its former use has left the indices where they are.
+                let mut queue = AcceptProducer::new();
+                let ring = segment.accept_ring(index as u32, worker);
+                assert_eq!(ring.pushed(), 0, "one use of each listener is enough for tests");
+                queue.len(&ring).unwrap();
+                queue
+            })
+            .collect();
+        let listener = Listener { address, backlog: None, queues, pushed: 0, woken: 0 };
+        self.listeners[index] = Some(listener);
+        Some((index as u32, address))
+    }
+
+    pub(crate) fn listen(&mut self, listener: u32, backlog: u32) {
+        self.listeners[listener as usize].as_mut().unwrap().backlog = Some(backlog);
+    }
+
+    pub(crate) fn close_listener(&mut self, listener: u32) {
+        self.listeners[listener as usize] = None;
+    }
+}
+
+/// What a test does as the network.
+impl World {
+    /// The number of the listener on this port, and its backlog.
+    pub(crate) fn listener(&self, port: u16) -> Option<(u32, Option<u32>)> {
+        let index = self.listeners.iter().position(|listener| {
+            listener.as_ref().is_some_and(|listener| listener.address.port() == port)
+        })?;
+        Some((index as u32, self.listeners[index].as_ref()?.backlog))
+    }
+
+    /// A peer has connected to `port`, by way of `worker`, at time `stamp`.
+    pub(crate) fn arrive(&mut self, port: u16, worker: u32, stamp: u64) -> Handle {
+        let (listener, _) = self.listener(port).expect("somebody listens");
+        let local = self.listeners[listener as usize].as_ref().unwrap().address;
+        let peer = SocketAddr::new([10, 99, 0, 1].into(), 1024 + (stamp % 60_000) as u16);
+        let index = self.open(worker, local, peer, status::CONNECTED).expect("a free connection");
+        self.enqueue(listener, worker, index, stamp);
+        self.handle(index)
+    }
+
+    /// Several of them, one after the other.
+    pub(crate) fn arrive_all(&mut self, port: u16, worker: u32, stamps: Range<u64>) {
+        for stamp in stamps {
+            self.arrive(port, worker, stamp);
+        }
+    }
+
+    /// The peer sends bytes.
+    pub(crate) fn peer_sends(&mut self, handle: Handle, bytes: &[u8]) {
+        self.connections[handle.index as usize].inbox.extend(bytes);
+        self.pump();
+    }
+
+    /// The peer sends a FIN after its bytes.
+    pub(crate) fn peer_closes(&mut self, handle: Handle) {
+        self.connections[handle.index as usize].fin = true;
+        self.pump();
+    }
+
+    /// The connection fails.
+    pub(crate) fn fail(&mut self, handle: Handle, errno: Errno) {
+        let segment = self.segment();
+        let block = segment.connection(handle.index).unwrap();
+        block.daemon.error.store(errno.raw_os_error() as u32, Ordering::Relaxed);
+        self.connections[handle.index as usize].add_status(block, status::FAILED);
+    }
+
+    /// The handshake that a client began is done.
+    pub(crate) fn complete(&mut self, handle: Handle) {
+        let segment = self.segment();
+        let block = segment.connection(handle.index).unwrap();
+        self.connections[handle.index as usize].add_status(block, status::CONNECTED);
+    }
+
+    /// Whether the peer acknowledges nothing for now.
+    pub(crate) fn hold_acks(&mut self, handle: Handle, hold: bool) {
+        self.connections[handle.index as usize].hold_acks = hold;
+        self.pump();
+    }
+
+    /// All that the client has sent on a connection whose peer is the test.
+    pub(crate) fn sent(&self, handle: Handle) -> Vec<u8> {
+        self.connections[handle.index as usize].sent.clone()
+    }
+
+    pub(crate) fn is_fin_sent(&self, handle: Handle) -> bool {
+        self.connections[handle.index as usize].fin_sent
+    }
+
+    pub(crate) fn consumed(&self, handle: Handle) -> u32 {
+        self.connections[handle.index as usize].consumed
+    }
+
+    /// Extents that a connection holds, both ways.
+    pub(crate) fn held(&self, handle: Handle) -> usize {
+        let connection = &self.connections[handle.index as usize];
+        connection.receive.iter().chain(&connection.send).flatten().count()
+    }
+
+    pub(crate) fn closed(&self, handle: Handle) -> Option<Closed> {
+        self.closed.get(&(handle.index, handle.generation)).cloned()
+    }
+
+    /// The connection that a client opens and that is not closed.
+    pub(crate) fn only_open(&self) -> Option<Handle> {
+        let index = self.connections.iter().position(|connection| connection.open)?;
+        Some(self.handle(index as u32))
+    }
+
+    pub(crate) fn nodelay(&self, handle: Handle) -> Option<u32> {
+        self.options.iter().rev().find(|(of, _)| *of == handle).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        self.connections.iter().filter(|connection| connection.open).count()
+    }
+
+    pub(crate) fn open_by_worker(&self) -> Vec<usize> {
+        let workers = self.connections.chunks(self.params.connections as usize);
+        workers.map(|own| own.iter().filter(|connection| connection.open).count()).collect()
+    }
+
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn open(&mut self, worker: u32, local: SocketAddr, peer: SocketAddr, bits: u32) -> Option<u32> {
+        let first = worker * self.params.connections;
+        let index = (first..first + self.params.connections)
+            .find(|&index| !self.connections[index as usize].open)?;
+        let segment = self.segment();
+        let block = segment.connection(index).unwrap();
+        let old = &self.connections[index as usize];
+        let (generation, event) = (old.generation + 1, old.event);
+        let mut fresh = Connection { open: true, generation, event, ..Connection::default() };
+        block.reset(generation, local, peer);
+        block.daemon.send_limit.store(fresh.send_limit(), Ordering::Relaxed);
+        fresh.status = bits;
+        block.publish_status(bits);
+        self.connections[index as usize] = fresh;
+        Some(index)
+    }
+
+    fn handle(&self, index: u32) -> Handle {
+        Handle { index, generation: self.connections[index as usize].generation }
+    }
+
+    fn enqueue(&mut self, listener: u32, worker: u32, index: u32, stamp: u64) {
+        let (segment, handle) = (self.segment(), self.handle(index));
+        let ring = segment.accept_ring(listener, worker);
+        let own = self.listeners[listener as usize].as_mut().unwrap();
+        assert!(own.queues[worker as usize].push(&ring, Waiting { handle, stamp }).unwrap());
+        own.pushed += 1;
+    }
+}
+
+/// What workers do.
+impl World {
+    /// Does all there is to do; `false` if there was nothing.
+    pub(crate) fn turn(&mut self) -> bool {
+        let Some(segment) = self.segment.clone() else { return false };
+        let mut commands = Vec::new();
+        for (&number, lane) in &mut self.lanes {
+            for (worker, own) in (0..).zip(&mut lane.workers) {
+                let ring = segment.command_ring(number, worker);
+                while let Some(words) = own.commands.pop(&ring).unwrap() {
+                    commands.push((number, worker, Command::decode(words).expect("a command")));
+                }
+            }
+        }
+        for &(lane, worker, command) in &commands {
+            self.command(lane, worker, command);
+        }
+        self.pump();
+        self.refill();
+        self.deliver();
+        !commands.is_empty()
+    }
+
+    fn command(&mut self, lane: u16, worker: u32, command: Command) {
+        match command {
+            Command::Send { handle, tail } => self.written(worker, handle, tail),
+            Command::Consumed { handle } => {
+                if self.is_current(handle) {
+                    self.connections[handle.index as usize].consumed += 1;
+                }
+            }
+            Command::ShutdownWrite { handle, tail } => {
+                self.written(worker, handle, tail);
+                self.pump();
+                self.send_fin(handle);
+            }
+            Command::Close { handle, tail, abort } => {
+                self.written(worker, handle, tail);
+                self.pump();
+                self.close(worker, handle, abort);
+            }
+            Command::Connect { token, peer } => self.connect(lane, worker, token, peer),
+            Command::SetOption { handle, option: ConnOption::NoDelay, value } => {
+                self.options.push((handle, value));
+            }
+            Command::WantGrants => {
+                self.lanes.get_mut(&lane).unwrap().workers[worker as usize].wants = true;
+            }
+        }
+    }
+
+    fn is_current(&self, handle: Handle) -> bool {
+        let connection = &self.connections[handle.index as usize];
+        connection.open && connection.generation == handle.generation
+    }
+
+    fn written(&mut self, worker: u32, handle: Handle, tail: u64) {
+        assert_eq!(handle.index / self.params.connections, worker, "sent to the wrong worker");
+        if self.is_current(handle) {
+            let segment = self.segment();
+            let block = segment.connection(handle.index).unwrap();
+            let granted = &mut self.granted;
+            self.connections[handle.index as usize].written(block, tail, |extent| {
+                assert!(granted.remove(&extent), "used an extent that was not granted");
+            });
+        }
+    }
+
+    fn send_fin(&mut self, handle: Handle) {
+        if !self.is_current(handle) {
+            return;
+        }
+        let segment = self.segment();
+        let block = segment.connection(handle.index).unwrap();
+        let connection = &mut self.connections[handle.index as usize];
+        connection.add_status(block, status::WRITE_CLOSED);
+        connection.fin_sent = true;
+    }
+
+    fn close(&mut self, worker: u32, handle: Handle, abort: bool) {
+        if !self.is_current(handle) {
+            return;
+        }
+        let connection = &mut self.connections[handle.index as usize];
+        let reset = abort || !connection.inbox.is_empty();
+        // Whatever back-pressure there was: a closed connection's bytes are on their way.
+        let rest = connection.take_sent(self.segment.as_ref().unwrap(), usize::MAX);
+        connection.sent.extend(&rest);
+        connection.release(&mut self.free[worker as usize]);
+        connection.open = false;
+        let sent = std::mem::take(&mut connection.sent);
+        let partner = connection.partner.take();
+        self.closed.insert((handle.index, handle.generation), Closed { abort, sent });
+        if let Some(partner) = partner {
+            let other = &mut self.connections[partner];
+            other.partner = None;
+            other.inbox.extend(rest);
+            other.fin = true;
+            if reset {
+                let handle = self.handle(partner as u32);
+                self.fail(handle, Errno::CONNRESET);
+            }
+        }
+    }
+
+    fn connect(&mut self, lane: u16, worker: u32, token: u32, peer: SocketAddr) {
+        if peer.port() == NO_ROUTE_PORT {
+            let errno = Errno::ADDRNOTAVAIL.raw_os_error() as u32;
+            return self.post(lane, worker, Event::Refused { token, errno });
+        }
+        let local = SocketAddr::new([10, 99, 0, 2].into(), 61_000);
+        let index = self.open(worker, local, peer, 0).expect("a free connection");
+        let handle = self.handle(index);
+        self.post(lane, worker, Event::Opened { token, handle });
+        match (peer.port(), self.listener(peer.port())) {
+            (SILENT_PORT, _) => {}
+            (CLOSED_PORT, _) | (_, None) => self.fail(handle, Errno::CONNREFUSED),
+            (_, Some((listener, _))) => {
+                self.clock += 1;
+                let stamp = self.clock;
+                let other = self.open(worker, peer, local, status::CONNECTED).expect("room");
+                self.connections[index as usize].partner = Some(other as usize);
+                self.connections[other as usize].partner = Some(index as usize);
+                self.complete(handle);
+                self.enqueue(listener, worker, other, stamp);
+            }
+        }
+    }
+
+    fn post(&mut self, lane: u16, worker: u32, event: Event) {
+        let segment = self.segment();
+        let own = &mut self.lanes.get_mut(&lane).unwrap().workers[worker as usize];
+        let ring = segment.event_ring(lane, worker);
+        assert!(own.events.push(&ring, event.encode()).unwrap(), "an event ring overflowed");
+    }
+
+    /// Moves bytes: out of send extents to the peer, and into receive extents, until they rest.
+    fn pump(&mut self) {
+        if let Some(segment) = self.segment.clone() {
+            while self.pump_once(&segment) {}
+        }
+    }
+
+    fn pump_once(&mut self, segment: &Segment) -> bool {
+        let mut moved = false;
+        for index in 0..self.connections.len() {
+            if !self.connections[index].open {
+                continue;
+            }
+            let worker = index / self.params.connections as usize;
+            let block = segment.connection(index as u32).unwrap();
+            let partner = self.connections[index].partner;
+            let room = match partner {
+                Some(other) => {
+                    (STREAM_WINDOW as usize).saturating_sub(self.connections[other].inbox.len())
+                }
+                None => usize::MAX,
+            };
+            let connection = &mut self.connections[index];
+            let bytes = connection.take_sent(segment, room);
+            moved |= !bytes.is_empty();
+            connection.acknowledge(block, &mut self.free[worker]);
+            let ended = connection.fin_sent && connection.send_taken == connection.send_tail;
+            match partner {
+                Some(other) => {
+                    let other = &mut self.connections[other];
+                    other.inbox.extend(bytes);
+                    moved |= ended && !other.fin;
+                    other.fin |= ended;
+                }
+                None => connection.sent.extend(bytes),
+            }
+            self.connections[index].deliver(segment, block, &mut self.free[worker]);
+        }
+        moved
+    }
+
+    fn refill(&mut self) {
+        let Some(segment) = self.segment.clone() else { return };
+        let mut answers = Vec::new();
+        for (&number, lane) in &mut self.lanes {
+            for (worker, own) in (0..).zip(&mut lane.workers) {
+                let ring = segment.grant_ring(number, worker);
+                let free = &mut self.free[worker as usize];
+                while self.granting
+                    && free.len() > 32
+                    && own.grants.room(&ring, u32::MAX).unwrap() > 0
+                {
+                    let extent = free.pop().unwrap();
+                    assert!(own.grants.push(&ring, encode_grant(extent)).unwrap());
+                    self.granted.insert(extent);
+                }
+                let some = own.grants.room(&ring, u32::MAX).unwrap() < ring.capacity();
+                if own.wants && some {
+                    own.wants = false;
+                    answers.push((number, worker));
+                }
+            }
+        }
+        for (lane, worker) in answers {
+            self.post(lane, worker, Event::Granted);
+        }
+    }
+
+    /// Posts the events that were asked for, then rings the lanes that sleep.
+    pub(crate) fn deliver(&mut self) {
+        let Some(segment) = self.segment.clone() else { return };
+        self.refill();
+        publish_fence();
+        for index in 0..self.connections.len() {
+            self.tell(&segment, index as u32);
+        }
+        for index in 0..self.listeners.len() {
+            let Some(listener) = &mut self.listeners[index] else { continue };
+            let mut woken = Vec::new();
+            for _ in 0..std::mem::take(&mut listener.pushed) {
+                let waiters = segment.listener(index as u32);
+                let Some(lane) = waiters.take_waiter(listener.woken) else { break };
+                listener.woken = lane;
+                woken.push(lane);
+            }
+            for lane in woken {
+                self.post(lane, 0, Event::Acceptable { listener: index as u32 });
+            }
+        }
+        publish_fence();
+        for (&number, lane) in &self.lanes {
+            if segment.lane_sleeper(number).is_sleeping() {
+                self.rings += 1;
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                let _ = rustix::net::send(&lane.workers[0].doorbell, &[1], flags);
+            }
+        }
+    }
+
+    fn tell(&mut self, segment: &Segment, index: u32) {
+        let worker = index / self.params.connections;
+        let handle = self.handle(index);
+        let client = &segment.connection(index).unwrap().client;
+        let connection = &mut self.connections[index as usize];
+        if !connection.open {
+            return;
+        }
+        let read = std::mem::take(&mut connection.changed_read);
+        let write = std::mem::take(&mut connection.changed_write);
+        for (changed, word) in [(read, &client.wake_reader), (write, &client.wake_writer)] {
+            let Some(lane) = word.load(Ordering::Relaxed).checked_sub(1) else { continue };
+            let Some(target) = self.lanes.get_mut(&lane).filter(|_| changed) else { continue };
+            let own = &mut target.workers[worker as usize];
+            let ring = segment.event_ring(lane, worker);
+            let last = &mut self.connections[index as usize].event;
+            if last.is_some_and(|(to, n)| to == lane && !own.events.taken(&ring, n).unwrap()) {
+                continue;
+            }
+            *last = Some((lane, own.events.next_ordinal()));
+            assert!(own.events.push(&ring, Event::Ready { handle }.encode()).unwrap());
+        }
+    }
+
+    pub(crate) fn prepare_sleep(&self) {
+        if let Some(segment) = &self.segment {
+            (0..self.params.workers).for_each(|w| segment.worker_sleeper(w).prepare());
+        }
+    }
+
+    /// Ends a sleep: flags down, doorbells empty.
+    pub(crate) fn awake(&self) {
+        let Some(segment) = &self.segment else { return };
+        (0..self.params.workers).for_each(|w| segment.worker_sleeper(w).awake());
+        for own in self.lanes.values().flat_map(|lane| &lane.workers) {
+            let _ = rustix::net::recv(&own.doorbell, &mut [0u8; 64][..], RecvFlags::DONTWAIT);
+        }
+    }
+
+    pub(crate) fn doorbells(&self) -> Vec<Arc<OwnedFd>> {
+        let workers = self.lanes.values().flat_map(|lane| &lane.workers);
+        workers.map(|own| Arc::clone(&own.doorbell)).collect()
+    }
+}
