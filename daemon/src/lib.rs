@@ -1,9 +1,11 @@
 //! The fourwave daemon: a TCP host stack on AF_XDP.
 
 pub mod config;
+pub mod control;
 pub mod messages;
 pub mod netlink;
-pub mod ports;
 pub mod path;
+pub mod policy;
 pub mod port;
+pub mod served;
 pub mod worker;

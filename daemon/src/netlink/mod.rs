@@ -89,6 +89,14 @@ impl Paths {
         // Full: the worker will ask again.
         let _ = self.requests.try_send(address);
     }
+
+    /// For tests: paths that nobody follows, with the other ends.
+    #[cfg(test)]
+    pub(crate) fn detached() -> (Paths, watch::Sender<Arc<PathTable>>, mpsc::Receiver<IpAddr>) {
+        let (sender, tables) = watch::channel(Arc::new(PathTable::empty()));
+        let (requests, receiver) = mpsc::channel(REQUESTS);
+        (Paths { tables, requests }, sender, receiver)
+    }
 }
 
 impl Watcher {

@@ -1,7 +1,19 @@
 //! Which process has a kernel socket.
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Looking through all processes takes a while, and clients can make us do it: at most
+/// [`LOOKUPS`] in each [`WINDOW`]; beyond that the name is left out.
+const LOOKUPS: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Beginning of the window, and look-ups in it. Only the control thread looks.
+    static BUDGET: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
+}
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +33,9 @@ impl fmt::Display for Owner {
 /// The process that has the socket with this inode open, as far as we may look: other users'
 /// processes can be looked into only with CAP_SYS_PTRACE.
 pub(super) fn find(inode: u32) -> Option<Owner> {
+    if inode == 0 || !admit(Instant::now()) {
+        return None;
+    }
     let wanted = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes.filter(|process| holds(&process.path().join("fd"), &wanted)).find_map(|process| {
@@ -28,6 +43,13 @@ pub(super) fn find(inode: u32) -> Option<Owner> {
         let name = std::fs::read_to_string(process.path().join("comm")).ok()?;
         Some(Owner { pid, name: name.trim_end().to_owned() })
     })
+}
+
+fn admit(now: Instant) -> bool {
+    let window = BUDGET.get().filter(|(begin, _)| now.saturating_duration_since(*begin) < WINDOW);
+    let (begin, used) = window.unwrap_or((now, 0));
+    BUDGET.set(Some((begin, used + 1)));
+    used < LOOKUPS
 }
 
 fn holds(descriptors: &Path, wanted: &str) -> bool {
@@ -52,5 +74,13 @@ mod tests {
         assert_eq!(owner.pid, std::process::id());
         assert_eq!(owner.to_string(), format!("{} (pid {})", owner.name, owner.pid));
         assert_eq!(find(0), None);
+    }
+
+    #[test]
+    fn look_ups_are_rationed() {
+        let now = Instant::now();
+        let admitted = (0..100).filter(|_| admit(now)).count();
+        assert_eq!(admitted, LOOKUPS as usize);
+        assert!(admit(now + WINDOW));
     }
 }

@@ -1,0 +1,175 @@
+//! One client of the control socket, from its first packet to its last.
+
+use super::packets::{Packets, Peer};
+use super::registry::Refusal;
+use super::{Control, stats};
+use crate::messages::GroupId;
+use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Bytes of a refusal's text that are sent.
+const DETAIL_BYTES: usize = 2048;
+/// How long a client that is turned away may take to ask for something.
+const FIRST_PACKET: Duration = Duration::from_secs(1);
+
+/// A reply and the descriptors that go with it.
+struct Answer {
+    reply: Reply,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, descriptors: Vec::new() }
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Answer {
+        let Refusal { errno, mut detail } = refusal;
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
+        Reply::Error { errno: errno.raw_os_error(), detail }.into()
+    }
+}
+
+struct Session {
+    control: Rc<Control>,
+    peer: Peer,
+    group: Option<GroupId>,
+    evict: Rc<Notify>,
+}
+
+/// Serves a client until it goes or is evicted. Whatever it had is then given back.
+pub(super) async fn serve(control: Rc<Control>, packets: Packets, peer: Peer) {
+    let mut session = Session { control, peer, group: None, evict: Rc::default() };
+    if let Err(error) = session.run(&packets).await {
+        tracing::debug!(pid = peer.pid, %error, "a client's connection has broken");
+    }
+    // Closed first: a client that is being removed gets no more answers.
+    drop(packets);
+    if let Some(group) = session.group {
+        session.control.registry.borrow_mut().remove(group);
+    }
+}
+
+/// Tells a client that there is no room for it.
+pub(super) async fn turn_away(packets: Packets) {
+    let refusal =
+        Refusal::new(Errno::MFILE, "fourwaved has as many clients as clients.max_clients");
+    // Closing a socket with an unread packet resets it, and the client would not see our answer.
+    let mut buffer = Box::new([0; MAX_MESSAGE]);
+    let first = tokio::time::timeout(FIRST_PACKET, packets.receive(&mut buffer)).await;
+    if let Ok(Ok(Some(_))) = first {
+        // It may be gone already.
+        let _ = send(&packets, refusal.into()).await;
+    }
+}
+
+impl Session {
+    async fn run(&mut self, packets: &Packets) -> io::Result<()> {
+        let mut buffer = Box::new([0; MAX_MESSAGE]);
+        loop {
+            let evict = Rc::clone(&self.evict);
+            let work = async {
+                let Some(packet) = packets.receive(&mut buffer).await? else { return Ok(false) };
+                let Ok(request) = decode::<Request>(packet) else {
+                    let refusal = Refusal::new(Errno::PROTO, "this is no message of fourwave's");
+                    send(packets, refusal.into()).await?;
+                    return Ok(false);
+                };
+                // One client cannot fill the workers' queues faster than they empty them.
+                self.control.room().await;
+                for answer in self.answer(request).await {
+                    send(packets, answer).await?;
+                }
+                Ok::<bool, io::Error>(true)
+            };
+            tokio::select! {
+                biased;
+                () = evict.notified() => return Ok(()),
+                goes_on = work => {
+                    if !goes_on? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Vec<Answer> {
+        if request == Request::Stats {
+            let text = self.control.stats();
+            return stats::pieces(&text).map(Answer::from).collect();
+        }
+        vec![self.try_answer(request).await.unwrap_or_else(Answer::from)]
+    }
+
+    async fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
+        let control = Rc::clone(&self.control);
+        let registry = || control.registry.borrow_mut();
+        Ok(match request {
+            Request::Hello { version, name } => {
+                if self.group.is_some() {
+                    return Err(Refusal::new(Errno::ISCONN, "this client has said hello already"));
+                }
+                let admitted = registry().hello(self.peer, version, &name)?;
+                self.group = Some(admitted.group);
+                self.evict = admitted.evict;
+                let reply = Reply::Welcome { params: admitted.params };
+                Answer { reply, descriptors: vec![admitted.memory] }
+            }
+            Request::AttachLane => {
+                let (lane, descriptors) = registry().attach_lane(self.group()?)?;
+                Answer { reply: Reply::Attached { lane }, descriptors }
+            }
+            Request::DetachLane { lane } => {
+                registry().detach_lane(self.group()?, lane)?;
+                Reply::Done.into()
+            }
+            Request::Bind { address, options } => {
+                let (listener, address) = registry().bind(self.group()?, address, options)?;
+                Reply::Bound { listener, address }.into()
+            }
+            Request::Listen { listener, backlog } => {
+                let answer = registry().listen(self.group()?, listener, backlog)?;
+                self.wait_for(answer).await?;
+                Reply::Done.into()
+            }
+            Request::CloseListener { listener } => {
+                registry().close_listener(self.group()?, listener)?;
+                Reply::Done.into()
+            }
+            // Answered by answer().
+            Request::Stats => Reply::Done.into(),
+        })
+    }
+
+    /// Waits until every worker listens, so that a connection attempt after our answer meets
+    /// none that does not.
+    async fn wait_for(&self, answer: Option<super::listeners::Answer>) -> Result<(), Refusal> {
+        let Some(answer) = answer else { return Ok(()) };
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errno)) => {
+                Err(Refusal::new(errno, "a worker has no room for another listener (limits)"))
+            }
+            Err(_gone) => Err(Refusal::new(Errno::NETDOWN, "the listener has been closed")),
+        }
+    }
+
+    fn group(&self) -> Result<GroupId, Refusal> {
+        self.group.ok_or_else(|| Refusal::new(Errno::INVAL, "a client says hello first"))
+    }
+}
+
+async fn send(packets: &Packets, answer: Answer) -> io::Result<()> {
+    let mut buffer = Box::new([0; MAX_MESSAGE]);
+    let packet = encode(&answer.reply, &mut buffer).map_err(io::Error::other)?;
+    let descriptors: Vec<BorrowedFd<'_>> = answer.descriptors.iter().map(AsFd::as_fd).collect();
+    packets.send(packet, &descriptors).await
+}

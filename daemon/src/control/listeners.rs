@@ -1,0 +1,262 @@
+//! The listeners of a group and the steps of their lives.
+
+use super::Mask;
+use fourwave_stack::ListenerShared;
+use rustix::io::Errno;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Control's answer to `listen`, once every worker has given its own.
+pub(super) type Answer = oneshot::Receiver<Result<(), Errno>>;
+
+/// A bound socket of a client, perhaps listening.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
+    pub(super) v6_only: bool,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Bound,
+    /// Waits for every worker's answer.
+    Opening {
+        shared: Arc<ListenerShared>,
+        answered: Mask,
+        error: Option<Errno>,
+        reply: oneshot::Sender<Result<(), Errno>>,
+    },
+    Listening(Arc<ListenerShared>),
+    /// Waits for every worker to let go of it; then it is gone, or bound as before.
+    Closing {
+        answered: Mask,
+        keep: bool,
+    },
+}
+
+/// What is to be done after a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    /// Tell the workers to let go.
+    Unlisten,
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// All listeners of a segment, by index.
+#[derive(Debug)]
+pub(super) struct Listeners(Vec<Option<Listener>>);
+
+impl Listeners {
+    pub(super) fn new(count: u32) -> Listeners {
+        Listeners((0..count).map(|_| None).collect())
+    }
+
+    /// An index that is not in use.
+    pub(super) fn free(&self) -> Option<u32> {
+        self.0.iter().position(Option::is_none).map(|index| index as u32)
+    }
+
+    /// Enters a bound listener at a free index.
+    pub(super) fn insert(&mut self, index: u32, address: SocketAddr, v6_only: bool) {
+        self.0[index as usize] = Some(Listener { address, v6_only, phase: Phase::Bound });
+    }
+
+    fn get(&mut self, index: u32) -> Option<&mut Listener> {
+        self.0.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Indices in use.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        let used = self.0.iter().enumerate().filter(|(_, listener)| listener.is_some());
+        used.map(|(index, _)| index as u32).collect::<Vec<_>>().into_iter()
+    }
+
+    /// `listen`: a listener that listens already gets another backlog. One that does not yet is
+    /// returned with what the workers share, to be told about.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such listener, or it is being closed.
+    pub(super) fn listen(&mut self, index: u32, backlog: u32) -> Result<Opening<'_>, Errno> {
+        let listener = self.get(index).ok_or(Errno::INVAL)?;
+        match &listener.phase {
+            Phase::Listening(shared) | Phase::Opening { shared, .. } => {
+                shared.set_backlog(backlog);
+                Ok(Opening::Already)
+            }
+            Phase::Closing { .. } => Err(Errno::INVAL),
+            Phase::Bound => {
+                let shared = ListenerShared::new(backlog);
+                let (reply, answer) = oneshot::channel();
+                listener.phase = Phase::Opening {
+                    shared: Arc::clone(&shared),
+                    answered: Mask::default(),
+                    error: None,
+                    reply,
+                };
+                Ok(Opening::New { listener, shared, answer })
+            }
+        }
+    }
+
+    /// A worker's answer to a listener that was opened.
+    pub(super) fn answered(
+        &mut self,
+        index: u32,
+        worker: u32,
+        workers: u32,
+        refusal: Option<i32>,
+    ) -> Step {
+        let Some(listener) = self.get(index) else { return Step::Nothing };
+        let Phase::Opening { answered, error, .. } = &mut listener.phase else {
+            return Step::Nothing;
+        };
+        answered.add(worker);
+        *error = error.or(refusal.map(Errno::from_raw_os_error));
+        if !answered.has_all(workers) {
+            return Step::Nothing;
+        }
+        let opened = std::mem::replace(&mut listener.phase, Phase::Bound);
+        let Phase::Opening { shared, error, reply, .. } = opened else { return Step::Nothing };
+        // The client may be gone: then its group is being removed, and nobody waits.
+        let _ = reply.send(error.map_or(Ok(()), Err));
+        match error {
+            None => {
+                listener.phase = Phase::Listening(shared);
+                Step::Nothing
+            }
+            Some(_) => {
+                listener.phase = Phase::Closing { answered: Mask::default(), keep: true };
+                Step::Unlisten
+            }
+        }
+    }
+
+    /// Begins to close a listener.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such listener, or it is being closed.
+    pub(super) fn close(&mut self, index: u32) -> Result<Step, Errno> {
+        let listener = self.get(index).ok_or(Errno::INVAL)?;
+        match &mut listener.phase {
+            Phase::Bound => {
+                self.0[index as usize] = None;
+                Ok(Step::Gone)
+            }
+            Phase::Opening { .. } | Phase::Listening(_) => {
+                listener.phase = Phase::Closing { answered: Mask::default(), keep: false };
+                Ok(Step::Unlisten)
+            }
+            Phase::Closing { keep: keep @ true, .. } => {
+                *keep = false;
+                Ok(Step::Nothing)
+            }
+            Phase::Closing { keep: false, .. } => Err(Errno::INVAL),
+        }
+    }
+
+    /// A worker has let go of a listener.
+    pub(super) fn unlistened(&mut self, index: u32, worker: u32, workers: u32) -> Step {
+        let Some(listener) = self.get(index) else { return Step::Nothing };
+        let Phase::Closing { answered, keep } = &mut listener.phase else { return Step::Nothing };
+        answered.add(worker);
+        match (answered.has_all(workers), *keep) {
+            (false, _) => Step::Nothing,
+            (true, true) => {
+                listener.phase = Phase::Bound;
+                Step::Nothing
+            }
+            (true, false) => {
+                self.0[index as usize] = None;
+                Step::Gone
+            }
+        }
+    }
+}
+
+/// What `listen` does.
+#[derive(Debug)]
+pub(super) enum Opening<'a> {
+    /// It listens already.
+    Already,
+    /// The workers are to be told, and will answer.
+    New { listener: &'a Listener, shared: Arc<ListenerShared>, answer: Answer },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKERS: u32 = 2;
+
+    fn bound() -> Listeners {
+        let mut listeners = Listeners::new(2);
+        assert_eq!(listeners.free(), Some(0));
+        listeners.insert(0, "10.0.0.1:80".parse().unwrap(), false);
+        listeners
+    }
+
+    fn open(listeners: &mut Listeners) -> Answer {
+        match listeners.listen(0, 5).unwrap() {
+            Opening::New { answer, .. } => answer,
+            Opening::Already => panic!("it was not listening"),
+        }
+    }
+
+    #[test]
+    fn listen_is_answered_after_the_last_worker() {
+        let mut listeners = bound();
+        let mut answer = open(&mut listeners);
+        assert_eq!(listeners.answered(0, 1, WORKERS, None), Step::Nothing);
+        assert!(answer.try_recv().is_err());
+        assert_eq!(listeners.answered(0, 0, WORKERS, None), Step::Nothing);
+        assert_eq!(answer.try_recv(), Ok(Ok(())));
+        assert!(matches!(listeners.listen(0, 7), Ok(Opening::Already)));
+    }
+
+    #[test]
+    fn one_refusal_takes_all_back() {
+        let mut listeners = bound();
+        let mut answer = open(&mut listeners);
+        let refusal = Some(Errno::NOBUFS.raw_os_error());
+        assert_eq!(listeners.answered(0, 0, WORKERS, refusal), Step::Nothing);
+        assert_eq!(listeners.answered(0, 1, WORKERS, None), Step::Unlisten);
+        assert_eq!(answer.try_recv(), Ok(Err(Errno::NOBUFS)));
+        assert_eq!(listeners.listen(0, 5).unwrap_err(), Errno::INVAL);
+        assert_eq!(listeners.unlistened(0, 0, WORKERS), Step::Nothing);
+        assert_eq!(listeners.unlistened(0, 1, WORKERS), Step::Nothing);
+        // Bound as before: it may be tried again.
+        open(&mut listeners);
+    }
+
+    #[test]
+    fn a_listener_is_gone_after_the_last_worker() {
+        let mut listeners = bound();
+        open(&mut listeners);
+        assert_eq!(listeners.close(0), Ok(Step::Unlisten));
+        assert_eq!(listeners.close(0), Err(Errno::INVAL));
+        assert_eq!(listeners.unlistened(0, 1, WORKERS), Step::Nothing);
+        assert_eq!(listeners.free(), Some(1), "its accept rings are still in use");
+        assert_eq!(listeners.unlistened(0, 0, WORKERS), Step::Gone);
+        assert_eq!(listeners.free(), Some(0));
+        assert_eq!(listeners.close(0), Err(Errno::INVAL));
+        assert_eq!(bound().close(0), Ok(Step::Gone));
+    }
+
+    #[test]
+    fn strange_indices_and_late_answers_do_nothing() {
+        let mut listeners = bound();
+        for index in [1, 2, u32::MAX] {
+            assert_eq!(listeners.listen(index, 5).unwrap_err(), Errno::INVAL);
+            assert_eq!(listeners.close(index), Err(Errno::INVAL));
+            assert_eq!(listeners.answered(index, 0, 1, None), Step::Nothing);
+            assert_eq!(listeners.unlistened(index, 0, 1), Step::Nothing);
+        }
+        assert_eq!(listeners.answered(0, 0, 1, None), Step::Nothing);
+        assert_eq!(listeners.unlistened(0, 0, 1), Step::Nothing);
+        assert_eq!(listeners.indices().collect::<Vec<_>>(), [0]);
+    }
+}

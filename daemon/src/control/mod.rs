@@ -1,0 +1,214 @@
+//! The control thread: clients, tools, and what the workers have to say to them.
+//!
+//! Everything runs on one tokio runtime of one thread, so that plain `RefCell`s guard its state;
+//! nothing holds one across an `await`. Workers are reached through bounded queues only.
+
+mod client;
+mod lanes;
+mod link;
+mod listeners;
+mod packets;
+mod registry;
+mod stats;
+
+pub use link::{Links, WorkerLink};
+pub use packets::Door;
+pub use stats::Totals;
+
+use crate::messages::FromWorker;
+use crate::netlink::Paths;
+use crate::policy::Policy;
+use crate::served::ServedPorts;
+use registry::Registry;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+/// How soon a message that found a worker's queue full is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// Pause after `accept` has failed, as it does while no descriptor is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Messages taken from one worker before other tasks get their turn.
+const BATCH: usize = 64;
+
+/// Bits of workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Mask(u64);
+
+impl Mask {
+    fn add(&mut self, worker: u32) {
+        self.0 |= 1 << worker;
+    }
+
+    fn has_all(self, workers: u32) -> bool {
+        self.0.count_ones() == workers
+    }
+}
+
+/// What the control thread is made of.
+pub struct Parts {
+    /// One per worker, in their order.
+    pub links: Links,
+    /// Who may do what.
+    pub policy: Policy,
+    /// The ports that are served.
+    pub ports: ServedPorts,
+    /// Largest backlog.
+    pub somaxconn: u32,
+    /// Routes and neighbours.
+    pub paths: Paths,
+    /// Adds counters that are no worker's.
+    pub counters: Box<dyn Fn(&mut Totals)>,
+}
+
+/// The control thread's state, shared by its tasks.
+pub struct Control {
+    registry: RefCell<Registry>,
+    links: Links,
+    paths: Paths,
+    counters: Box<dyn Fn(&mut Totals)>,
+    clients: Cell<usize>,
+    /// Told when the workers' queues have become shorter.
+    room: Notify,
+}
+
+impl Control {
+    /// Puts the parts together. The workers know `paths`' table of this moment already.
+    pub fn new(parts: Parts) -> Rc<Control> {
+        let Parts { links, policy, ports, somaxconn, paths, counters } = parts;
+        let resolver = paths.clone();
+        let resolve = Box::new(move |address| resolver.resolve(address));
+        let registry = Registry::new(Rc::clone(&links), policy, ports, somaxconn, resolve);
+        Rc::new(Control {
+            registry: RefCell::new(registry),
+            links,
+            paths,
+            counters,
+            clients: Cell::new(0),
+            room: Notify::new(),
+        })
+    }
+
+    /// Starts the tasks that listen to workers and to the kernel. Must be called in a
+    /// [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// When the reactor takes no more descriptors.
+    pub fn start(self: &Rc<Control>) -> io::Result<()> {
+        for worker in 0..self.links.len() {
+            let fd = self.links[worker].notify_fd().try_clone_to_owned()?;
+            let fd = packets::register(fd)?;
+            tokio::task::spawn_local(Rc::clone(self).listen_to(worker, fd));
+        }
+        tokio::task::spawn_local(Rc::clone(self).follow_paths());
+        tokio::task::spawn_local(Rc::clone(self).retry());
+        Ok(())
+    }
+
+    /// Takes clients in, for ever.
+    pub async fn accept(self: &Rc<Control>, door: &Door) {
+        loop {
+            let (packets, peer) = match door.accept().await {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::error!(%error, "cannot take a client in");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if !self.registry.borrow().has_room(self.clients.get()) {
+                tracing::warn!(pid = peer.pid, uid = peer.uid, "too many clients: one turned away");
+                tokio::task::spawn_local(client::turn_away(packets));
+                continue;
+            }
+            let control = Rc::clone(self);
+            self.clients.set(self.clients.get() + 1);
+            tokio::task::spawn_local(async move {
+                client::serve(Rc::clone(&control), packets, peer).await;
+                control.clients.set(control.clients.get() - 1);
+            });
+        }
+    }
+
+    /// Refuses what is new, and waits until the last connection has ended (those in TIME_WAIT
+    /// aside).
+    pub async fn drain(&self) {
+        self.registry.borrow_mut().drain();
+        let drained = Rc::clone(&self.registry.borrow().drained);
+        while !self.registry.borrow().is_drained() {
+            drained.notified().await;
+        }
+    }
+
+    /// All counters, as `name value` lines.
+    pub fn stats(&self) -> String {
+        let mut totals = Totals::default();
+        for (name, value) in self.links.iter().flat_map(|link| link.counters()) {
+            totals.add(name, value);
+        }
+        totals.add("clients", self.clients.get() as u64);
+        totals.add("groups", self.registry.borrow().len() as u64);
+        (self.counters)(&mut totals);
+        totals.text()
+    }
+
+    /// Waits until the workers have room for more messages.
+    async fn room(&self) {
+        while self.registry.borrow().outboxes.is_crowded() {
+            self.room.notified().await;
+        }
+    }
+
+    async fn listen_to(self: Rc<Control>, worker: usize, fd: AsyncFd<OwnedFd>) {
+        loop {
+            let Ok(mut ready) = fd.readable().await else { return };
+            let link = &self.links[worker];
+            // Cleared first: what comes after is announced again.
+            link.clear();
+            ready.clear_ready();
+            while self.receive(worker) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Works on some messages of a worker; whether there may be more.
+    fn receive(&self, worker: usize) -> bool {
+        for _ in 0..BATCH {
+            let Some(message) = self.links[worker].receive() else { return false };
+            self.handle(message);
+        }
+        true
+    }
+
+    fn handle(&self, message: FromWorker) {
+        self.registry.borrow_mut().handle(message);
+    }
+
+    async fn follow_paths(self: Rc<Control>) {
+        let mut paths = self.paths.clone();
+        while paths.tables.changed().await.is_ok() {
+            let table = paths.tables.borrow_and_update().clone();
+            self.registry.borrow_mut().set_paths(&table);
+        }
+    }
+
+    async fn retry(self: Rc<Control>) {
+        let blocked = Rc::clone(&self.registry.borrow().outboxes.blocked);
+        loop {
+            blocked.notified().await;
+            tokio::time::sleep(RETRY).await;
+            self.registry.borrow_mut().outboxes.flush();
+            if !self.registry.borrow().outboxes.is_crowded() {
+                self.room.notify_waiters();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+//! Who has what: application groups with their lanes and listeners.
+//!
+//! All decisions about clients' requests and workers' answers are made here, without I/O of its
+//! own, so that they are tested without sockets and workers.
+
+use super::Mask;
+use super::lanes::Lanes;
+use super::link::{Links, Outboxes};
+use super::listeners::{Answer, Listeners, Opening, Step};
+use super::packets::Peer;
+use crate::messages::{FromWorker, GroupId, ToWorker};
+use crate::path::PathTable;
+use crate::policy::{Policy, Quota};
+use crate::port;
+use crate::served::{Claimant, ServedPorts};
+use fourwave_protocol::control::BindOptions;
+use fourwave_protocol::{Params, Segment, VERSION};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Bytes of a program's name that are kept.
+const NAME_BYTES: usize = 64;
+
+/// What a client is refused with: an errno as a socket call would give it, and a text that helps.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) errno: Errno,
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn new(errno: Errno, detail: impl Into<String>) -> Refusal {
+        Refusal { errno, detail: detail.into() }
+    }
+}
+
+/// Everything that control knows about clients.
+pub(super) struct Registry {
+    workers: u32,
+    policy: Policy,
+    ports: ServedPorts,
+    somaxconn: u32,
+    pub(super) outboxes: Outboxes,
+    groups: BTreeMap<GroupId, Group>,
+    next: u32,
+    draining: Option<Mask>,
+    resolve: Box<dyn Fn(IpAddr)>,
+    /// Told when a worker has drained.
+    pub(super) drained: Rc<Notify>,
+}
+
+#[derive(Debug)]
+struct Group {
+    peer: Peer,
+    name: String,
+    segment: Arc<Segment>,
+    lanes: Lanes,
+    listeners: Listeners,
+    /// The client is gone; these workers have nothing of it left.
+    removed: Option<Mask>,
+    evict: Rc<Notify>,
+}
+
+/// What a new group's client gets.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) group: GroupId,
+    pub(super) params: Params,
+    pub(super) memory: OwnedFd,
+    /// Told when the client is to be disconnected.
+    pub(super) evict: Rc<Notify>,
+}
+
+impl Registry {
+    pub(super) fn new(
+        links: Links,
+        policy: Policy,
+        ports: ServedPorts,
+        somaxconn: u32,
+        resolve: Box<dyn Fn(IpAddr)>,
+    ) -> Registry {
+        Registry {
+            workers: links.len() as u32,
+            policy,
+            ports,
+            somaxconn,
+            outboxes: Outboxes::new(links),
+            groups: BTreeMap::new(),
+            next: 1,
+            draining: None,
+            resolve,
+            drained: Rc::new(Notify::new()),
+        }
+    }
+
+    /// Groups, with those whose client is gone and whose connections still end.
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether another client may come.
+    pub(super) fn has_room(&self, clients: usize) -> bool {
+        clients.max(self.groups.len()) < self.policy.max_clients()
+    }
+
+    pub(super) fn hello(
+        &mut self,
+        peer: Peer,
+        version: u32,
+        name: &str,
+    ) -> Result<Admitted, Refusal> {
+        if version != VERSION {
+            let detail = format!(
+                "the client library speaks version {version} and fourwaved version {VERSION}: \
+                 both must be of one release"
+            );
+            return Err(Refusal::new(Errno::PROTONOSUPPORT, detail));
+        }
+        self.refuse_when_draining()?;
+        let quota = self.policy.admit(peer.uid);
+        let quota = quota.map_err(|refused| Refusal::new(Errno::ACCESS, refused.to_string()))?;
+        let group = GroupId(self.next);
+        let params = params(self.workers, quota, self.somaxconn);
+        let (segment, memory) = Segment::create(&format!("fourwave-{}", group.0), params)
+            .map_err(|error| Refusal::new(Errno::NOMEM, error.to_string()))?;
+        let segment = Arc::new(segment);
+        self.next += 1;
+        self.outboxes.broadcast(|worker| {
+            let group = port::Group::new(group, worker, Arc::clone(&segment));
+            ToWorker::AddGroup { group: Box::new(group) }
+        });
+        let evict = Rc::new(Notify::new());
+        let record = Group {
+            peer,
+            name: printable(name),
+            segment,
+            lanes: Lanes::new(params.lanes),
+            listeners: Listeners::new(params.listeners),
+            removed: None,
+            evict: Rc::clone(&evict),
+        };
+        let Group { name, peer: Peer { pid, uid }, .. } = &record;
+        tracing::info!(group = group.0, pid, uid, name, "a client has come");
+        self.groups.insert(group, record);
+        Ok(Admitted { group, params, memory, evict })
+    }
+
+    /// A new lane: its index, and the client's ends of its doorbells, one per worker.
+    pub(super) fn attach_lane(&mut self, group: GroupId) -> Result<(u16, Vec<OwnedFd>), Refusal> {
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for _ in 0..self.workers {
+            let (a, b) = doorbell().map_err(|errno| {
+                Refusal::new(errno, format!("fourwaved cannot make a socket pair: {errno}"))
+            })?;
+            ours.push(Some(a));
+            theirs.push(b);
+        }
+        let record = self.record(group)?;
+        let lanes = record.segment.layout().params().lanes;
+        let lane = record.lanes.attach().ok_or_else(|| {
+            let detail =
+                format!("all {lanes} lanes (threads and pollers) of this program are used");
+            Refusal::new(Errno::MFILE, detail)
+        })?;
+        for (worker, doorbell) in ours.iter_mut().enumerate() {
+            if let Some(doorbell) = doorbell.take() {
+                self.outboxes.send(worker, ToWorker::AddLane { group, lane, doorbell });
+            }
+        }
+        Ok((lane, theirs))
+    }
+
+    pub(super) fn detach_lane(&mut self, group: GroupId, lane: u16) -> Result<(), Refusal> {
+        if !self.record(group)?.lanes.detach(lane) {
+            return Err(Refusal::new(Errno::INVAL, format!("lane {lane} is not attached")));
+        }
+        self.outboxes.broadcast(|_| ToWorker::RemoveLane { group, lane });
+        Ok(())
+    }
+
+    /// Claims an address for a new listener; returns its index and where it is bound.
+    pub(super) fn bind(
+        &mut self,
+        group: GroupId,
+        address: SocketAddr,
+        options: BindOptions,
+    ) -> Result<(u32, SocketAddr), Refusal> {
+        self.refuse_when_draining()?;
+        let uid = self.record(group)?.peer.uid;
+        let access =
+            |refused: crate::policy::Refused| Refusal::new(Errno::ACCESS, refused.to_string());
+        self.policy.may_bind(uid, address.port()).map_err(access)?;
+        // ::ffff:10.0.0.1 is 10.0.0.1; the scope of a link-local address stays.
+        let address = match address.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
+            IpAddr::V6(_) => address,
+        };
+        let listener =
+            self.record(group)?.listeners.free().ok_or_else(|| {
+                Refusal::new(Errno::MFILE, "all listeners of this program are used")
+            })?;
+        let claimant = Claimant { group, listener };
+        let bound = self
+            .ports
+            .claim(claimant, address, options.v6_only)
+            .map_err(|error| Refusal::new(error.errno(), error.to_string()))?;
+        self.record(group)?.listeners.insert(listener, bound, options.v6_only);
+        tracing::debug!(group = group.0, address = %bound, "bound");
+        Ok((listener, bound))
+    }
+
+    /// Lets a listener listen, or changes its backlog (then there is nothing to wait for).
+    pub(super) fn listen(
+        &mut self,
+        group: GroupId,
+        listener: u32,
+        backlog: u32,
+    ) -> Result<Option<Answer>, Refusal> {
+        self.refuse_when_draining()?;
+        let backlog = backlog.min(self.somaxconn);
+        let record = self.groups.get_mut(&group).ok_or_else(no_group)?;
+        let opening = record.listeners.listen(listener, backlog);
+        match opening.map_err(|errno| no_listener(errno, listener))? {
+            Opening::Already => Ok(None),
+            Opening::New { listener: entry, shared, answer } => {
+                let (address, v6_only) = (entry.address, entry.v6_only);
+                self.outboxes.broadcast(|_| {
+                    let shared = Arc::clone(&shared);
+                    ToWorker::Listen { group, listener, address, v6_only, shared }
+                });
+                Ok(Some(answer))
+            }
+        }
+    }
+
+    pub(super) fn close_listener(&mut self, group: GroupId, listener: u32) -> Result<(), Refusal> {
+        let step = self.record(group)?.listeners.close(listener);
+        let step = step.map_err(|errno| no_listener(errno, listener))?;
+        self.ports.leave(Claimant { group, listener });
+        self.take(step, group, listener);
+        Ok(())
+    }
+
+    fn take(&mut self, step: Step, group: GroupId, listener: u32) {
+        match step {
+            Step::Nothing => {}
+            Step::Unlisten => {
+                self.outboxes.broadcast(|_| ToWorker::Unlisten { group, listener });
+            }
+            Step::Gone => self.gone(Claimant { group, listener }),
+        }
+    }
+
+    fn gone(&mut self, claimant: Claimant) {
+        if let Some(port) = self.ports.gone(claimant) {
+            self.outboxes.broadcast(|_| ToWorker::ReportIdle { port });
+        }
+    }
+
+    /// The client is gone, or must go.
+    pub(super) fn remove(&mut self, group: GroupId) {
+        let Some(record) = self.groups.get_mut(&group) else { return };
+        if record.removed.is_some() {
+            return;
+        }
+        record.removed = Some(Mask::default());
+        // A successor may bind the same ports at once.
+        for listener in record.listeners.indices() {
+            self.ports.leave(Claimant { group, listener });
+        }
+        tracing::info!(group = group.0, pid = record.peer.pid, "a client is gone");
+        self.outboxes.broadcast(|_| ToWorker::RemoveGroup { group });
+    }
+
+    /// Works on a worker's message.
+    pub(super) fn handle(&mut self, message: FromWorker) {
+        let workers = self.workers;
+        match message {
+            FromWorker::Evicted { group, worker: _, reason } => {
+                let Some(record) = self.groups.get(&group) else { return };
+                let (Peer { pid, uid }, name) = (record.peer, &record.name);
+                tracing::warn!(group = group.0, pid, uid, name, reason, "a client is evicted");
+                record.evict.notify_one();
+            }
+            FromWorker::GroupRemoved { group, worker } => self.group_removed(group, worker),
+            FromWorker::LaneRemoved { group, lane, worker } => {
+                if let Some(Group { lanes, segment, .. }) = self.groups.get_mut(&group) {
+                    lanes.removed(lane, worker, workers, segment);
+                }
+            }
+            FromWorker::Listening { group, listener, worker, error } => {
+                let Some(record) = self.groups.get_mut(&group) else { return };
+                let step = record.listeners.answered(listener, worker, workers, error);
+                self.take(step, group, listener);
+            }
+            FromWorker::Unlistened { group, listener, worker } => {
+                let Some(record) = self.groups.get_mut(&group) else { return };
+                // A group that is being removed is done listener by listener at its end.
+                if record.removed.is_none() {
+                    let step = record.listeners.unlistened(listener, worker, workers);
+                    self.take(step, group, listener);
+                }
+            }
+            FromWorker::PortIdle { port, worker } => self.ports.idle(port, worker),
+            FromWorker::Resolve { address } => (self.resolve)(address),
+            FromWorker::Drained { worker } => {
+                if let Some(mask) = &mut self.draining {
+                    mask.add(worker);
+                    self.drained.notify_one();
+                }
+            }
+        }
+    }
+
+    fn group_removed(&mut self, group: GroupId, worker: u32) {
+        let Some(record) = self.groups.get_mut(&group) else { return };
+        let Some(mask) = &mut record.removed else { return };
+        mask.add(worker);
+        if !mask.has_all(self.workers) {
+            return;
+        }
+        let listeners = record.listeners.indices();
+        self.groups.remove(&group);
+        for listener in listeners {
+            self.gone(Claimant { group, listener });
+        }
+        tracing::debug!(group = group.0, "nothing of the client is left");
+    }
+
+    /// The machine's routes or addresses have changed.
+    pub(super) fn set_paths(&mut self, table: &Arc<PathTable>) {
+        let addresses = table.addresses().iter().map(|address| IpAddr::from(*address));
+        self.ports.set_addresses(addresses.collect());
+        self.outboxes.publish(table);
+    }
+
+    /// Refuses whatever is new from now on.
+    pub(super) fn drain(&mut self) {
+        self.draining = Some(Mask::default());
+        self.outboxes.broadcast(|_| ToWorker::Drain);
+    }
+
+    /// Whether no connection is left but those in TIME_WAIT.
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining.is_some_and(|mask| mask.has_all(self.workers))
+    }
+
+    fn refuse_when_draining(&self) -> Result<(), Refusal> {
+        match self.draining {
+            Some(_) => Err(Refusal::new(Errno::NETDOWN, "fourwaved is about to stop")),
+            None => Ok(()),
+        }
+    }
+
+    fn record(&mut self, group: GroupId) -> Result<&mut Group, Refusal> {
+        self.groups.get_mut(&group).ok_or_else(no_group)
+    }
+}
+
+fn no_group() -> Refusal {
+    Refusal::new(Errno::NOTCONN, "the client has been disconnected")
+}
+
+fn no_listener(errno: Errno, listener: u32) -> Refusal {
+    Refusal::new(errno, format!("there is no listener {listener}, or it is being closed"))
+}
+
+/// The segment of a group with this quota.
+fn params(workers: u32, quota: Quota, somaxconn: u32) -> Params {
+    Params {
+        // backlog + 1 connections fit, and the ring must be larger than that.
+        accept_entries: (somaxconn + 2).next_power_of_two(),
+        ..Params::for_quota(workers, quota.connections, quota.bytes)
+    }
+}
+
+/// A socket pair: our end, and the client's. Each end has flags of its own, so that nothing that
+/// the client does to its end makes ours block.
+fn doorbell() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// A client's word for itself, safe to print.
+fn printable(name: &str) -> String {
+    let safe = |c: char| if c.is_control() { '?' } else { c };
+    let mut name: String = name.chars().map(safe).collect();
+    name.truncate(name.floor_char_boundary(NAME_BYTES));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_safe_to_print() {
+        assert_eq!(printable("nginx"), "nginx");
+        assert_eq!(printable("a\nb\u{1b}[2J"), "a?b?[2J");
+        assert_eq!(printable(&"x".repeat(1000)).len(), NAME_BYTES);
+        assert_eq!(printable(&"é".repeat(1000)).len(), NAME_BYTES);
+        assert_eq!(printable(&format!("x{}", "é".repeat(1000))).len(), NAME_BYTES - 1);
+    }
+
+    #[test]
+    fn accept_rings_are_larger_than_the_largest_backlog() {
+        let quota = Quota { connections: 100, bytes: 1 << 20 };
+        for somaxconn in [1, 4095, 4096, 65_535] {
+            let params = params(2, quota, somaxconn);
+            assert_eq!(params.check(), Ok(()));
+            assert!(params.accept_entries > somaxconn + 1);
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Clients on the real socket, with workers that only answer.
+
+use super::*;
+use crate::config::Clients;
+use crate::messages::ToWorker;
+use crate::path::view::AddressView;
+use crate::path::{PathTable, View};
+use crate::served::tests::FakeMap;
+use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::{Params, Segment, VERSION};
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketType,
+};
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+const WORKERS: u32 = 2;
+
+/// A worker that answers every message at once and remembers what it was told.
+struct FakeWorker {
+    index: u32,
+    bell: OwnedFd,
+    answers: RefCell<VecDeque<FromWorker>>,
+    log: Log,
+    /// Messages that it takes before its queue is full.
+    room: Cell<usize>,
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+impl WorkerLink for FakeWorker {
+    fn send(&self, message: ToWorker) -> Result<(), ToWorker> {
+        if self.room.get() == 0 {
+            // The next attempt finds room.
+            self.room.set(1);
+            return Err(message);
+        }
+        self.room.set(self.room.get() - 1);
+        let mut text = format!("{message:?}");
+        text.truncate(text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len()));
+        self.log.lock().unwrap().push(format!("{}:{text}", self.index));
+        let worker = self.index;
+        let answer = match message {
+            ToWorker::RemoveGroup { group } => FromWorker::GroupRemoved { group, worker },
+            ToWorker::RemoveLane { group, lane } => FromWorker::LaneRemoved { group, lane, worker },
+            ToWorker::Listen { group, listener, shared, .. } => {
+                // A backlog that no test means otherwise: this worker cannot listen.
+                let fails = shared.backlog() == 13 && worker == 1;
+                let error = fails.then_some(Errno::NOBUFS.raw_os_error());
+                FromWorker::Listening { group, listener, worker, error }
+            }
+            ToWorker::Unlisten { group, listener } => {
+                FromWorker::Unlistened { group, listener, worker }
+            }
+            ToWorker::ReportIdle { port } => FromWorker::PortIdle { port, worker },
+            ToWorker::Drain => FromWorker::Drained { worker },
+            ToWorker::AddGroup { group } => {
+                self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
+                return Ok(());
+            }
+            ToWorker::Paths(_) | ToWorker::AddLane { .. } | ToWorker::Stop => return Ok(()),
+        };
+        self.say(answer);
+        Ok(())
+    }
+
+    fn receive(&self) -> Option<FromWorker> {
+        self.answers.borrow_mut().pop_front()
+    }
+
+    fn notify_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("InSegs", 21)]
+    }
+}
+
+impl FakeWorker {
+    fn say(&self, message: FromWorker) {
+        self.answers.borrow_mut().push_back(message);
+        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).unwrap();
+    }
+}
+
+/// The same worker for control and for the test.
+struct SharedWorker(Rc<FakeWorker>);
+
+impl WorkerLink for SharedWorker {
+    fn send(&self, message: ToWorker) -> Result<(), ToWorker> {
+        self.0.send(message)
+    }
+    fn receive(&self) -> Option<FromWorker> {
+        self.0.receive()
+    }
+    fn notify_fd(&self) -> BorrowedFd<'_> {
+        self.0.notify_fd()
+    }
+    fn clear(&self) {
+        self.0.clear();
+    }
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.0.counters()
+    }
+}
+
+/// A client's end, blocking, on a thread of its own.
+struct Client(OwnedFd);
+
+impl Client {
+    fn connect(path: &Path) -> Client {
+        let kind = SocketType::SEQPACKET;
+        let socket = rustix::net::socket(AddressFamily::UNIX, kind, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        Client(socket)
+    }
+
+    fn greet(path: &Path) -> (Client, Params, OwnedFd) {
+        let client = Client::connect(path);
+        let (reply, mut fds) = client.ask(&hello());
+        let Reply::Welcome { params } = reply else { panic!("{reply:?}") };
+        (client, params, fds.pop().unwrap())
+    }
+
+    fn ask(&self, request: &Request) -> (Reply, Vec<OwnedFd>) {
+        let mut buffer = [0; MAX_MESSAGE];
+        self.send(encode(request, &mut buffer).unwrap());
+        self.reply()
+    }
+
+    fn send(&self, packet: &[u8]) {
+        assert_eq!(rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL), Ok(packet.len()));
+    }
+
+    fn reply(&self) -> (Reply, Vec<OwnedFd>) {
+        let mut packet = [0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let slices = &mut [IoSliceMut::new(&mut packet)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = rustix::net::recvmsg(&self.0, slices, &mut ancillary, flags).unwrap();
+        let fds = ancillary.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+            _ => panic!("only descriptors are sent"),
+        });
+        let fds = fds.collect();
+        (decode(&packet[..got.bytes]).unwrap(), fds)
+    }
+
+    fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        let received = rustix::net::recv(&self.0, &mut byte[..], RecvFlags::empty());
+        matches!(received, Ok((0, _)) | Err(Errno::CONNRESET))
+    }
+
+    fn listen(&self, address: &str) -> (u32, SocketAddr) {
+        let (listener, address) = self.bind(address);
+        let reply = self.ask(&Request::Listen { listener, backlog: 5 }).0;
+        assert_eq!(reply, Reply::Done);
+        (listener, address)
+    }
+
+    fn bind(&self, address: &str) -> (u32, SocketAddr) {
+        match self.ask(&bind(address.parse().unwrap())).0 {
+            Reply::Bound { listener, address } => (listener, address),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn hello() -> Request {
+    Request::Hello { version: VERSION, name: "test".to_owned() }
+}
+
+fn bind(address: SocketAddr) -> Request {
+    Request::Bind { address, options: BindOptions::default() }
+}
+
+#[track_caller]
+fn errno(reply: (Reply, Vec<OwnedFd>)) -> Errno {
+    match reply.0 {
+        Reply::Error { errno, detail } => {
+            assert!(!detail.is_empty());
+            Errno::from_raw_os_error(errno)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a test can look at besides its clients.
+#[derive(Clone)]
+struct Scene {
+    path: PathBuf,
+    log: Log,
+}
+
+impl Scene {
+    /// Waits until the workers were told all of `wanted`.
+    fn until_told(&self, wanted: &[&str]) {
+        for _ in 0..2000 {
+            let log = self.log.lock().unwrap().clone();
+            if wanted.iter().all(|text| log.iter().any(|line| line == text)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{wanted:?} not in {:?}", self.log.lock().unwrap());
+    }
+}
+
+/// Runs `test` as a client of a control thread with two workers; `script` acts beside it on the
+/// control thread's side.
+fn with_control<S: Future<Output = ()>>(
+    clients: Clients,
+    room: usize,
+    script: impl FnOnce(Rc<Control>, Vec<Rc<FakeWorker>>) -> S,
+    test: impl FnOnce(Scene) + Send + 'static,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene { path: folder.path().join("control.sock"), log: Log::default() };
+    let workers: Vec<Rc<FakeWorker>> = (0..WORKERS)
+        .map(|index| {
+            let flags = EventfdFlags::NONBLOCK;
+            Rc::new(FakeWorker {
+                index,
+                bell: rustix::event::eventfd(0, flags).unwrap(),
+                answers: RefCell::default(),
+                log: Arc::clone(&scene.log),
+                room: Cell::new(room),
+            })
+        })
+        .collect();
+    let links = workers
+        .iter()
+        .map(|worker| Box::new(SharedWorker(Rc::clone(worker))) as Box<dyn WorkerLink>);
+    let links: Links = Rc::new(links.collect());
+    let (paths, _tables, _requests) = Paths::detached();
+    let map = Box::new(FakeMap::new(1000));
+    let parts = Parts {
+        links,
+        policy: Policy::new(clients, 1024),
+        ports: ServedPorts::new(map, WORKERS, vec!["10.0.0.1".parse().unwrap()]),
+        somaxconn: 4096,
+        paths,
+        counters: Box::new(|totals| totals.add("steer_tcp", 7)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let control = Control::new(parts);
+        control.start().unwrap();
+        let door = Door::open(&scene.path).unwrap();
+        let client = tokio::task::spawn_blocking(move || test(scene));
+        let script = script(Rc::clone(&control), workers);
+        tokio::select! {
+            () = control.accept(&door) => {}
+            ((), result) = async { tokio::join!(script, client) } => result.unwrap(),
+        }
+    });
+}
+
+fn run(test: impl FnOnce(Scene) + Send + 'static) {
+    with_control(Clients::default(), usize::MAX, |_, _| async {}, test);
+}
+
+#[test]
+fn a_client_gets_a_segment_lanes_and_listeners() {
+    run(|scene| {
+        let (client, params, memory) = Client::greet(&scene.path);
+        let segment = Segment::map(&memory, params).unwrap();
+        assert_eq!(segment.layout().params().workers, WORKERS);
+        for expected in [0, 1] {
+            let (reply, doorbells) = client.ask(&Request::AttachLane);
+            assert_eq!(reply, Reply::Attached { lane: expected });
+            assert_eq!(doorbells.len(), WORKERS as usize);
+        }
+        assert_eq!(client.ask(&Request::DetachLane { lane: 0 }).0, Reply::Done);
+        // Free again as soon as the workers have let go of it.
+        while client.ask(&Request::AttachLane).0 != (Reply::Attached { lane: 0 }) {}
+
+        let (listener, address) = client.listen("0.0.0.0:0");
+        assert_ne!(address.port(), 0);
+        // Another backlog needs no worker.
+        assert_eq!(client.ask(&Request::Listen { listener, backlog: 9 }).0, Reply::Done);
+        assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        scene.until_told(&["0:Unlisten", "1:Unlisten", "0:ReportIdle", "1:ReportIdle"]);
+        // The kernel has the port again, so that it can be claimed again.
+        assert_eq!(client.bind(&address.to_string()).1, address);
+    });
+}
+
+#[test]
+fn a_client_that_goes_leaves_nothing() {
+    run(|scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (_, address) = client.listen("0.0.0.0:0");
+        let (other, ..) = Client::greet(&scene.path);
+        assert_eq!(errno(other.ask(&bind(address))), Errno::ADDRINUSE);
+        drop(client);
+        scene.until_told(&["0:RemoveGroup", "1:RemoveGroup", "0:ReportIdle", "1:ReportIdle"]);
+        assert_eq!(other.bind(&address.to_string()).1, address);
+    });
+}
+
+#[test]
+fn refusals_say_why_and_the_client_goes_on() {
+    run(|scene| {
+        let client = Client::connect(&scene.path);
+        assert_eq!(errno(client.ask(&Request::AttachLane)), Errno::INVAL);
+        let old = Request::Hello { version: VERSION + 1, name: String::new() };
+        assert_eq!(errno(client.ask(&old)), Errno::PROTONOSUPPORT);
+        assert!(matches!(client.ask(&hello()).0, Reply::Welcome { .. }));
+        assert_eq!(errno(client.ask(&hello())), Errno::ISCONN);
+        for lane in [0, u16::MAX] {
+            assert_eq!(errno(client.ask(&Request::DetachLane { lane })), Errno::INVAL);
+        }
+        for listener in [0, 64, u32::MAX] {
+            let listen = Request::Listen { listener, backlog: 5 };
+            assert_eq!(errno(client.ask(&listen)), Errno::INVAL);
+            assert_eq!(errno(client.ask(&Request::CloseListener { listener })), Errno::INVAL);
+        }
+        for (address, expected) in [
+            ("127.0.0.1:8080", Errno::ADDRNOTAVAIL),
+            ("[::ffff:127.0.0.1]:8080", Errno::ADDRNOTAVAIL),
+            ("192.0.2.77:8080", Errno::ADDRNOTAVAIL),
+        ] {
+            assert_eq!(errno(client.ask(&bind(address.parse().unwrap()))), expected, "{address}");
+        }
+        let (listener, _) = client.bind("0.0.0.0:0");
+        // Worker 1 refuses this one; then it is bound as before.
+        let refused = Request::Listen { listener, backlog: 13 };
+        assert_eq!(errno(client.ask(&refused)), Errno::NOBUFS);
+        scene.until_told(&["0:Unlisten", "1:Unlisten"]);
+        // The answers to that may still be on their way.
+        let again = Request::Listen { listener, backlog: 5 };
+        while client.ask(&again).0 != Reply::Done {}
+    });
+}
+
+#[test]
+fn every_lane_and_listener_is_a_limit() {
+    run(|scene| {
+        let (client, params, _memory) = Client::greet(&scene.path);
+        for lane in 0..params.lanes {
+            assert_eq!(client.ask(&Request::AttachLane).0, Reply::Attached { lane: lane as u16 });
+        }
+        assert_eq!(errno(client.ask(&Request::AttachLane)), Errno::MFILE);
+        for listener in 0..params.listeners {
+            assert_eq!(client.bind("0.0.0.0:0").0, listener);
+        }
+        assert_eq!(errno(client.ask(&bind("0.0.0.0:0".parse().unwrap()))), Errno::MFILE);
+    });
+}
+
+/// Bytes that are no message end that client's connection, and nobody else's.
+#[test]
+fn garbage_ends_a_client_and_no_other() {
+    run(|scene| {
+        let (good, ..) = Client::greet(&scene.path);
+        let mut trailing = encode(&Request::AttachLane, &mut [0; MAX_MESSAGE]).unwrap().to_vec();
+        trailing.push(0);
+        for packet in [&[0xff][..], &[0xff; 1000], &trailing] {
+            let (bad, ..) = Client::greet(&scene.path);
+            bad.send(packet);
+            assert_eq!(errno(bad.reply()), Errno::PROTO);
+            assert!(bad.is_closed());
+        }
+        let (large, ..) = Client::greet(&scene.path);
+        large.send(&[0; MAX_MESSAGE + 1]);
+        assert!(large.is_closed());
+        assert!(matches!(good.ask(&Request::AttachLane).0, Reply::Attached { .. }));
+    });
+}
+
+#[test]
+fn an_evicted_client_is_disconnected() {
+    let script = |_control, workers: Vec<Rc<FakeWorker>>| async move {
+        let group = crate::messages::GroupId(1);
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if workers[1].log.lock().unwrap().iter().any(|line| line == "1:group 1") {
+                break;
+            }
+        }
+        workers[1].say(FromWorker::Evicted { group, worker: 1, reason: "test" });
+    };
+    with_control(Clients::default(), usize::MAX, script, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        assert!(client.is_closed());
+        scene.until_told(&["0:RemoveGroup", "1:RemoveGroup"]);
+        Client::greet(&scene.path);
+    });
+}
+
+#[test]
+fn there_are_at_most_max_clients() {
+    let clients = Clients { max_clients: 2, ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (first, ..) = Client::greet(&scene.path);
+            let (_second, ..) = Client::greet(&scene.path);
+            let third = Client::connect(&scene.path);
+            assert_eq!(errno(third.ask(&hello())), Errno::MFILE);
+            assert!(third.is_closed());
+            drop(first);
+            // Room again, as soon as the first one's end was noticed.
+            while !matches!(Client::connect(&scene.path).ask(&hello()).0, Reply::Welcome { .. }) {}
+        },
+    );
+}
+
+#[test]
+fn a_user_that_may_not_is_refused() {
+    let rules = vec![crate::config::Rule {
+        ports: Some(vec!["40000".parse().unwrap()]),
+        ..crate::config::Rule::default()
+    }];
+    let clients = Clients { rules, ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            let wanted = bind("0.0.0.0:40001".parse().unwrap());
+            assert_eq!(errno(client.ask(&wanted)), Errno::ACCESS);
+        },
+    );
+}
+
+/// Every message has to be sent twice; nothing is lost and the order stays.
+#[test]
+fn full_queues_delay_and_lose_nothing() {
+    with_control(
+        Clients::default(),
+        0,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            client.ask(&Request::AttachLane);
+            client.listen("0.0.0.0:0");
+            let log = scene.log.lock().unwrap().clone();
+            for worker in ["0", "1"] {
+                let told: Vec<&str> = log
+                    .iter()
+                    .filter_map(|line| line.strip_prefix(worker)?.strip_prefix(':'))
+                    .filter(|line| !line.starts_with("group"))
+                    .collect();
+                assert_eq!(told, ["AddGroup", "AddLane", "Listen"]);
+            }
+        },
+    );
+}
+
+#[test]
+fn statistics_are_for_everyone() {
+    run(|scene| {
+        let tool = Client::connect(&scene.path);
+        let (reply, _) = tool.ask(&Request::Stats);
+        let Reply::Text { text, more: false } = reply else { panic!("{reply:?}") };
+        for line in ["InSegs 42", "clients 1", "groups 0", "steer_tcp 7"] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
+        }
+    });
+}
+
+#[test]
+fn a_draining_daemon_refuses_what_is_new() {
+    let (ready, drained) = std::sync::mpsc::channel();
+    let script = |control: Rc<Control>, _workers| async move {
+        control.drain().await;
+        ready.send(()).unwrap();
+    };
+    with_control(Clients::default(), usize::MAX, script, move |scene| {
+        drained.recv().unwrap();
+        let client = Client::connect(&scene.path);
+        assert_eq!(errno(client.ask(&hello())), Errno::NETDOWN);
+    });
+}
+
+#[test]
+fn workers_get_new_tables_and_ports_follow() {
+    let (paths, tables, _requests) = Paths::detached();
+    let map = FakeMap::new(1000);
+    let log = Log::default();
+    let worker = FakeWorker {
+        index: 0,
+        bell: rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap(),
+        answers: RefCell::default(),
+        log: Arc::clone(&log),
+        room: Cell::new(usize::MAX),
+    };
+    let links: Links = Rc::new(vec![Box::new(worker)]);
+    let mut ports = ServedPorts::new(Box::new(map.clone()), 1, Vec::new());
+    let claimant = crate::served::Claimant { group: crate::messages::GroupId(1), listener: 0 };
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let port = ports.claim(claimant, any, false).unwrap().port();
+    let policy = Policy::new(Clients::default(), 1024);
+    let counters = Box::new(|_: &mut Totals| {});
+    let parts = Parts { links, policy, ports, somaxconn: 1, paths, counters };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let control = Control::new(parts);
+        control.start().unwrap();
+        let address = AddressView {
+            device: 2,
+            address: "10.0.0.9".parse().unwrap(),
+            prefix: 8,
+            global: true,
+            secondary: false,
+            tentative: false,
+        };
+        let view = View { addresses: vec![address], ..View::default() };
+        tables.send_replace(Arc::new(PathTable::build(2, 2, &view)));
+        while log.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(*log.lock().unwrap(), ["0:Paths"]);
+        assert!(map.entries.borrow().contains(&(port, "10.0.0.9".parse().unwrap())));
+    });
+}
