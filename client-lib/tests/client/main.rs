@@ -4,6 +4,7 @@ mod accepting;
 mod failing;
 mod fake;
 mod polling;
+mod quiet;
 mod streams;
 
 use fake::Fake;

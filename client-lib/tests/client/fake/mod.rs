@@ -11,7 +11,7 @@ mod world;
 pub(crate) use connection::Closed;
 use fourwave::{Runtime, SocketOptions};
 use fourwave_protocol::{Handle, Params};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -42,6 +42,7 @@ pub(crate) struct Fake {
 struct Inner {
     world: Mutex<World>,
     stop: AtomicBool,
+    busy: AtomicBool,
     /// Wakes both threads.
     bell: OwnedFd,
 }
@@ -65,7 +66,12 @@ impl Fake {
         let directory = tempfile::tempdir().unwrap();
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let world = Mutex::new(World::new(params));
-        let inner = Arc::new(Inner { world, stop: AtomicBool::new(false), bell });
+        let inner = Arc::new(Inner {
+            world,
+            stop: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            bell,
+        });
         let listener = control::listen(&directory.path().join("control.sock"));
         let (for_control, for_worker) = (Arc::clone(&inner), Arc::clone(&inner));
         let threads = vec![
@@ -87,6 +93,13 @@ impl Fake {
     /// Options for sockets of this daemon.
     pub(crate) fn options(&self) -> SocketOptions {
         SocketOptions::new().runtime(&self.runtime())
+    }
+
+    /// Never sleeps from now on, as under load.
+    pub(crate) fn keep_awake(&self) {
+        self.inner.busy.store(true, Ordering::SeqCst);
+        self.inner.ring();
+        self.with(|world| world.awake());
     }
 
     /// Ends as if killed: every descriptor of the daemon is closed.
@@ -148,7 +161,12 @@ impl Inner {
     /// The loop of all workers in one thread: work, and sleep by the rules when there is none.
     fn work(&self) {
         while !self.stopped() {
-            if self.world.lock().turn() {
+            let mut world = self.world.lock();
+            let worked = world.turn();
+            // A test that wants to do something gets its turn.
+            MutexGuard::unlock_fair(world);
+            if worked || self.busy.load(Ordering::SeqCst) {
+                std::thread::yield_now();
                 continue;
             }
             let doorbells = {

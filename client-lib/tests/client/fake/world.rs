@@ -37,6 +37,8 @@ pub(crate) struct World {
 
 struct Lane {
     workers: Vec<LaneWorker>,
+    /// Something was posted since it was last rung.
+    touched: bool,
 }
 
 struct LaneWorker {
@@ -118,7 +120,7 @@ impl World {
             }
         });
         let workers = workers.collect();
-        self.lanes.insert(lane, Lane { workers });
+        self.lanes.insert(lane, Lane { workers, touched: false });
         self.refill();
         Some((lane, theirs))
     }
@@ -434,7 +436,9 @@ impl World {
 
     fn post(&mut self, lane: u16, worker: u32, event: Event) {
         let segment = self.segment();
-        let own = &mut self.lanes.get_mut(&lane).unwrap().workers[worker as usize];
+        let target = self.lanes.get_mut(&lane).unwrap();
+        target.touched = true;
+        let own = &mut target.workers[worker as usize];
         let ring = segment.event_ring(lane, worker);
         assert!(own.events.push(&ring, event.encode()).unwrap(), "an event ring overflowed");
     }
@@ -529,8 +533,8 @@ impl World {
             }
         }
         publish_fence();
-        for (&number, lane) in &self.lanes {
-            if segment.lane_sleeper(number).is_sleeping() {
+        for (&number, lane) in &mut self.lanes {
+            if std::mem::take(&mut lane.touched) && segment.lane_sleeper(number).is_sleeping() {
                 self.rings += 1;
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 let _ = rustix::net::send(&lane.workers[0].doorbell, &[1], flags);
@@ -558,6 +562,7 @@ impl World {
                 continue;
             }
             *last = Some((lane, own.events.next_ordinal()));
+            target.touched = true;
             assert!(own.events.push(&ring, Event::Ready { handle }.encode()).unwrap());
         }
     }
