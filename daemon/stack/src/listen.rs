@@ -257,7 +257,7 @@ impl Shard {
 
     /// The application has taken a connection off the accept queue: its place there is free again.
     /// Also to be called for a connection that has died while it waited, once the application has
-    /// taken its entry.
+    /// taken its entry. Not for what an earlier listener of this number left behind.
     pub fn accepted(&mut self, id: ListenerId, conn: ConnId) {
         let Some(listener) = self.listener(id) else { return };
         listener.shared.release_accept();

@@ -360,6 +360,17 @@ fn a_connection_that_dies_unaccepted_keeps_its_place_until_its_entry_is_taken() 
     world.shard.accepted(0, conn);
     assert_eq!(shared.accept_len(), 0);
     world.assert_empty();
+
+    // Nor does the listener remember it.
+    for port in 2..=4 {
+        Peer::new(false, port).open(&mut world);
+    }
+    let conn = world.conn(2);
+    world.shard.abort(conn).unwrap();
+    assert_eq!(world.round().len(), 1);
+    world.shard.unlisten(0);
+    assert_eq!(world.round().len(), 2);
+    world.assert_empty();
 }
 
 #[test]

@@ -48,6 +48,9 @@ struct Sim {
     wakes: BTreeSet<Nanos>,
     directory: Directory,
     tight_room: bool,
+    /// When one side's listener ends and another begins.
+    relisten: Option<(Nanos, usize)>,
+    relistened: bool,
 }
 
 /// What became of one seed's connections.
@@ -105,10 +108,24 @@ impl Sim {
             }
         }
         let resolved = sides.iter().map(|side| side.host.resolved_at);
-        let wakes = resolved.chain([PATIENCE + 1]).collect();
+        let relisten = rng.chance(100).then(|| (rng.below(2_500) * MILLIS, rng.below(2) as usize));
+        let wakes = resolved.chain([PATIENCE + 1]).chain(relisten.map(|(at, _)| at)).collect();
         let tight_room = rng.chance(200);
         let net = Net::new(faults);
-        Sim { now: 0, rng, faults, net, sides, plans, openings, wakes, directory, tight_room }
+        Sim {
+            now: 0,
+            rng,
+            faults,
+            net,
+            sides,
+            plans,
+            openings,
+            wakes,
+            directory,
+            tight_room,
+            relisten,
+            relistened: false,
+        }
     }
 
     fn run(&mut self) -> Tally {
@@ -122,6 +139,7 @@ impl Sim {
                 shard.handle_frame(self.now, &frame, host);
             }
             self.open_what_is_due();
+            self.listen_anew();
             for side in 0..2 {
                 self.act(side);
                 self.send(side);
@@ -164,6 +182,22 @@ impl Sim {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    /// The server of one side is restarted: what waits to be accepted is reset.
+    fn listen_anew(&mut self) {
+        let Some((_, index)) = self.relisten.take_if(|(at, _)| *at <= self.now) else { return };
+        let side = &mut self.sides[index];
+        side.shard.unlisten(0);
+        assert_eq!(side.listener.syn_len(), 0);
+        for app in side.host.apps.0.iter_mut().filter(|app| app.queued && !app.usable) {
+            app.gave_up = true;
+            app.open = false;
+        }
+        side.listener = ListenerShared::new(side.listener.backlog());
+        let local = Endpoint { addr: Addr::UNSPECIFIED, port: PORT };
+        side.shard.listen(0, local, false, side.listener.clone()).unwrap();
+        self.relistened = true;
     }
 
     /// The applications of one side do what their scripts say.
@@ -295,14 +329,16 @@ impl Sim {
         tally
     }
 
-    /// Whether settings allow resets without a fault of the link: an accept queue that aborts, or
+    /// Whether settings allow resets without a fault of the link: a listener that ended, an accept
+    /// queue that aborts, or
     /// TIME_WAIT without room, after which a repeated FIN meets a reset.
     fn may_reset(&self) -> bool {
-        self.sides.iter().any(|side| {
-            let counters = side.shard.counters();
-            side.shard.config().abort_on_overflow && counters.listen_overflows > 0
-                || counters.time_wait_overflow > 0
-        })
+        self.relistened
+            || self.sides.iter().any(|side| {
+                let counters = side.shard.counters();
+                side.shard.config().abort_on_overflow && counters.listen_overflows > 0
+                    || counters.time_wait_overflow > 0
+            })
     }
 }
 
