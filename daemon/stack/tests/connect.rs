@@ -46,6 +46,20 @@ fn a_connection_is_opened_and_used() {
 }
 
 #[test]
+fn what_is_written_early_goes_out_with_the_last_ack() {
+    let mut world = World::new(small());
+    let mut peer = connect(&mut world, None, false).unwrap();
+    world.write(0, b"early");
+    let sent = world.round();
+    assert_eq!((sent.len(), sent[0].payload.len()), (1, 0));
+    peer.take(&sent[0]);
+    let syn_ack = peer.seg(Flags::SYN | Flags::ACK, &[]);
+    peer.seq += 1;
+    let sent = world.exchange(&syn_ack);
+    assert_eq!(shown(&sent), [format!("P. seq {} ack {} len 5", peer.ack, peer.seq)]);
+}
+
+#[test]
 fn ports_are_owned_distinct_and_run_out_at_once() {
     let config = Config { worker: 1, workers: 3, ..small() };
     let mut world = World::new(config);
