@@ -340,4 +340,26 @@ mod model {
             assert_eq!(got, [1, 2]);
         });
     }
+
+    /// Whoever goes to sleep without having seen the connection is taken off the waiting set.
+    #[test]
+    fn no_sleeping_acceptor_is_forgotten() {
+        loom::model(|| {
+            let shared = Arc::new((ListenerBlock::new(), AcceptHeader::new(), [Entry::<2>::new()]));
+            let other = Arc::clone(&shared);
+            let worker = thread::spawn(move || {
+                let ring = AcceptRing::new(&other.1, &other.2);
+                let handle = Handle { index: 1, generation: 1 };
+                let waiting = Waiting { handle, stamp: 1 };
+                assert!(AcceptProducer::new().push(&ring, waiting).unwrap());
+                crate::wake::publish_fence();
+                other.0.take_waiter(0)
+            });
+            shared.0.wait(65);
+            crate::wake::publish_fence();
+            let seen = !AcceptRing::new(&shared.1, &shared.2).is_empty();
+            let woken = worker.join().unwrap();
+            assert!(seen || woken == Some(65));
+        });
+    }
 }

@@ -61,3 +61,29 @@ pub fn publish_fence() {
     // SeqCst: pairs with the fence in Sleeper::prepare().
     fence(Ordering::SeqCst);
 }
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Whoever goes to sleep without having seen the work is rung.
+    #[test]
+    fn no_wake_up_is_lost() {
+        loom::model(|| {
+            let shared = Arc::new((Sleeper::new(), AtomicU32::new(0)));
+            let other = Arc::clone(&shared);
+            let producer = thread::spawn(move || {
+                let (sleeper, work) = &*other;
+                work.store(1, Ordering::Relaxed);
+                sleeper.must_ring()
+            });
+            let (sleeper, work) = &*shared;
+            sleeper.prepare();
+            let seen = work.load(Ordering::Relaxed) != 0;
+            let rung = producer.join().unwrap();
+            assert!(seen || rung);
+        });
+    }
+}
