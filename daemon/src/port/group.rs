@@ -401,14 +401,12 @@ impl Group {
         }
     }
 
-    /// Detaches a lane: its grants return, its rings are emptied.
+    /// Detaches a lane: its grants return. Control clears its rings before the next use, when
+    /// every worker has let go.
     pub fn remove_lane(&mut self, lane: u16) {
         if self.lanes[usize::from(lane)].take().is_some() {
             self.attached.retain(|&other| other != lane);
             self.pool.revoke(Some(lane));
-            // If the kernel cannot punch the hole, the old content stays, and the next lane's
-            // cursors would not fit it; that group would be evicted, nobody else.
-            let _ = self.segment.clear_rings(lane, self.worker);
         }
     }
 

@@ -388,6 +388,8 @@ fn a_reused_lane_starts_empty() {
     assert!(bench.clients.group(bench.slot).unwrap().has_command());
     let (ours, _theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bench.group().remove_lane(LANE);
+    bench.segment.clear_rings(LANE, WORKER).unwrap();
     bench.group().add_lane(LANE, ours);
     assert!(!bench.group().has_command());
     bench.grants = Consumer::new();
