@@ -76,7 +76,9 @@ find_linker() {
             export LLVM_PREFIX
         fi
         mkdir -p "$cache"
-        RUSTC=$rustc "$cargo" install bpf-linker --version "$BPF_LINKER_VERSION" --locked --quiet \
+        # Unoptimised: it links one small program, and building it is what takes long.
+        env -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=0 \
+            RUSTC="$rustc" "$cargo" install bpf-linker --version "$BPF_LINKER_VERSION" --locked --quiet \
             --no-default-features --features "llvm-$llvm_major" --root "$linker_root" ||
             fail "bpf-linker $BPF_LINKER_VERSION cannot be built for LLVM $llvm_major"
     fi
