@@ -100,7 +100,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> io::Result<Connection> {
         let worker = shared.next_worker();
-        let opened = shared.with_lane(|lane| {
+        let opened = shared.with_own_lane(|lane| {
             lane.post_connect(shared, worker, peer)?;
             let answer = block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
             lane.abandon_connect();
@@ -263,8 +263,9 @@ impl Connection {
         if turn.is_none() {
             return Ok(None);
         }
-        self.shared
-            .with_lane(|lane| block_on(&self.shared, lane, deadline, interest, || attempt(lane)))
+        self.shared.with_own_lane(|lane| {
+            block_on(&self.shared, lane, deadline, interest, || attempt(lane))
+        })
     }
 }
 

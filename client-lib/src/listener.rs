@@ -78,7 +78,7 @@ impl TcpListener {
                 return Err(would_block());
             }
             None => shared
-                .with_lane(|lane| {
+                .with_own_lane(|lane| {
                     block_on(shared, lane, None, inner, || {
                         shared.check()?;
                         Ok(inner.take())
@@ -133,6 +133,22 @@ impl TcpListener {
     /// `ENETDOWN` when the daemon is gone.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.inner.shared.command(&Request::Listen { listener: self.inner.index, backlog })
+    }
+
+    /// `IP_TTL` cannot be set or read: the daemon chooses it.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, always.
+    pub fn set_ttl(&self, _ttl: u32) -> io::Result<()> {
+        Err(os(Errno::NOPROTOOPT))
+    }
+
+    /// See [`set_ttl`](Self::set_ttl).
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, always.
+    pub fn ttl(&self) -> io::Result<u32> {
+        Err(os(Errno::NOPROTOOPT))
     }
 
     /// `SO_ERROR`: a listener has no error of its own.

@@ -59,8 +59,7 @@ impl Runtime {
         static INSTANCE: Mutex<Option<Runtime>> = Mutex::new(None);
         let mut instance = INSTANCE.lock();
         if let Some(runtime) = &*instance
-            && !runtime.shared.control.is_hung_up()
-            && runtime.shared.check().is_ok()
+            && runtime.shared.probe().is_ok()
         {
             return Ok(runtime.clone());
         }
@@ -251,13 +250,33 @@ impl Shared {
         }
     }
 
-    /// Runs `f` with the calling thread's lane, which is attached on first use.
+    /// Runs `f` with the calling thread's lane, which is attached on first use: for waiting.
     ///
     /// `f` must not call this again for another daemon.
+    pub(crate) fn with_own_lane<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&Lane) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.on_thread_lane(f).unwrap_or_else(|(error, _)| Err(error))
+    }
+
+    /// The same for posting, which does not need a lane of one's own: when the group has none
+    /// left, another thread's serves.
     pub(crate) fn with_lane<R>(
         self: &Arc<Self>,
         f: impl FnOnce(&Lane) -> io::Result<R>,
     ) -> io::Result<R> {
+        self.on_thread_lane(f).unwrap_or_else(|(error, f)| {
+            let any = self.lanes.lock().all.iter().find_map(Weak::upgrade);
+            any.map_or(Err(error), |lane| f(&lane))
+        })
+    }
+
+    /// Runs `f` with the thread's lane, or gives it back with the reason why there is none.
+    fn on_thread_lane<R, F>(self: &Arc<Self>, f: F) -> Result<io::Result<R>, (io::Error, F)>
+    where
+        F: FnOnce(&Lane) -> io::Result<R>,
+    {
         thread_local! {
             static LANES: RefCell<Vec<ThreadLane>> = const { RefCell::new(Vec::new()) };
         }
@@ -272,20 +291,23 @@ impl Shared {
             }
             let lanes = lanes.borrow();
             let entry = lanes.iter().find(|entry| mine(entry)).expect("just attached");
-            let f = f.take().expect("called once");
-            f(entry.lane.as_deref().expect("present until dropped"))
+            let f = f.take().expect("taken here only");
+            Ok(f(entry.lane.as_deref().expect("present until dropped")))
         });
         match (used, f) {
-            (Ok(result), _) => result,
+            (Ok(Ok(result)), _) => Ok(result),
+            (Ok(Err(error)), Some(f)) => Err((error, f)),
             // The thread is ending and its lane is gone already: a socket kept by another
             // thread-local value is being dropped.
-            (Err(_), Some(f)) => {
-                let lane = self.take_lane()?;
-                let result = f(&lane);
-                self.return_lane(lane);
-                result
-            }
-            (Err(_), None) => Err(gone()),
+            (Err(_), Some(f)) => match self.take_lane() {
+                Ok(lane) => {
+                    let result = f(&lane);
+                    self.return_lane(lane);
+                    Ok(result)
+                }
+                Err(error) => Err((error, f)),
+            },
+            (_, None) => unreachable!("f is taken only to be called"),
         }
     }
 }

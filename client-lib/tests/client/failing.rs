@@ -3,6 +3,7 @@
 use crate::fake::Fake;
 use crate::{errno_of, listener, pair};
 use fourwave::{Events, Interest, Poller, Runtime, SocketOptions, Trigger};
+use fourwave_protocol::Params;
 use rustix::io::Errno;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -137,4 +138,25 @@ fn a_socket_without_a_daemon_explains_itself() {
     assert_eq!(error.kind(), ErrorKind::NetworkDown);
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     assert!(error.to_string().contains("start fourwaved"), "{error}");
+}
+
+/// A thread for which no lane is left can still do all that does not wait.
+#[test]
+fn a_thread_without_a_lane_borrows_one() {
+    let fake = Fake::with_params(Params { lanes: 1, ..Fake::params(2) });
+    let listener = listener(&fake);
+    let handles = fake.with(|world| [world.arrive(80, 0, 1), world.arrive(80, 1, 2)]);
+    let streams = [listener.accept().unwrap().0, listener.accept().unwrap().0];
+    // This thread takes the only one.
+    streams[0].set_nodelay(true).unwrap();
+    let written = thread::spawn(move || {
+        let [first, second] = streams;
+        (&first).write_all(b"one").unwrap();
+        drop(first);
+        (&second).write_all(b"two").unwrap();
+        errno_of((&second).read(&mut [0]))
+    });
+    assert_eq!(written.join().unwrap(), Errno::NOBUFS.raw_os_error(), "it cannot wait");
+    assert_eq!(fake.until_closed(handles[0]).sent, b"one");
+    assert_eq!(fake.until_closed(handles[1]).sent, b"two");
 }

@@ -331,6 +331,8 @@ fn linger_zero_resets() {
     let (stream, handle) = accepted(&fake);
     let later = stream.set_linger(Some(Duration::from_secs(1)));
     assert_eq!(errno_of(later), Errno::NOPROTOOPT.raw_os_error());
+    assert_eq!(errno_of(stream.set_ttl(3)), Errno::NOPROTOOPT.raw_os_error());
+    assert_eq!(errno_of(stream.ttl()), Errno::NOPROTOOPT.raw_os_error());
     stream.set_linger(Some(Duration::ZERO)).unwrap();
     assert_eq!(stream.linger().unwrap(), Some(Duration::ZERO));
     drop(stream);

@@ -50,7 +50,12 @@ struct Inner {
 impl Fake {
     /// A daemon with this many workers.
     pub(crate) fn start(workers: u32) -> Fake {
-        Fake::with_params(Params {
+        Fake::with_params(Fake::params(workers))
+    }
+
+    /// The small segment that tests use.
+    pub(crate) fn params(workers: u32) -> Params {
+        Params {
             lanes: 32,
             listeners: 4,
             accept_entries: 64,
@@ -59,7 +64,7 @@ impl Fake {
             command_entries: 64,
             grant_entries: 16,
             workers,
-        })
+        }
     }
 
     pub(crate) fn with_params(params: Params) -> Fake {
