@@ -3,9 +3,11 @@
 pub mod config;
 pub mod control;
 pub mod messages;
+pub mod metrics;
 pub mod netlink;
 pub mod path;
 pub mod policy;
 pub mod port;
 pub mod served;
+pub mod start;
 pub mod worker;

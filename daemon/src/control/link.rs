@@ -2,7 +2,7 @@
 
 use crate::messages::{FromWorker, ToWorker};
 use crate::path::PathTable;
-use crate::worker::WorkerHandle;
+use crate::worker::{Name, WorkerHandle};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -23,10 +23,10 @@ pub trait WorkerLink {
     /// Makes [`notify_fd`](Self::notify_fd) unreadable; called before receiving.
     fn clear(&self);
     /// What it has counted.
-    fn counters(&self) -> Vec<(&'static str, u64)>;
+    fn counters(&self) -> Vec<(Name, u64)>;
 }
 
-impl WorkerLink for WorkerHandle {
+impl WorkerLink for Rc<WorkerHandle> {
     fn send(&self, message: ToWorker) -> Result<(), ToWorker> {
         WorkerHandle::send(self, message)
     }
@@ -43,7 +43,7 @@ impl WorkerLink for WorkerHandle {
         WorkerHandle::clear(self);
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self) -> Vec<(Name, u64)> {
         WorkerHandle::counters(self)
     }
 }

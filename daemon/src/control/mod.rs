@@ -15,7 +15,7 @@ pub use link::{Links, WorkerLink};
 pub use packets::Door;
 pub use stats::Totals;
 
-use crate::messages::FromWorker;
+use crate::messages::{FromWorker, ToWorker};
 use crate::netlink::Paths;
 use crate::policy::Policy;
 use crate::served::ServedPorts;
@@ -144,11 +144,22 @@ impl Control {
         }
     }
 
-    /// All counters, as `name value` lines.
+    /// Tells every worker to reset its connections and end, and sees to it that all are told.
+    pub async fn stop(&self) {
+        self.registry.borrow_mut().outboxes.broadcast(|_| ToWorker::Stop);
+        while self.registry.borrow_mut().outboxes.flush() {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// All counters, as `name value` lines; the value stands after the last space.
     pub fn stats(&self) -> String {
         let mut totals = Totals::default();
-        for (name, value) in self.links.iter().flat_map(|link| link.counters()) {
-            totals.add(name, value);
+        for ((name, reason), value) in self.links.iter().flat_map(|link| link.counters()) {
+            match reason {
+                None => totals.add(name, value),
+                Some(reason) => totals.add_to_family(name, reason, value),
+            }
         }
         totals.add("clients", self.clients.get() as u64);
         totals.add("groups", self.registry.borrow().len() as u64);

@@ -15,6 +15,12 @@ impl Totals {
         *total = total.saturating_add(value);
     }
 
+    /// Adds to one counter of a family, and to the family's sum.
+    pub fn add_to_family(&mut self, name: &str, reason: &str, value: u64) {
+        self.add(format!("{name}{{reason=\"{reason}\"}}"), value);
+        self.add(name, value);
+    }
+
     /// One line per counter, in the order of the names.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -59,7 +65,10 @@ mod tests {
         totals.add("b", 2);
         totals.add("a", 1);
         totals.add("b", 3);
-        assert_eq!(totals.text(), "a 1\nb 5\n");
+        totals.add_to_family("c", "odd", 4);
+        totals.add_to_family("c", "late", 5);
+        let text = "a 1\nb 5\nc 9\nc{reason=\"late\"} 5\nc{reason=\"odd\"} 4\n";
+        assert_eq!(totals.text(), text);
     }
 
     #[test]

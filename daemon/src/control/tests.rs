@@ -6,6 +6,7 @@ use crate::messages::ToWorker;
 use crate::path::view::AddressView;
 use crate::path::{PathTable, View};
 use crate::served::tests::FakeMap;
+use crate::worker::Name;
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::{Params, Segment, VERSION};
 use rustix::event::EventfdFlags;
@@ -84,8 +85,8 @@ impl WorkerLink for FakeWorker {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("InSegs", 21)]
+    fn counters(&self) -> Vec<(Name, u64)> {
+        vec![(("InSegs", None), 21), (("dropped", Some("late")), 1), (("dropped", Some("odd")), 2)]
     }
 }
 
@@ -112,7 +113,7 @@ impl WorkerLink for SharedWorker {
     fn clear(&self) {
         self.0.clear();
     }
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self) -> Vec<(Name, u64)> {
         self.0.counters()
     }
 }
@@ -474,7 +475,7 @@ fn statistics_are_for_everyone() {
         let tool = Client::connect(&scene.path);
         let (reply, _) = tool.ask(&Request::Stats);
         let Reply::Text { text, more: false } = reply else { panic!("{reply:?}") };
-        for line in ["InSegs 42", "clients 1", "groups 0", "steer_tcp 7"] {
+        for line in ["InSegs 42", "clients 1", "groups 0", "steer_tcp 7", "dropped 6"] {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
     });

@@ -94,12 +94,14 @@ pub(super) enum Use {
 pub(super) struct Socket {
     pub(super) usage: Use,
     pub(super) local: IpAddr,
+    pub(super) port: u16,
     pub(super) uid: u32,
     /// 0 when no program has it.
     pub(super) inode: u32,
 }
 
-/// Every TCP socket of this network namespace whose local port is `port`.
+/// Every TCP socket of this network namespace whose local port is `port`; with 0, every one. The
+/// kernel looks through all of its sockets for that: milliseconds on a large machine.
 pub(super) fn sockets_on(port: u16) -> io::Result<Vec<Socket>> {
     let flags = SocketFlags::CLOEXEC;
     let kind = SocketType::RAW;
@@ -180,7 +182,13 @@ fn socket(message: &Message) -> Socket {
         FIN_WAIT2 if message.inode == 0 => Use::Remembered,
         _ => Use::Connection,
     };
-    Socket { usage, local, uid: message.uid, inode: message.inode }
+    Socket {
+        usage,
+        local,
+        port: message.id.local_port.get(),
+        uid: message.uid,
+        inode: message.inode,
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +212,9 @@ mod tests {
             found.into_iter().filter(|socket| socket.usage == usage).collect::<Vec<_>>()
         };
         let [found] = of(Use::Listener)[..] else { panic!("one listener") };
-        assert_eq!(found.local, address.ip());
+        assert_eq!((found.local, found.port), (address.ip(), address.port()));
+        let all = sockets_on(0).unwrap();
+        assert!(all.iter().any(|socket| socket.inode == found.inode));
         assert_ne!(found.inode, 0);
         assert_eq!(of(Use::Connection), []);
         let client = TcpStream::connect(address).unwrap();

@@ -6,9 +6,10 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A bound socket that neither listens nor connects. The port is free again when it is dropped.
 #[derive(Debug)]
@@ -88,27 +89,74 @@ impl Holder {
     /// Any of [`HoldError`]; with [`HoldError::Taken`], when the kernel has a listener or live
     /// connections there.
     pub fn hold(address: SocketAddr, v6_only: bool) -> Result<Holder, HoldError> {
-        let socket = bind(address, v6_only).map_err(|error| match error {
+        let holder = Holder::bind(address, v6_only).map_err(|error| match error {
             Errno::ADDRINUSE => {
                 HoldError::Taken { address, by: taker(address, v6_only).unwrap_or(Taker::Unknown) }
             }
             Errno::ADDRNOTAVAIL => HoldError::NotLocal(address.ip()),
             error => HoldError::Kernel { address, error },
         })?;
-        let kernel = |error| HoldError::Kernel { address, error };
-        let bound = rustix::net::getsockname(&socket).map_err(kernel)?;
-        let bound = SocketAddr::try_from(bound).map_err(kernel)?;
         // Connections of a listener that is gone do not prevent the bind. They would be cut off.
-        let sockets = diag::sockets_on(bound.port())?;
-        let live: Vec<Socket> = overlapping(&sockets, address.ip(), v6_only)
-            .filter(|socket| socket.usage == Use::Connection)
-            .collect();
-        if !live.is_empty() {
-            let owner = live.iter().find_map(|socket| owner::find(socket.inode));
-            return Err(HoldError::Taken { address, by: Taker::Connections(live.len(), owner) });
+        let sockets = diag::sockets_on(holder.address.port())?;
+        let live = || {
+            overlapping(&sockets, address.ip(), v6_only)
+                .filter(|socket| socket.usage == Use::Connection)
+        };
+        match live().count() {
+            0 => Ok(holder),
+            count => {
+                let owner = live().find_map(|socket| owner::find(socket.inode));
+                Err(HoldError::Taken { address, by: Taker::Connections(count, owner) })
+            }
         }
+    }
+
+    /// Takes those of `ports` that nobody uses, at every address.
+    ///
+    /// # Errors
+    /// Any of [`HoldError`] but [`HoldError::Taken`].
+    pub fn hold_free(ports: impl Iterator<Item = u16>) -> Result<Vec<Holder>, HoldError> {
+        let mut holders = Vec::new();
+        for port in ports {
+            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            let bound = match Holder::bind(address, false) {
+                // A kernel without IPv6.
+                Err(Errno::AFNOSUPPORT) => {
+                    Holder::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), false)
+                }
+                bound => bound,
+            };
+            match bound {
+                Ok(holder) => holders.push(holder),
+                Err(Errno::ADDRINUSE) => {}
+                Err(error) => return Err(HoldError::Kernel { address, error }),
+            }
+        }
+        // Looked up once for all.
+        let sockets = diag::sockets_on(0)?;
+        let live = sockets.iter().filter(|socket| socket.usage == Use::Connection);
+        let busy: BTreeSet<u16> = live.map(|socket| socket.port).collect();
+        holders.retain(|holder| !busy.contains(&holder.address.port()));
+        Ok(holders)
+    }
+
+    fn bind(address: SocketAddr, v6_only: bool) -> Result<Holder, Errno> {
+        let family = match address.is_ipv4() {
+            true => AddressFamily::INET,
+            false => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        // Gets past closed connections that the kernel remembers. Not for a port of the kernel's
+        // choice: it would choose one that is shared.
+        sockopt::set_socket_reuseaddr(&socket, address.port() != 0)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, v6_only)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
         // From now on not even sockets with SO_REUSEADDR get in.
-        sockopt::set_socket_reuseaddr(&socket, false).map_err(kernel)?;
+        sockopt::set_socket_reuseaddr(&socket, false)?;
         Ok(Holder { socket, address: bound, v6_only })
     }
 
@@ -137,23 +185,6 @@ impl Holder {
 
 fn is_any_v6(address: IpAddr) -> bool {
     address.is_ipv6() && address.is_unspecified()
-}
-
-fn bind(address: SocketAddr, v6_only: bool) -> Result<OwnedFd, Errno> {
-    let family = match address.is_ipv4() {
-        true => AddressFamily::INET,
-        false => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // Gets past closed connections that the kernel remembers. Not for a port of the kernel's
-    // choice: it would choose one that is shared.
-    sockopt::set_socket_reuseaddr(&socket, address.port() != 0)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, v6_only)?;
-    }
-    rustix::net::bind(&socket, &address)?;
-    Ok(socket)
 }
 
 /// Who keeps us from `address`.

@@ -275,29 +275,12 @@ impl ServedPorts {
     /// # Errors
     /// When the map cannot take them.
     pub fn reserve(&mut self, range: &PortRange) -> Result<Vec<u16>, ClaimError> {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut kept = Vec::new();
-        for number in range.iter() {
-            let with_port = |mut address: SocketAddr| {
-                address.set_port(number);
-                address
-            };
-            let held = match self.hold(with_port(any), false) {
-                // A kernel without IPv6.
-                Err(HoldError::Kernel { error: Errno::AFNOSUPPORT, .. }) => {
-                    self.hold(with_port(any_v4), false)
-                }
-                result => result,
-            };
-            match held {
-                Ok(_) => {}
-                Err(HoldError::Taken { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(port) = self.ports.get_mut(&number) {
-                port.reserved = true;
-            }
+        for holder in Holder::hold_free(range.iter())? {
+            let number = holder.address().port();
+            let port = self.ports.entry(number).or_default();
+            port.holders.push(holder);
+            port.reserved = true;
             self.steer(number)?;
             kept.push(number);
         }
