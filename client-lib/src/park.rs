@@ -46,36 +46,75 @@ pub(crate) fn block_on<T>(
     if let Some(result) = spin.look(&mut attempt)? {
         return Ok(Some(result));
     }
-    let result = sleep_until(shared, lane, deadline, interest, attempt);
+    let bed = LaneBed { shared, lane };
+    let result = sleep_until(&bed, deadline, || interest.arm(lane.index()), attempt);
     interest.disarm(lane.index());
     spin.slept();
     result
 }
 
+/// What sleeping needs of a lane; tests play one.
+trait Bed {
+    /// Announces sleep.
+    fn prepare(&self);
+    /// Takes in what was posted before that.
+    fn drain(&self) -> io::Result<()>;
+    fn sleep(&self, deadline: Option<Instant>) -> io::Result<Woken>;
+    fn awake(&self);
+}
+
+struct LaneBed<'a> {
+    shared: &'a Shared,
+    lane: &'a Lane,
+}
+
+impl Bed for LaneBed<'_> {
+    fn prepare(&self) {
+        self.lane.prepare(self.shared);
+    }
+
+    fn drain(&self) -> io::Result<()> {
+        self.shared.check()?;
+        self.lane.drain(self.shared, |_, _| {})
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> io::Result<Woken> {
+        self.lane.sleep(self.shared, deadline)
+    }
+
+    fn awake(&self) {
+        self.lane.awake(self.shared);
+    }
+}
+
+/// Asks to be woken, looks, sleeps, looks, and again from the beginning.
+///
+/// The look after the sleep comes before asking anew: a wake-up is meant for one waiter. Who
+/// asks again before using it can be given a second one, and leave with both while another
+/// sleeps beside what the second was for.
 fn sleep_until<T>(
-    shared: &Shared,
-    lane: &Lane,
+    bed: &impl Bed,
     deadline: Option<Instant>,
-    interest: &impl Interest,
+    arm: impl Fn(),
     mut attempt: impl FnMut() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
     loop {
-        interest.arm(lane.index());
-        lane.prepare(shared);
-        let second_look =
-            shared.check().and_then(|()| lane.drain(shared, |_, _| {})).and_then(|()| attempt());
+        arm();
+        bed.prepare();
+        let second_look = bed.drain().and_then(|()| attempt());
         let slept = match second_look {
-            Ok(None) => lane.sleep(shared, deadline),
+            Ok(None) => bed.sleep(deadline),
             Ok(Some(_)) | Err(_) => {
-                lane.awake(shared);
+                bed.awake();
                 return second_look;
             }
         };
-        lane.awake(shared);
-        match slept? {
-            Woken::TimedOut => return attempt(),
-            // A handled signal does not end a wait, as with SA_RESTART.
-            Woken::Rung | Woken::Interrupted => {}
+        bed.awake();
+        // A handled signal does not end a wait, as with SA_RESTART.
+        let in_time = slept? != Woken::TimedOut;
+        let found = attempt()?;
+        if found.is_some() || !in_time {
+            return Ok(found);
         }
     }
 }
@@ -127,5 +166,76 @@ impl<'a> Spin<'a> {
             self.budget / 2
         };
         self.lane.spin_micros.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Writes down what happens; sleeps end as scripted.
+    #[derive(Default)]
+    struct Diary {
+        lines: RefCell<Vec<&'static str>>,
+        sleeps: RefCell<Vec<Woken>>,
+    }
+
+    impl Diary {
+        fn write(&self, line: &'static str) {
+            self.lines.borrow_mut().push(line);
+        }
+    }
+
+    impl Bed for Diary {
+        fn prepare(&self) {
+            self.write("prepare");
+        }
+
+        fn drain(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sleep(&self, _: Option<Instant>) -> io::Result<Woken> {
+            self.write("sleep");
+            Ok(self.sleeps.borrow_mut().remove(0))
+        }
+
+        fn awake(&self) {
+            self.write("awake");
+        }
+    }
+
+    /// The diary of a wait whose looks find something at the `found`th.
+    fn diary(sleeps: &[Woken], found: usize) -> (Vec<&'static str>, bool) {
+        let diary = Diary { sleeps: sleeps.to_vec().into(), ..Diary::default() };
+        let mut looks = 0;
+        let arm = || diary.write("arm");
+        let result = sleep_until(&diary, None, arm, || {
+            diary.write("look");
+            looks += 1;
+            Ok((looks == found).then_some(()))
+        });
+        (diary.lines.into_inner(), result.unwrap().is_some())
+    }
+
+    #[test]
+    fn the_second_look_saves_a_sleep() {
+        assert_eq!(diary(&[], 1), (vec!["arm", "prepare", "look", "awake"], true));
+    }
+
+    #[test]
+    fn a_wake_up_is_used_before_another_is_asked_for() {
+        let once = ["arm", "prepare", "look", "sleep", "awake", "look"];
+        assert_eq!(diary(&[Woken::Rung], 2), (once.to_vec(), true));
+        let twice = [once, once].concat();
+        assert_eq!(diary(&[Woken::Interrupted, Woken::Rung], 4), (twice, true));
+    }
+
+    #[test]
+    fn the_end_of_patience_is_a_last_look() {
+        let lines = vec!["arm", "prepare", "look", "sleep", "awake", "look"];
+        assert_eq!(diary(&[Woken::TimedOut], 2), (lines.clone(), true));
+        assert_eq!(diary(&[Woken::TimedOut], 3), (lines, false));
     }
 }

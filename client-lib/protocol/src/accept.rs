@@ -33,6 +33,9 @@ impl ListenerBlock {
 
     /// Client: `lane` wants an event for the next connection. Follow it with a fence
     /// ([`crate::wake::publish_fence`]) and one more look at the queues.
+    ///
+    /// A wake-up stands for one connection. Who was woken looks at the queues before waiting
+    /// again, and takes a connection or has seen them empty: then no waiter sleeps beside one.
     pub fn wait(&self, lane: u16) {
         let (word, bit) = place(lane);
         // AcqRel: pairs with the same in take_waiter().

@@ -2,11 +2,11 @@
 
 use crate::fake::Fake;
 use crate::{errno_of, listener};
+use fourwave::TcpListener;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -109,49 +109,105 @@ fn a_sleeping_acceptor_is_woken() {
     }
 }
 
+/// Patience with a thread that should have accepted.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Threads that accept on one listener and tell the peers' ports.
+struct Acceptors {
+    threads: Vec<thread::JoinHandle<()>>,
+    ports: mpsc::Receiver<u16>,
+}
+
+impl Acceptors {
+    /// Stamp of the connections that end a thread each.
+    const LAST: u16 = 50_000;
+
+    fn start(fake: &Fake, count: usize) -> Acceptors {
+        let listener = Arc::new(listener(fake));
+        let (tell, ports) = mpsc::channel();
+        let accept = |(listener, tell): (Arc<TcpListener>, mpsc::Sender<u16>)| {
+            move || {
+                loop {
+                    let port = listener.accept().unwrap().1.port();
+                    if port == 1024 + Acceptors::LAST {
+                        return;
+                    }
+                    tell.send(port).unwrap();
+                }
+            }
+        };
+        let start = |_| thread::spawn(accept((Arc::clone(&listener), tell.clone())));
+        Acceptors { threads: (0..count).map(start).collect(), ports }
+    }
+
+    /// The next connection that one of them has accepted.
+    fn next(&self) -> u16 {
+        self.ports.recv_timeout(PATIENCE).expect("a connection waits and all of them sleep")
+    }
+
+    fn end(self, fake: &Fake) {
+        for _ in 0..self.threads.len() {
+            fake.arrive(PORT, 0, Acceptors::LAST.into());
+        }
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(self.ports.try_recv().is_err(), "accepted more than came");
+    }
+}
+
 /// Each connection is accepted once, whoever sleeps and whoever is busy.
 #[test]
 fn many_threads_share_a_listener() {
-    const THREADS: usize = 4;
-    const CONNECTIONS: u32 = 2000;
-    /// Stamp of the connections that end a thread each.
-    const LAST: u16 = 50_000;
+    const CONNECTIONS: u16 = 2000;
     let fake = Fake::start(2);
-    let listener = listener(&fake);
-    let left = AtomicU32::new(CONNECTIONS);
-    let mut all = BTreeSet::new();
-    thread::scope(|scope| {
-        let accept = || {
-            let mut mine = Vec::new();
-            loop {
-                let peer = listener.accept().unwrap().1;
-                if peer.port() == 1024 + LAST {
-                    return mine;
-                }
-                mine.push(peer.port());
-                left.fetch_sub(1, Ordering::SeqCst);
-            }
-        };
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(accept)).collect();
-        for stamp in 0..CONNECTIONS {
-            // Not more than the accept ring and the connection table hold.
-            while stamp - (CONNECTIONS - left.load(Ordering::SeqCst)) >= 24 {
-                thread::yield_now();
-            }
-            fake.until(|world| (world.open_connections() < 48).then_some(()));
-            fake.with(|world| world.arrive(PORT, stamp % 2, stamp.into()));
+    let acceptors = Acceptors::start(&fake, 4);
+    let mut accepted = BTreeSet::new();
+    for stamp in 0..CONNECTIONS {
+        // Not more than the accept ring and the connection table hold.
+        if stamp >= 24 {
+            assert!(accepted.insert(acceptors.next()), "accepted twice");
         }
-        fake.until(|_| (left.load(Ordering::SeqCst) == 0).then_some(()));
+        fake.arrive(PORT, u32::from(stamp % 2), stamp.into());
+    }
+    while accepted.len() < usize::from(CONNECTIONS) {
+        assert!(accepted.insert(acceptors.next()), "accepted twice");
+    }
+    acceptors.end(&fake);
+}
+
+/// As many connections come as threads wait, and each thread takes only one: if one of them
+/// used up two wake-ups, another would sleep beside a connection.
+#[test]
+fn a_wake_up_is_worth_one_connection() {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 400;
+    let fake = Fake::start(1);
+    fake.runtime().set_spin(Duration::ZERO);
+    let listener = Arc::new(listener(&fake));
+    let (tell, accepted) = mpsc::channel();
+    let round_ends = Arc::new(Barrier::new(THREADS as usize + 1));
+    for _ in 0..THREADS {
+        let (listener, tell) = (Arc::clone(&listener), tell.clone());
+        let round_ends = Arc::clone(&round_ends);
+        thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                tell.send(listener.accept().unwrap().1.port()).unwrap();
+                round_ends.wait();
+            }
+        });
+    }
+    for round in 0..ROUNDS {
+        for n in 0..THREADS {
+            fake.arrive(PORT, 0, round * THREADS + n);
+            // From at once to after the time that a thread takes to wake up.
+            for _ in 0..round % 64 * 64 {
+                std::hint::spin_loop();
+            }
+        }
         for _ in 0..THREADS {
-            fake.with(|world| world.arrive(PORT, 0, LAST.into()));
+            accepted.recv_timeout(PATIENCE).expect("one sleeps beside a connection");
         }
-        for thread in threads {
-            for port in thread.join().unwrap() {
-                assert!(all.insert(port), "accepted twice");
-            }
-        }
-    });
-    assert_eq!(all.len(), CONNECTIONS as usize);
+        round_ends.wait();
+    }
 }
 
 #[test]

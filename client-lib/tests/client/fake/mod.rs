@@ -142,6 +142,12 @@ impl Fake {
         }
     }
 
+    /// A peer connects, when the client has closed enough of the former ones.
+    pub(crate) fn arrive(&self, port: u16, worker: u32, stamp: u64) -> Handle {
+        self.until(|world| (world.open_connections() < 48).then_some(()));
+        self.with(|world| world.arrive(port, worker, stamp))
+    }
+
     /// Waits until the client has closed a connection.
     pub(crate) fn until_closed(&self, handle: Handle) -> Closed {
         self.until(|world| world.closed(handle))
