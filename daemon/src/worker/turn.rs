@@ -136,9 +136,8 @@ impl Worker {
 
     fn transmit(&mut self) -> usize {
         let waiting = self.shard.has_output();
-        if waiting {
-            self.shard.flush(self.env.now, &mut self.env);
-        }
+        // In any case: a new path table lets connections go on that had no way to their peer.
+        self.shard.flush(self.env.now, &mut self.env);
         if self.tx_behind || !self.env.tx.is_flushed() {
             self.tx_behind = !self.env.tx.flush();
             return usize::from(!self.tx_behind);
