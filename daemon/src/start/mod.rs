@@ -22,7 +22,7 @@ use crate::policy::Policy;
 use crate::served::{ClaimError, ServedPorts};
 use crate::worker::{self, Common, Setup, WorkerHandle};
 use fourwave_stack::Keys;
-use fourwave_xdp::{AttachedMode, Queue, QueueError, Steering, SteeringError};
+use fourwave_xdp::{AttachedMode, Queue, QueueConfig, QueueError, Steering, SteeringError};
 use notify::notify;
 use program::Program;
 use std::io;
@@ -48,7 +48,7 @@ pub enum StartError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// The interface has not the queues that are configured.
-    #[error("queues: {wanted} does not fit {interface}, which has {available} queue(s)")]
+    #[error("queues: {interface} has {available} queue(s); {wanted} cannot be taken")]
     Queues {
         /// The interface.
         interface: String,
@@ -170,10 +170,21 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
         metrics::serve(address)?;
     }
 
-    let mut steering = Steering::attach(&parts::steering(config, interface, available))?;
+    let frame_size = parts::frame_size(link.mtu)
+        .ok_or_else(|| StartError::Mtu { interface: interface.to_owned(), mtu: link.mtu })?;
+
+    let steering = Steering::attach(&parts::steering(config, interface, available))?;
     report(&steering, interface);
-    let sockets = open_queues(config, &link, &queues, &mut steering)?;
+    let generic = steering.attached_mode() == AttachedMode::Generic;
+    // From here on it is taken off whatever happens.
     let program = Program::new(steering);
+    let sockets = queues
+        .iter()
+        .map(|queue| {
+            let settings = parts::queue(config, interface, *queue, frame_size, generic);
+            open_queue(&settings, &program)
+        })
+        .collect::<Result<_, _>>()?;
 
     let addresses = paths.tables.borrow().addresses().iter().copied().map(IpAddr::from).collect();
     let workers = queues.len() as u32;
@@ -238,24 +249,12 @@ fn report(steering: &Steering, interface: &str) {
     }
 }
 
-fn open_queues(
-    config: &Config,
-    link: &LinkView,
-    queues: &[u32],
-    steering: &mut Steering,
-) -> Result<Vec<Queue>, StartError> {
-    let (interface, mtu) = (&link.name, link.mtu);
-    let frame_size = parts::frame_size(mtu)
-        .ok_or_else(|| StartError::Mtu { interface: interface.clone(), mtu })?;
-    let generic = steering.attached_mode() == AttachedMode::Generic;
-    let mut opened = Vec::new();
-    for number in queues {
-        let queue = Queue::open(&parts::queue(config, interface, *number, frame_size, generic))?;
-        steering.set_xsk(*number, &queue)?;
-        tracing::info!(queue = number, zero_copy = queue.is_zero_copy(), "queue opened");
-        opened.push(queue);
-    }
-    Ok(opened)
+fn open_queue(settings: &QueueConfig, program: &Program) -> Result<Queue, StartError> {
+    let queue = Queue::open(settings)?;
+    program.set_socket(settings.queue, &queue)?;
+    let zero_copy = queue.is_zero_copy();
+    tracing::info!(queue = settings.queue, zero_copy, "queue opened");
+    Ok(queue)
 }
 
 /// Keeps the ports of outgoing connections; returns the longest run of those that can be had.

@@ -5,6 +5,7 @@ use crate::served::{Steer, SteerError};
 use fourwave_xdp::{Steering, SteeringError, SteeringStats};
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 /// The attached program. It is detached with the last of its clones, or before, by
@@ -22,6 +23,14 @@ impl Program {
     /// Leaves every frame to the kernel again, and nothing on the machine.
     pub(super) fn detach(&self) {
         self.0.detach();
+    }
+
+    /// Lets frames of a NIC queue go to this socket.
+    pub(super) fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<(), SteeringError> {
+        match self.0.0.borrow_mut().as_mut() {
+            Some(steering) => steering.set_xsk(queue, socket),
+            None => Ok(()),
+        }
     }
 
     /// Frames by verdict; `None` when they cannot be read.
