@@ -7,6 +7,8 @@ mod kinds;
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use fourwave_xdp::{
     AttachedMode, BATCH, Census, Channels, CopyMode, HugePages, Queue, QueueConfig, QueueError,
@@ -250,6 +252,41 @@ fn no_frame_leaks() {
     let near = wire.near.queues[0].statistics().expect("readable");
     assert_eq!((near.rx_dropped, near.rx_fill_ring_empty_descs), (lost, lost));
     wire.close();
+}
+
+/// The kernel publishes received frames before it says that it has taken their places in the fill
+/// ring; a receiver on another CPU that gives frames back in between must still find room.
+#[test]
+fn frames_are_given_back_while_the_kernel_receives() {
+    const FRAMES: u64 = 100_000;
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let Some(mut wire) = Wire::new(mode, 1, 64, 64) else {
+            return;
+        };
+        let near = &mut wire.near.queues[0];
+        let far = &mut wire.far.queues[0];
+        let done = AtomicBool::new(false);
+        let received = thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let mut received = 0u64;
+                while !done.load(Ordering::Relaxed) {
+                    // One at a time: as many chances as there are frames.
+                    received += near.rx.receive(1, |_| {}) as u64;
+                }
+                received
+            });
+            for number in 0..FRAMES {
+                while !send(far, &numbered(number)) {}
+                far.tx.flush();
+            }
+            done.store(true, Ordering::Relaxed);
+            receiver.join().expect("the receiver finds room for every frame")
+        });
+        let received = received + drain(near).len() as u64;
+        let lost = near.statistics().expect("readable").rx_dropped;
+        assert_eq!(received + lost, FRAMES);
+        wire.close();
+    }
 }
 
 #[test]

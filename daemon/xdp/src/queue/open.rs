@@ -73,10 +73,13 @@ fn open_with(config: &QueueConfig, huge_pages: bool) -> Result<Queue, QueueError
         |error: &dyn Error| os(config, "configure the socket", io::Error::other(error.to_string()));
     let rx_ring = QueueSize::new(config.rx_frames).map_err(|error| invalid(&error))?;
     let tx_ring = QueueSize::new(config.tx_frames).map_err(|error| invalid(&error))?;
-    // Each ring has room for all frames that can ever be in it, so none can overflow.
+    // Each ring has room for all frames that can ever be in it, so none can overflow. In the fill
+    // ring a frame can seem to be twice for a moment: the kernel publishes received frames before
+    // it publishes that it took their places there.
+    let fill_ring = QueueSize::new(2 * config.rx_frames).map_err(|error| invalid(&error))?;
     let umem_config = UmemConfig::builder()
         .frame_size(FrameSize::new(config.frame_size).map_err(|error| invalid(&error))?)
-        .fill_queue_size(rx_ring)
+        .fill_queue_size(fill_ring)
         .comp_queue_size(tx_ring)
         .build()
         .map_err(|error| invalid(&error))?;

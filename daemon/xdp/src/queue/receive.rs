@@ -90,9 +90,9 @@ impl Receiver {
         self.frames
     }
 
-    /// Frames in the fill ring.
+    /// Frames in the fill ring, which has two places per frame.
     pub(super) fn filled(&mut self) -> u32 {
-        self.frames - self.fill.nb_free_exact()
+        2 * self.frames - self.fill.nb_free_exact()
     }
 
     /// Frames in the RX ring.
