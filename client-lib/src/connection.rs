@@ -282,6 +282,11 @@ impl Waiting for Reading<'_> {
     fn disarm(&self, _: u16) {
         self.0.give_back(&self.0.block().client.wake_reader, Interest::is_readable);
     }
+
+    // Asked for until taken back.
+    fn is_armed(&self, _: u16) -> bool {
+        true
+    }
 }
 
 struct Writing<'a>(&'a Connection);
@@ -294,6 +299,11 @@ impl Waiting for Writing<'_> {
 
     fn disarm(&self, _: u16) {
         self.0.give_back(&self.0.block().client.wake_writer, Interest::is_writable);
+    }
+
+    // Asked for until taken back.
+    fn is_armed(&self, _: u16) -> bool {
+        true
     }
 }
 

@@ -81,7 +81,7 @@ impl TcpListener {
                 .with_own_lane(|lane| {
                     block_on(shared, lane, None, inner, || {
                         shared.check()?;
-                        Ok(inner.take())
+                        Ok(inner.take_waiting(lane.index()))
                     })
                 })?
                 .ok_or_else(gone)?,
@@ -257,15 +257,32 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Takes a connection for a lane that waits for one.
+    ///
+    /// It leaves the set of waiters before it takes: a lane that had taken one already and were
+    /// told of the next would go away with a wake-up that another sleeper needs.
+    fn take_waiting(&self, lane: u16) -> Option<accept::Waiting> {
+        let mut workers = 0..self.shared.params().workers;
+        if workers.all(|worker| self.shared.segment.accept_ring(self.index, worker).is_empty()) {
+            return None;
+        }
+        self.disarm(lane);
+        self.take()
+    }
+}
+
 impl Waiting for Inner {
     fn arm(&self, lane: u16) {
         self.shared.segment.listener(self.index).wait(lane);
     }
 
-    // A bit that the daemon has taken meanwhile was taken for a connection; as the caller takes
-    // one connection or has seen the queues empty, each wake-up has served.
     fn disarm(&self, lane: u16) {
         self.shared.segment.listener(self.index).unwait(lane);
+    }
+
+    fn is_armed(&self, lane: u16) -> bool {
+        self.shared.segment.listener(self.index).is_waiting(lane)
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) trait Interest {
     fn arm(&self, lane: u16);
     /// Tell it no longer.
     fn disarm(&self, lane: u16);
+    /// Whether `lane` is still to be told. `false` after something was told.
+    fn is_armed(&self, lane: u16) -> bool;
 }
 
 /// For what is answered on the lane's rings anyhow.
@@ -32,6 +34,9 @@ pub(crate) struct Unasked;
 impl Interest for Unasked {
     fn arm(&self, _: u16) {}
     fn disarm(&self, _: u16) {}
+    fn is_armed(&self, _: u16) -> bool {
+        true
+    }
 }
 
 /// Waits until `attempt` has a result, at most until `deadline`; `None` when that has come.
@@ -47,7 +52,7 @@ pub(crate) fn block_on<T>(
         return Ok(Some(result));
     }
     let bed = LaneBed { shared, lane };
-    let result = sleep_until(&bed, deadline, || interest.arm(lane.index()), attempt);
+    let result = sleep_until(&bed, lane.index(), deadline, interest, attempt);
     interest.disarm(lane.index());
     spin.slept();
     result
@@ -87,29 +92,32 @@ impl Bed for LaneBed<'_> {
     }
 }
 
-/// Asks to be woken, looks, sleeps, looks, and again from the beginning.
+/// Asks to be woken, looks, sleeps, takes the question back, looks, and again.
 ///
-/// The look after the sleep comes before asking anew: a wake-up is meant for one waiter. Who
-/// asks again before using it can be given a second one, and leave with both while another
-/// sleeps beside what the second was for.
+/// A wake-up can be meant for one waiter of many. So each is followed by a look before the next
+/// can come: who asks again, or leaves, with a wake-up not looked after would leave another
+/// waiter asleep beside what it was for.
 fn sleep_until<T>(
     bed: &impl Bed,
+    lane: u16,
     deadline: Option<Instant>,
-    arm: impl Fn(),
+    interest: &impl Interest,
     mut attempt: impl FnMut() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
     loop {
-        arm();
+        interest.arm(lane);
         bed.prepare();
-        let second_look = bed.drain().and_then(|()| attempt());
-        let slept = match second_look {
-            Ok(None) => bed.sleep(deadline),
-            Ok(Some(_)) | Err(_) => {
+        let slept = match bed.drain().and_then(|()| attempt()) {
+            Ok(None) if interest.is_armed(lane) => bed.sleep(deadline),
+            // Told already, or the attempt took the question back and then met with a race.
+            Ok(None) => Ok(Woken::Rung),
+            found => {
                 bed.awake();
-                return second_look;
+                return found;
             }
         };
         bed.awake();
+        interest.disarm(lane);
         // A handled signal does not end a wait, as with SA_RESTART.
         let in_time = slept? != Woken::TimedOut;
         let found = attempt()?;
@@ -206,12 +214,25 @@ mod tests {
         }
     }
 
+    impl Interest for Diary {
+        fn arm(&self, _: u16) {
+            self.write("arm");
+        }
+
+        fn disarm(&self, _: u16) {
+            self.write("disarm");
+        }
+
+        fn is_armed(&self, _: u16) -> bool {
+            !self.sleeps.borrow().is_empty()
+        }
+    }
+
     /// The diary of a wait whose looks find something at the `found`th.
     fn diary(sleeps: &[Woken], found: usize) -> (Vec<&'static str>, bool) {
         let diary = Diary { sleeps: sleeps.to_vec().into(), ..Diary::default() };
         let mut looks = 0;
-        let arm = || diary.write("arm");
-        let result = sleep_until(&diary, None, arm, || {
+        let result = sleep_until(&diary, 0, None, &diary, || {
             diary.write("look");
             looks += 1;
             Ok((looks == found).then_some(()))
@@ -226,15 +247,21 @@ mod tests {
 
     #[test]
     fn a_wake_up_is_used_before_another_is_asked_for() {
-        let once = ["arm", "prepare", "look", "sleep", "awake", "look"];
+        let once = ["arm", "prepare", "look", "sleep", "awake", "disarm", "look"];
         assert_eq!(diary(&[Woken::Rung], 2), (once.to_vec(), true));
         let twice = [once, once].concat();
         assert_eq!(diary(&[Woken::Interrupted, Woken::Rung], 4), (twice, true));
     }
 
     #[test]
+    fn who_was_told_already_does_not_sleep() {
+        let lines = vec!["arm", "prepare", "look", "awake", "disarm", "look"];
+        assert_eq!(diary(&[], 2), (lines, true));
+    }
+
+    #[test]
     fn the_end_of_patience_is_a_last_look() {
-        let lines = vec!["arm", "prepare", "look", "sleep", "awake", "look"];
+        let lines = vec!["arm", "prepare", "look", "sleep", "awake", "disarm", "look"];
         assert_eq!(diary(&[Woken::TimedOut], 2), (lines.clone(), true));
         assert_eq!(diary(&[Woken::TimedOut], 3), (lines, false));
     }

@@ -34,8 +34,10 @@ impl ListenerBlock {
     /// Client: `lane` wants an event for the next connection. Follow it with a fence
     /// ([`crate::wake::publish_fence`]) and one more look at the queues.
     ///
-    /// A wake-up stands for one connection. Who was woken looks at the queues before waiting
-    /// again, and takes a connection or has seen them empty: then no waiter sleeps beside one.
+    /// A wake-up stands for one connection. So who waits calls [`unwait`](Self::unwait) before
+    /// it takes a connection, and before it waits again, and looks at the queues in between:
+    /// then each wake-up is followed by a connection taken or the queues seen empty, and nobody
+    /// sleeps beside a connection.
     pub fn wait(&self, lane: u16) {
         let (word, bit) = place(lane);
         // AcqRel: pairs with the same in take_waiter().
@@ -47,6 +49,13 @@ impl ListenerBlock {
         let (word, bit) = place(lane);
         // AcqRel: pairs with the same in take_waiter().
         self.waiters[word].fetch_and(!bit, Ordering::AcqRel);
+    }
+
+    /// Client: whether `lane` is still to be told: it has asked and the daemon has not taken it.
+    pub fn is_waiting(&self, lane: u16) -> bool {
+        let (word, bit) = place(lane);
+        // Acquire: pairs with the AcqRel in take_waiter().
+        self.waiters[word].load(Ordering::Acquire) & bit != 0
     }
 
     /// Daemon, after publishing and a fence: takes one waiting lane off the set, beginning the

@@ -100,7 +100,7 @@ fn a_sleeping_acceptor_is_woken() {
                     // Long enough for it to fall asleep, mostly; the test holds either way.
                     thread::sleep(Duration::from_micros(300));
                 }
-                fake.with(|world| world.arrive(PORT, u32::from(stamp % 2), stamp.into()));
+                fake.arrive(PORT, u32::from(stamp % 2), stamp.into());
             }
         });
         if spin.is_zero() {
