@@ -39,6 +39,8 @@ pub struct Conn {
     pub(super) status: u32,
     receive_tail: u64,
     receive_head: u64,
+    /// What [`take_new_base`](Self::take_new_base) gave last.
+    told_base: u64,
     /// One past the highest byte stored, in order or not.
     stored_end: u64,
     receive: [Option<ExtentId>; EXTENT_SLOTS],
@@ -62,6 +64,7 @@ impl Conn {
             status: 0,
             receive_tail: 0,
             receive_head: 0,
+            told_base: 0,
             stored_end: 0,
             receive: [None; EXTENT_SLOTS],
             send_tail: 0,
@@ -82,6 +85,7 @@ impl Conn {
         self.listener = listener;
         self.status = 0;
         (self.receive_tail, self.receive_head, self.stored_end) = (0, 0, 0);
+        self.told_base = 0;
         (self.send_tail, self.send_acked) = (0, 0);
         // An event of the slot's former use may still lie in a ring; it names the old generation,
         // so that it does not stand in for one about this use.
@@ -97,6 +101,14 @@ impl Conn {
     /// Where the receive window may begin: the table has slots from this page on.
     pub fn receive_base(&self) -> u64 {
         self.receive_head / PAGE * PAGE
+    }
+
+    /// [`receive_base`](Self::receive_base), if the stack was not told of it yet. Storing bytes
+    /// moves it too, when nobody can tell the stack.
+    pub(super) fn take_new_base(&mut self) -> Option<u64> {
+        let base = self.receive_base();
+        let told = std::mem::replace(&mut self.told_base, base);
+        (base != told).then_some(base)
     }
 
     /// Offset up to which bytes were delivered to the client.
@@ -157,17 +169,16 @@ impl Conn {
         block.publish_receive_tail(tail);
     }
 
-    /// Looks how far the client has read, and frees what it has. `Ok(true)` if it moved.
+    /// Looks how far the client has read, and frees what it has.
     pub(super) fn look_at_head(
         &mut self,
         block: &ConnBlock,
         pool: &mut ExtentPool,
-    ) -> Result<bool, Evict> {
+    ) -> Result<(), Evict> {
         let head = block.receive_head();
         if head < self.receive_head || head > self.receive_tail {
             return Err(Evict::ReceiveHead);
         }
-        let moved = head != self.receive_head;
         let mut page = self.receive_head / PAGE;
         self.receive_head = head;
         while page < head / PAGE {
@@ -179,7 +190,7 @@ impl Conn {
         if head == self.receive_tail && self.stored_end <= head {
             self.free_receive(pool, slot_of(head));
         }
-        Ok(moved)
+        Ok(())
     }
 
     fn free_receive(&mut self, pool: &mut ExtentPool, slot: usize) {

@@ -196,7 +196,7 @@ impl Group {
         }
         // The client may have read since: its extents are what is stored into next.
         match conn.look_at_head(block, &mut self.pool) {
-            Ok(_) => conn.store(&self.segment, block, &mut self.pool, offset, bytes),
+            Ok(()) => conn.store(&self.segment, block, &mut self.pool, offset, bytes),
             Err(why) => {
                 self.evict(why);
                 false
@@ -237,14 +237,14 @@ impl Group {
     }
 
     /// Looks how far the client has read. The offset from which the stack may offer a window,
-    /// if the client has read since last time.
+    /// if it is another one than this gave last time.
     ///
     /// # Errors
     /// [`Evict::ReceiveHead`].
     pub fn look_at_head(&mut self, index: u32) -> Result<Option<u64>, Evict> {
         let conn = &mut self.conns[index as usize];
-        let moved = conn.look_at_head(block(&self.segment, self.worker, index), &mut self.pool)?;
-        Ok(moved.then(|| conn.receive_base()))
+        conn.look_at_head(block(&self.segment, self.worker, index), &mut self.pool)?;
+        Ok(conn.take_new_base())
     }
 
     /// Takes over what the client says it has written.
