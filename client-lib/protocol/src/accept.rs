@@ -252,15 +252,28 @@ impl AcceptProducer {
         Ok(true)
     }
 
-    /// Daemon: empties the ring as a consumer would, for a group that is gone.
-    pub fn drain(&mut self, ring: &AcceptRing<'_>, mut each: impl FnMut(Waiting)) {
-        // Bounded by what fits, whatever the indices say.
-        for _ in 0..ring.entries.len() {
-            match ring.pop() {
-                Some(waiting) => each(waiting),
-                None => break,
+    /// Takes back what nobody has accepted; the queue is empty then. Gives the number of entries
+    /// taken back: they are the ones pushed last, all before them were accepted.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as for [`len`](Self::len), or when the head does not hold still.
+    pub fn take_back(&mut self, ring: &AcceptRing<'_>) -> Result<u64, Corrupt> {
+        // A failed attempt means that a consumer took an entry: there are not more than these.
+        for _ in 0..=ring.entries.len() {
+            let left = self.len(ring)?;
+            // AcqRel, Relaxed on failure: as the claim in AcceptRing::pop(), its competitor.
+            let claim = ring.header.head.0.compare_exchange(
+                self.seen_head,
+                self.tail,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if claim.is_ok() {
+                self.seen_head = self.tail;
+                return Ok(left);
             }
         }
+        Err(Corrupt)
     }
 }
 
@@ -307,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_accepted_is_taken_back() {
+        let (header, entries) = parts();
+        let ring = AcceptRing::new(&header, &entries);
+        let mut producer = AcceptProducer::new();
+        for n in 0..3 {
+            assert!(producer.push(&ring, waiting(n)).unwrap());
+        }
+        assert_eq!(ring.pop(), Some(waiting(0)));
+        assert_eq!(producer.take_back(&ring), Ok(2));
+        assert_eq!((ring.pop(), producer.take_back(&ring)), (None, Ok(0)));
+        assert!(producer.push(&ring, waiting(3)).unwrap());
+        assert_eq!(ring.pop(), Some(waiting(3)));
+        header.head.0.store(9, Ordering::Relaxed);
+        assert_eq!(producer.take_back(&ring), Err(Corrupt));
+    }
+
+    #[test]
     fn waiters_are_taken_in_turn() {
         let block = ListenerBlock::new();
         for lane in [3, 64, 255] {
@@ -350,6 +380,29 @@ mod model {
             }
             got.sort_unstable();
             assert_eq!(got, [1, 2]);
+        });
+    }
+
+    /// A consumer against the producer that takes back: each connection goes one of the two ways.
+    #[test]
+    fn a_connection_is_accepted_or_taken_back() {
+        loom::model(|| {
+            let shared = Arc::new((AcceptHeader::new(), [Entry::<2>::new(), Entry::new()]));
+            let ring = AcceptRing::new(&shared.0, &shared.1);
+            let mut producer = AcceptProducer::new();
+            let handle = Handle { index: 1, generation: 1 };
+            for stamp in [1, 2] {
+                assert!(producer.push(&ring, Waiting { handle, stamp }).unwrap());
+            }
+            let other = Arc::clone(&shared);
+            let consumer = thread::spawn(move || {
+                AcceptRing::new(&other.0, &other.1).pop().map(|waiting| waiting.stamp)
+            });
+            let back = producer.take_back(&ring).unwrap();
+            match consumer.join().unwrap() {
+                Some(stamp) => assert_eq!((stamp, back), (1, 1)),
+                None => assert_eq!(back, 2),
+            }
         });
     }
 

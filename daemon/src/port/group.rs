@@ -359,12 +359,17 @@ impl Group {
     }
 
     /// Closes listener `index`: what waits in its queue loses its handle. The stack resets
-    /// those connections; the ones that it is done with already are freed here.
-    pub fn unlisten(&mut self, index: u32) -> Option<u32> {
+    /// those connections; the ones that it is done with already are freed here. Calls `accepted`
+    /// as [`collect_accepted`](Self::collect_accepted) does, for what was taken until now.
+    pub fn unlisten(&mut self, index: u32, mut accepted: impl FnMut(u32, u64)) -> Option<u32> {
         let listener = self.listeners[index as usize].as_mut()?;
         let stack = listener.stack.take()?;
-        for conn in listener.drain(&self.segment) {
+        let (unaccepted, broken) = listener.close(&self.segment, |conn| accepted(stack, conn));
+        for conn in unaccepted {
             self.close(conn.index);
+        }
+        if let Some(why) = broken {
+            self.evict(why);
         }
         Some(stack)
     }

@@ -77,13 +77,26 @@ impl Listener {
         Ok(())
     }
 
-    /// Empties the queue for good; returns what was in it.
-    pub(super) fn drain(&mut self, segment: &Segment) -> Vec<Unaccepted> {
-        let ring = segment.accept_ring(self.index, self.worker);
-        self.producer.drain(&ring, |_| {});
+    /// Empties the queue for good. Calls `each` as [`accepted`](Self::accepted) does for what the
+    /// client has taken; returns what it has not and never will. All of it, and why, if the
+    /// queue's index cannot be believed.
+    pub(super) fn close(
+        &mut self,
+        segment: &Segment,
+        mut each: impl FnMut(u64),
+    ) -> (Vec<Unaccepted>, Option<Evict>) {
         self.pushed = 0;
-        // Our own list says what was waiting; the ring's entries may have been overwritten.
-        self.waiting.drain(..).collect()
+        let ring = segment.accept_ring(self.index, self.worker);
+        let broken = match self.producer.take_back(&ring) {
+            Ok(left) => {
+                while self.waiting.len() as u64 > left {
+                    each(self.waiting.pop_front().expect("longer than what is left").stack);
+                }
+                None
+            }
+            Err(_) => Some(Evict::AcceptIndex),
+        };
+        (self.waiting.drain(..).collect(), broken)
     }
 
     /// Whether connections wait that the group has not accepted yet.

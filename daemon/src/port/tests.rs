@@ -1,6 +1,6 @@
 //! The port against a client that plays by the rules, and against ones that do not.
 
-use super::{AppId, Change, Clients, Evict, Group, Notices};
+use super::{AppId, Change, Clients, Evict, Group, Life, Notices};
 use crate::messages::GroupId;
 use core::sync::atomic::Ordering;
 use fourwave_protocol::command::{Command, Event, decode_grant};
@@ -345,11 +345,28 @@ fn a_closed_listener_drops_what_waits() {
     let mut bench = Bench::new();
     let (app, _) = bench.open();
     assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
-    assert_eq!(bench.group().unlisten(0), Some(5));
+    assert_eq!(bench.group().unlisten(0, |_, _| panic!("nobody accepted it")), Some(5));
     assert_eq!(bench.segment.accept_ring(0, WORKER).pop(), None);
     // The stack resets it and says so.
     bench.group().ended(app.conn);
     assert_eq!(bench.group().used(), 0);
+}
+
+#[test]
+fn a_closed_listener_leaves_what_was_accepted() {
+    let mut bench = Bench::new();
+    let (first, handle) = bench.open();
+    let (second, _) = bench.open();
+    for app in [first, second] {
+        assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
+    }
+    // Accepted, and the listener closed, before the worker looks.
+    assert_eq!(bench.segment.accept_ring(0, WORKER).pop().unwrap().handle, handle);
+    let mut taken = Vec::new();
+    assert_eq!(bench.group().unlisten(0, |listener, conn| taken.push((listener, conn))), Some(5));
+    assert_eq!(taken, [(5, 42)]);
+    assert_eq!(bench.group().conn(first.conn).life, Life::Open);
+    assert_eq!(bench.group().conn(second.conn).life, Life::Orphan);
 }
 
 #[test]

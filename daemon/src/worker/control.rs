@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::bell::Bell;
+use super::host::conn_from_raw;
 use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::port::{AppId, Evict, Life};
 use core::net::SocketAddr;
@@ -141,8 +142,10 @@ impl Worker {
     }
 
     fn unlisten(&mut self, slot: u32, listener: u32) {
+        let shard = &mut self.shard;
+        let accepted = |listener, conn| shard.accepted(listener, conn_from_raw(conn));
         let group = self.env.clients.of(AppId { group: slot, conn: 0 });
-        if let Some(stack) = group.unlisten(listener) {
+        if let Some(stack) = group.unlisten(listener, accepted) {
             self.shard.unlisten(stack);
             self.env.listeners[stack as usize] = None;
         }
