@@ -39,6 +39,8 @@ pub mod command;
 pub mod conn;
 pub mod control;
 pub mod layout;
+#[cfg(all(test, loom))]
+mod model;
 pub mod ring;
 pub mod segment;
 mod sync;
