@@ -37,7 +37,7 @@ enum Phase {
 }
 
 /// What is to be done after a step.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Nothing,
     /// Tell the workers to let go.

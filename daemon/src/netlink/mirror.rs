@@ -6,8 +6,7 @@ use crate::path::{PathTable, Routes, View};
 use futures::TryStreamExt;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::RouteMessage;
-use rtnetlink::{Handle, IpVersion};
+use rtnetlink::{Handle, RouteMessageBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -138,21 +137,15 @@ async fn dump_routes(handle: &Handle, view: &mut View) -> Result<(), NetlinkErro
     while let Some(message) = addresses.try_next().await? {
         view.addresses.extend(parse::address(&message));
     }
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let mut routes = handle.route().get(all_routes(version)).execute();
+    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    for all in [v4, v6] {
+        let mut routes = handle.route().get(all).execute();
         while let Some(message) = routes.try_next().await? {
             view.routes.extend(parse::route(&message));
         }
     }
     Ok(())
-}
-
-/// A request for every route of a family.
-fn all_routes(version: IpVersion) -> RouteMessage {
-    match version {
-        IpVersion::V4 => rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        IpVersion::V6 => rtnetlink::RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    }
 }
 
 async fn dump_neighbours(handle: &Handle, view: &mut View) -> Result<(), NetlinkError> {

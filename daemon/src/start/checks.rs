@@ -91,11 +91,10 @@ pub(super) fn privileges(status: &str) -> Result<(), Unfit> {
         return Ok(());
     };
     let has = |bit: u32| effective >> bit & 1 != 0;
+    let may = |bit: &u32| has(*bit) || SPLIT_FROM_SYS_ADMIN.contains(bit) && has(CAP_SYS_ADMIN);
     let missing: Vec<_> = NEEDED
         .iter()
-        .filter(|(bit, ..)| {
-            !has(*bit) && !(SPLIT_FROM_SYS_ADMIN.contains(bit) && has(CAP_SYS_ADMIN))
-        })
+        .filter(|(bit, ..)| !may(bit))
         .map(|(_, name, purpose)| (*name, *purpose))
         .collect();
     match missing.is_empty() {
