@@ -1,0 +1,144 @@
+//! The ways in which connections end, with the kernel as the peer.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Bed, FAMILIES, eventually};
+
+/// A connection to a fourwave server and one from a fourwave client.
+fn pairs(bed: &Bed, runtime: &fourwave::Runtime, v6: bool) -> Pairs {
+    let listener = bed.listen(runtime, bed.server_address(v6, 7777));
+    [bed.connected_pair(&listener), bed.opened_pair(runtime, v6)]
+}
+
+type Pairs = [(fourwave::TcpStream, std::net::TcpStream); 2];
+
+#[test]
+fn a_half_closed_connection_goes_on() {
+    let Some(bed) = Bed::new("half") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for (mut fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+            let mut rest = Vec::new();
+            fourwave.write_all(b"request").expect("it is connected");
+            fourwave.shutdown(Shutdown::Write).expect("it is connected");
+            let error = fourwave.write(b"more").expect_err("that side is closed");
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+            kernel.read_to_end(&mut rest).expect("an orderly end");
+            assert_eq!(rest, b"request");
+            // The other way round is open as long as anybody wants.
+            for tag in 0..50 {
+                kernel.write_all(&[tag; 2000]).expect("only the other side is closed");
+                let mut bytes = [0; 2000];
+                fourwave.read_exact(&mut bytes).expect("it comes");
+                assert_eq!(bytes, [tag; 2000]);
+            }
+            kernel.shutdown(Shutdown::Write).expect("it is connected");
+            assert_eq!(fourwave.read(&mut [0; 1]).expect("an orderly end"), 0);
+        }
+        for (mut fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+            kernel.shutdown(Shutdown::Write).expect("it is connected");
+            assert_eq!(fourwave.read(&mut [0; 1]).expect("an orderly end"), 0);
+            fourwave.write_all(b"answer").expect("only the other side is closed");
+            drop(fourwave);
+            let mut rest = Vec::new();
+            kernel.read_to_end(&mut rest).expect("an orderly end");
+            assert_eq!(rest, b"answer");
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
+/// Both ends at the same moment, often enough that FINs cross.
+#[test]
+fn both_ends_close_at_once() {
+    let Some(bed) = Bed::new("crossing") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for _ in 0..25 {
+            for (mut fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+                let together = Barrier::new(2);
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        together.wait();
+                        fourwave.shutdown(Shutdown::Write).expect("it is connected");
+                    });
+                    together.wait();
+                    kernel.shutdown(Shutdown::Write).expect("it is connected");
+                });
+                assert_eq!(fourwave.read(&mut [0; 1]).expect("an orderly end"), 0);
+                assert_eq!(kernel.read(&mut [0; 1]).expect("an orderly end"), 0);
+            }
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+    assert_eq!(bed.stats().get("EstabResets"), 0);
+}
+
+#[test]
+fn closing_with_unread_bytes_resets() {
+    let Some(bed) = Bed::new("reset") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for (fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+            kernel.write_all(b"never read").expect("it is connected");
+            assert_eq!(fourwave.peek(&mut [0; 1]).expect("it comes"), 1);
+            drop(fourwave);
+            let error = kernel.read(&mut [0; 1]).expect_err("no orderly end");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
+#[test]
+fn lingering_for_no_time_resets() {
+    let Some(bed) = Bed::new("linger") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for (fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+            fourwave.set_linger(Some(Duration::ZERO)).expect("zero is offered");
+            drop(fourwave);
+            let error = kernel.read(&mut [0; 1]).expect_err("no orderly end");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
+#[test]
+fn the_peers_reset_is_an_error_once() {
+    let Some(bed) = Bed::new("peer") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for (mut fourwave, kernel) in pairs(&bed, &runtime, v6) {
+            fourwave.write_all(b"never read").expect("it is connected");
+            assert_eq!(kernel.peek(&mut [0; 1]).expect("it comes"), 1);
+            // With bytes unread the kernel resets.
+            drop(kernel);
+            let error = fourwave.read(&mut [0; 1]).expect_err("no orderly end");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+            assert_eq!(fourwave.read(&mut [0; 1]).expect("it was told once"), 0);
+            let error = fourwave.write(b"x").expect_err("nobody is there");
+            assert_eq!(error.raw_os_error(), Some(libc::EPIPE), "{error}");
+        }
+        for (mut fourwave, kernel) in pairs(&bed, &runtime, v6) {
+            // After the peer's end of stream a reset is a broken pipe.
+            kernel.shutdown(Shutdown::Write).expect("it is connected");
+            assert_eq!(fourwave.read(&mut [0; 1]).expect("an orderly end"), 0);
+            drop(kernel);
+            fourwave.write_all(b"nobody is there").expect("we do not know that yet");
+            let mut broken = || fourwave.write(b"x").map_err(|error| error.raw_os_error());
+            eventually("a broken pipe", || broken() == Err(Some(libc::EPIPE)));
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}

@@ -1,0 +1,65 @@
+//! Very many short connections.
+
+use std::time::Duration;
+
+use fourwave_bench::lab::{Node, Side};
+use fourwave_bench::load::{self, LoadConfig, LoadReport, Until};
+
+use crate::support::roles::{ECHO_SIZE, Role};
+use crate::support::{Bed, FAMILIES, soaking};
+
+const PORT: u16 = 7777;
+
+/// Connections per address family.
+fn scale() -> u64 {
+    if soaking() { 1_000_000 } else { 50_000 }
+}
+
+/// Short connections of the kernel on the client's side, their echoes checked.
+pub fn short_connections(bed: &Bed, v6: bool, port: u16, connections: u64) -> LoadReport {
+    let client: &Node = bed.client();
+    let config = LoadConfig {
+        target: bed.server_address(v6, port),
+        sources: client.addresses(v6),
+        first_source: 0,
+        size: ECHO_SIZE,
+        concurrency: 64,
+        rate: None,
+        until: Until::Connections(connections),
+        timeout: Duration::from_secs(20),
+    };
+    let report = client.run(|| load::kernel::run(&config)).expect("the namespace can be entered");
+    report.expect("the client can make load")
+}
+
+/// Every connection came to its proper end.
+pub fn assert_flawless(report: &LoadReport, connections: u64) {
+    assert_eq!(report.completed, connections, "{:?}", report.errors);
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+}
+
+#[test]
+fn short_connections_without_an_error() {
+    // A port comes back only after 64,512 others: IPv6 has one address in a plain lab.
+    let Some(mut bed) = Bed::with("load", |lab| lab.more_client_v6(60), &[]) else { return };
+    let listen = FAMILIES.map(|v6| bed.server_address(v6, PORT));
+    bed.start(Side::Server, Role::FourwaveEcho, &listen);
+    let mut total = 0;
+    for v6 in FAMILIES {
+        let before = bed.stats();
+        assert_flawless(&short_connections(&bed, v6, PORT, scale()), scale());
+        total += scale();
+        let after = bed.stats();
+        let grown = |name| after.get(name) - before.get(name);
+        assert_eq!(grown("PassiveOpens"), scale());
+        for name in ["ListenOverflows", "TCPTimeWaitOverflow", "EstabResets", "tx_too_small"] {
+            assert_eq!(grown(name), 0, "{name}");
+        }
+    }
+    // The server closed first, and the daemon's TIME_WAIT of 60 s may have ended for some.
+    let stats = bed.stats();
+    assert_eq!(stats.get("time_wait") + stats.get("TW") + stats.get("TWRecycled"), total);
+    // Its connections and extents go with the server: the worker asserts that none was leaked.
+    bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    bed.wait_until_empty();
+}

@@ -1,0 +1,22 @@
+//! Everything together: kernel peer, veth, XDP program, AF_XDP sockets, workers, shared memory,
+//! client library. Each test has two network namespaces and a daemon of its own.
+//!
+//! The namespaces need root. Without it the tests say so and pass, unless `CI` is set.
+//! `FOURWAVE_SOAK=1` runs them at a larger scale; `FOURWAVE_TEST_LOG=debug` has the daemons say
+//! more, which is shown when a test fails.
+
+#![allow(unreachable_pub, reason = "modules of one test crate, not an interface")]
+
+mod active;
+mod backlog;
+mod closing;
+mod hostile;
+mod idle;
+mod killed;
+mod load;
+mod lossy;
+mod neighbour;
+mod queues;
+mod restart;
+mod support;
+mod transfer;

@@ -1,0 +1,301 @@
+//! What the tests have in common: a lab with a daemon, and bounds on waiting.
+
+pub mod bpf;
+pub mod bytes;
+pub mod icmp;
+pub mod roles;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fourwave::{Runtime, SocketOptions};
+use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, LabError, ProcessRef, Side};
+
+pub use stats::Stats;
+
+/// Whatever takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a daemon may take to stop: its drain, then the resets.
+pub const STOP_GRACE: Duration = Duration::from_secs(15);
+
+/// Both address families: IPv4, then IPv6.
+pub const FAMILIES: [bool; 2] = [false, true];
+
+/// Tables for the end of every daemon's configuration. The tables of a shard are as small as the
+/// tests allow: a daemon per test is started, and each reserves them.
+const TABLES: &str = "
+[limits]
+connections = 16384
+syn = 8192
+[clients]
+connections = 16384
+bytes = \"128MiB\"
+[tcp]
+max_tw_buckets = 262144
+";
+
+/// Whether `FOURWAVE_SOAK` asks for the larger scale.
+pub fn soaking() -> bool {
+    std::env::var_os("FOURWAVE_SOAK").is_some_and(|value| value != "0")
+}
+
+/// Two namespaces with a daemon in the server's, for one test. Dropping it removes everything.
+pub struct Bed {
+    lab: Lab,
+    /// Daemon's settings besides the usual ones: top-level keys, in TOML.
+    keys: BTreeMap<String, String>,
+    /// Held while this exists: the machine bears one lab at a time. Dropped last.
+    _turn: File,
+}
+
+impl Bed {
+    /// A lab whose names begin with `fwe-NAME-`, with a running daemon. `None`, said on stderr,
+    /// without the privilege for it.
+    pub fn new(name: &str) -> Option<Bed> {
+        Bed::with(name, |lab| lab, &[])
+    }
+
+    /// As [`Bed::new`], with changes to the lab and top-level keys for the daemon.
+    pub fn with(
+        name: &str,
+        change: impl FnOnce(LabConfig) -> LabConfig,
+        keys: &[(&str, &str)],
+    ) -> Option<Bed> {
+        let mut bed = Bed::without_daemon(name, change, keys)?;
+        bed.start_daemon();
+        Some(bed)
+    }
+
+    /// As [`Bed::with`], without starting the daemon.
+    pub fn without_daemon(
+        name: &str,
+        change: impl FnOnce(LabConfig) -> LabConfig,
+        keys: &[(&str, &str)],
+    ) -> Option<Bed> {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI has to run these tests as root");
+            // Not eprintln!, which the test harness keeps to itself.
+            let _ = writeln!(io::stderr(), "skipped: needs root");
+            return None;
+        }
+        let turn = take_turn().expect("a lock file can be made");
+        let config = change(LabConfig::private(&format!("fwe-{name}-")));
+        let lab = Lab::up(config).unwrap_or_else(|error| panic!("{error}"));
+        let keys = keys.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Some(Bed { lab, keys, _turn: turn })
+    }
+
+    /// Starts the daemon, which must be ready in time.
+    pub fn start_daemon(&mut self) -> ProcessRef {
+        self.try_start_daemon().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts the daemon.
+    pub fn try_start_daemon(&mut self) -> Result<ProcessRef, LabError> {
+        let mut keys = self.keys.clone();
+        keys.entry("drain_timeout".into()).or_insert_with(|| "\"1s\"".into());
+        if let Ok(filter) = std::env::var("FOURWAVE_TEST_LOG") {
+            keys.insert("log".into(), format!("{filter:?}"));
+        }
+        let options = DaemonOptions { keys, ..DaemonOptions::default() };
+        let config = self.lab.daemon_config(Side::Server, &options) + TABLES;
+        self.lab.start_daemon(Side::Server, &config)
+    }
+
+    /// Stops the daemon with SIGTERM.
+    pub fn stop_daemon(&mut self) {
+        self.lab.stop(DAEMON, STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// What the daemon has logged.
+    pub fn daemon_log(&self) -> String {
+        let path = self.lab.folder().join(format!("{DAEMON}.log"));
+        std::fs::read_to_string(path).expect("the daemon has a log")
+    }
+
+    /// An application group of its own at the daemon. It works from every namespace.
+    pub fn runtime(&self) -> Runtime {
+        Runtime::connect(self.lab.control_socket(Side::Server)).expect("the daemon takes clients")
+    }
+
+    /// What the daemon counts. The connection that asks is a client too, until this returns.
+    pub fn stats(&self) -> Stats {
+        Stats::parse(&self.runtime().stats().expect("the daemon gives its counters"))
+    }
+
+    /// Waits until no handshake and no connection is left (those in TIME_WAIT aside), and no
+    /// client but the one that asks.
+    pub fn wait_until_empty(&self) {
+        let names = ["connections", "syn_received", "groups"];
+        let left = || {
+            let stats = self.stats();
+            names.map(|name| stats.get(name))
+        };
+        eventually_is("connections, handshakes and clients go", &[0, 0, 1], left);
+        self.lab.check_programs().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A socket address of the server.
+    pub fn server_address(&self, v6: bool, port: u16) -> SocketAddr {
+        SocketAddr::new(if v6 { self.lab.server().v6() } else { self.lab.server().v4() }, port)
+    }
+
+    /// A socket address of the client.
+    pub fn client_address(&self, v6: bool, port: u16) -> SocketAddr {
+        SocketAddr::new(if v6 { self.lab.client().v6() } else { self.lab.client().v4() }, port)
+    }
+
+    /// A fourwave listener.
+    pub fn listen(&self, runtime: &Runtime, address: SocketAddr) -> fourwave::TcpListener {
+        let options = SocketOptions::new().runtime(runtime);
+        options.bind(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    /// A kernel connection from the client's namespace; its calls give up after [`PATIENCE`].
+    pub fn kernel_connect(&self, to: SocketAddr) -> std::net::TcpStream {
+        self.try_kernel_connect(to).unwrap_or_else(|error| panic!("{to}: {error}"))
+    }
+
+    /// As [`Bed::kernel_connect`].
+    pub fn try_kernel_connect(&self, to: SocketAddr) -> io::Result<std::net::TcpStream> {
+        let connect = || std::net::TcpStream::connect_timeout(&to, PATIENCE);
+        let stream = self.lab.client().run(connect).expect("the namespace can be entered")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// A kernel listener in the client's namespace.
+    pub fn kernel_listen(&self, address: SocketAddr) -> std::net::TcpListener {
+        let bind = || std::net::TcpListener::bind(address);
+        let listener = self.lab.client().run(bind).expect("the namespace can be entered");
+        listener.unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    /// A connection that the kernel opened to `listener`: fourwave's end, the kernel's end.
+    pub fn connected_pair(
+        &self,
+        listener: &fourwave::TcpListener,
+    ) -> (fourwave::TcpStream, std::net::TcpStream) {
+        let kernel = self.kernel_connect(listener.local_addr().expect("it is bound"));
+        (accept(listener), kernel)
+    }
+
+    /// A connection that fourwave opened to a kernel listener: fourwave's end, the kernel's end.
+    pub fn opened_pair(
+        &self,
+        runtime: &Runtime,
+        v6: bool,
+    ) -> (fourwave::TcpStream, std::net::TcpStream) {
+        let listener = self.kernel_listen(self.client_address(v6, 0));
+        let stream = connect(runtime, listener.local_addr().expect("it is bound"));
+        let (kernel, _) = within("accept", move || listener.accept()).expect("it is connected");
+        kernel.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        kernel.set_write_timeout(Some(PATIENCE)).expect("not zero");
+        (stream, kernel)
+    }
+}
+
+impl Drop for Bed {
+    /// Shows what the daemon says about a failure, before its log goes with the lab.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = std::fs::read_to_string(self.folder().join(format!("{DAEMON}.log")));
+            eprintln!("the daemon's log:\n{}", log.unwrap_or_else(|error| error.to_string()));
+        }
+    }
+}
+
+impl Deref for Bed {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl DerefMut for Bed {
+    fn deref_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+}
+
+/// The daemon's role in the lab, which names its log.
+pub const DAEMON: &str = "fourwaved-server";
+
+/// The next connection of a fourwave listener; its calls give up after [`PATIENCE`].
+pub fn accept(listener: &fourwave::TcpListener) -> fourwave::TcpStream {
+    let listener = listener.try_clone().expect("the daemon is there");
+    let (stream, _) = within("accept", move || listener.accept()).expect("the daemon is there");
+    be_patient(stream)
+}
+
+/// A connection from fourwave; its calls give up after [`PATIENCE`].
+pub fn connect(runtime: &Runtime, to: SocketAddr) -> fourwave::TcpStream {
+    let options = SocketOptions::new().runtime(runtime);
+    let stream = options.connect_timeout(&to, PATIENCE);
+    be_patient(stream.unwrap_or_else(|error| panic!("{to}: {error}")))
+}
+
+fn be_patient(stream: fourwave::TcpStream) -> fourwave::TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
+    stream
+}
+
+/// Runs `work` on another thread and fails if it takes longer than [`PATIENCE`]. The thread of
+/// work that hangs is left behind.
+pub fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        // Nobody waits any more if this fails.
+        let _ = done.send(work());
+    });
+    match result.recv_timeout(PATIENCE) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what}: hangs"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the thread sends its result before it ends"),
+        },
+    }
+}
+
+/// Waits until `condition` holds; fails with `what` if it does not in [`PATIENCE`].
+pub fn eventually(what: impl Display, mut condition: impl FnMut() -> bool) {
+    eventually_is(what, &true, &mut condition);
+}
+
+/// Waits until `look` gives `expected`; fails with `what` if it does not in [`PATIENCE`].
+pub fn eventually_is<T: PartialEq + Debug>(
+    what: impl Display,
+    expected: &T,
+    mut look: impl FnMut() -> T,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if seen == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {seen:?} does not become {expected:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for the lock that tests of all processes share; closing the file gives it back.
+fn take_turn() -> io::Result<File> {
+    let path = std::env::temp_dir().join("fourwave-end-to-end.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}

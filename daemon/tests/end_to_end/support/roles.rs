@@ -1,0 +1,157 @@
+//! Programs that tests start: this very test executable, told by the environment what to be.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use fourwave_bench::lab::{LabError, ProcessRef, Ready, Side};
+use fourwave_bench::server::{self, ServerConfig};
+
+use super::bytes::Pattern;
+use super::{Bed, PATIENCE, eventually};
+
+const ROLE: &str = "FOURWAVE_TEST_ROLE";
+const ADDRESS: &str = "FOURWAVE_TEST_ADDRESS";
+
+/// What a child says when it has done its part and keeps its connection open.
+const HANGS: &str = "the child hangs";
+
+/// Bytes that an echo server echoes before it closes.
+pub const ECHO_SIZE: usize = 64;
+
+/// What a child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Echo-and-close server on fourwave.
+    FourwaveEcho,
+    /// The same on kernel sockets.
+    KernelEcho,
+    /// Accepts a connection through fourwave, leaves what comes unread, hangs.
+    Unread,
+    /// Accepts a connection through fourwave, writes [`WRITTEN`] bytes of [`WRITTEN_SEED`], hangs.
+    Written,
+    /// Accepts a connection through fourwave and writes the same pattern without end.
+    Endless,
+}
+
+/// Bytes that [`Role::Written`] leaves behind: what fits in a connection's send buffer.
+pub const WRITTEN: usize = 48 * 1024;
+/// Their pattern.
+pub const WRITTEN_SEED: u64 = 99;
+
+impl Role {
+    const ALL: [(Role, &'static str); 5] = [
+        (Role::FourwaveEcho, "fourwave-echo"),
+        (Role::KernelEcho, "kernel-echo"),
+        (Role::Unread, "unread"),
+        (Role::Written, "written"),
+        (Role::Endless, "endless"),
+    ];
+
+    /// Its name, in the lab too.
+    pub fn name(self) -> &'static str {
+        let known = Role::ALL.iter().find(|(role, _)| *role == self);
+        known.expect("every role has a name").1
+    }
+}
+
+impl Bed {
+    /// Starts a child at one end and waits until it says that it is ready.
+    pub fn start(&mut self, side: Side, role: Role, addresses: &[SocketAddr]) -> ProcessRef {
+        self.try_start(side, role, addresses).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_start(
+        &mut self,
+        side: Side,
+        role: Role,
+        addresses: &[SocketAddr],
+    ) -> Result<ProcessRef, LabError> {
+        let executable = std::env::current_exe().expect("/proc is mounted");
+        // What an earlier child of this role said does not count.
+        let _ = std::fs::remove_file(self.log_of(role));
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let mut command: Command = self.node(side).command(executable);
+        command
+            .args(["--exact", "support::roles::child", "--nocapture"])
+            .env(ROLE, role.name())
+            .env(ADDRESS, addresses.join(","))
+            .env("FOURWAVE_SOCKET", self.control_socket(Side::Server));
+        self.spawn(role.name(), command, Ready::Prints(server::READY))
+    }
+
+    fn log_of(&self, role: Role) -> PathBuf {
+        self.folder().join(format!("{}.log", role.name()))
+    }
+
+    /// Waits until the child has done its part of a connection.
+    pub fn wait_until_it_hangs(&self, role: Role) {
+        let log = self.log_of(role);
+        let hangs = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(HANGS));
+        eventually(format!("{} gets to its end", role.name()), hangs);
+    }
+}
+
+/// Not a test: what children run. Does nothing unless it is told what to be.
+#[test]
+fn child() {
+    let Some(name) = std::env::var_os(ROLE) else { return };
+    let known = Role::ALL.iter().find(|(_, known)| name == *known);
+    let (role, _) = known.expect("a role that exists");
+    let addresses = std::env::var(ADDRESS).expect("addresses are given");
+    let listen = addresses.split(',').map(|address| address.parse().expect("an address"));
+    play(*role, listen.collect()).expect("the child plays its role");
+}
+
+fn play(role: Role, listen: Vec<SocketAddr>) -> io::Result<()> {
+    match role {
+        Role::FourwaveEcho => server::fourwave::serve(&ServerConfig { listen, size: ECHO_SIZE }),
+        Role::KernelEcho => server::kernel::serve(&ServerConfig { listen, size: ECHO_SIZE }),
+        Role::Unread => {
+            let stream = accept_one(&listen)?;
+            let unread = stream.peek(&mut [0; 1])?;
+            assert_eq!(unread, 1, "there is something to leave unread");
+            hang()
+        }
+        Role::Written => {
+            let mut bytes = vec![0; WRITTEN];
+            Pattern::new(WRITTEN_SEED).fill(&mut bytes);
+            (&accept_one(&listen)?).write_all(&bytes)?;
+            hang()
+        }
+        Role::Endless => {
+            let mut stream = accept_one(&listen)?;
+            let mut pattern = Pattern::new(WRITTEN_SEED);
+            let mut bytes = vec![0; 4096];
+            say(HANGS)?;
+            loop {
+                pattern.fill(&mut bytes);
+                stream.write_all(&bytes)?;
+            }
+        }
+    }
+}
+
+/// Listens, says so, and takes one connection. The listener goes when it has come.
+fn accept_one(listen: &[SocketAddr]) -> io::Result<fourwave::TcpStream> {
+    let listener = fourwave::TcpListener::bind(listen)?;
+    say(server::READY)?;
+    Ok(listener.accept()?.0)
+}
+
+/// Says that the test can go on, and waits for its end.
+fn hang() -> io::Result<()> {
+    say(HANGS)?;
+    loop {
+        thread::sleep(PATIENCE);
+    }
+}
+
+fn say(line: &str) -> io::Result<()> {
+    // Not println!: that is for the test harness's own output.
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
