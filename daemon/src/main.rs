@@ -22,6 +22,9 @@ struct Options {
     /// Folder of the control socket, instead of the configuration's
     #[arg(long, value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
+    /// BPF file system for the pins, instead of the configuration's
+    #[arg(long, value_name = "FOLDER")]
+    bpffs: Option<PathBuf>,
     /// Check the configuration and exit
     #[arg(long)]
     check_config: bool,
@@ -79,6 +82,9 @@ fn load(options: &Options) -> Result<Config, ConfigError> {
     }
     if let Some(folder) = &options.runtime_dir {
         config.runtime_dir.clone_from(folder);
+    }
+    if let Some(folder) = &options.bpffs {
+        config.bpffs.clone_from(folder);
     }
     config.check()?;
     Ok(config)
