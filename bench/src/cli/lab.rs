@@ -207,7 +207,7 @@ fn down(name: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn show(side: &str, node: &NodeStatus) {
-    let NodeStatus { namespace, interface, addresses, offloads_on, rps, xdp } = node;
+    let NodeStatus { namespace, interface, addresses, offloads_on, rps, xdp, .. } = node;
     let offloads =
         if offloads_on.is_empty() { "off".to_owned() } else { offloads_on.join(" ") + " on" };
     let xdp = xdp.unwrap_or("none");

@@ -50,6 +50,8 @@ pub struct Settings {
     /// TIME_WAIT records that could not be kept (`TCPTimeWaitOverflow`) by the client's kernel and
     /// by each server; all 0, or the figures flatter.
     pub time_wait_overflow: BTreeMap<&'static str, u64>,
+    /// The kernel's congestion control: the server's end, the client's end.
+    pub congestion_control: [String; 2],
     /// Listen backlog.
     pub backlog: i32,
     /// Client addresses; each has the ports from 1024 to 65535.
@@ -82,6 +84,11 @@ pub struct FourwaveSettings {
 }
 
 impl Settings {
+    /// Whether others used so much of the machine that the figures are disturbed.
+    pub fn is_busy(&self) -> bool {
+        self.load_average > 0.25 * self.cpus as f64
+    }
+
     pub(super) fn read(config: &CompareConfig, lab: &Lab) -> Result<Settings, CompareError> {
         let status = lab.status()?;
         let load_s = config.duration.as_secs_f64() * config.rounds as f64;
@@ -103,6 +110,10 @@ impl Settings {
             time_wait_s: TIME_WAIT_S,
             shorter_than_time_wait: load_s < TIME_WAIT_S as f64,
             time_wait_overflow: BTreeMap::new(),
+            congestion_control: [
+                status.server.congestion_control,
+                status.client.congestion_control,
+            ],
             backlog: BACKLOG,
             client_addresses: lab.client().addresses(config.v6).len(),
             queues: config.lab.queues,

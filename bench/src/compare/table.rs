@@ -69,11 +69,22 @@ fn notes(settings: &Settings) -> String {
          server closes first, TIME_WAIT {time_wait_s} s on both\n\
          Linux {kernel}, {cpus} CPUs, load average {load_average:.2}; servers on CPU {server_cpu}, \
          load on CPU {client_cpu}; {}, {} queue(s), RPS {rps} (masks {} and {}); checksum and \
-         segmentation offloads {offloads}\n",
-        settings.network, settings.queues, settings.rps_cpus[0], settings.rps_cpus[1],
+         segmentation offloads {offloads}; kernel congestion control {}\n",
+        settings.network,
+        settings.queues,
+        settings.rps_cpus[0],
+        settings.rps_cpus[1],
+        settings.congestion_control[0],
     );
     if let Some(fourwave) = &settings.fourwave {
         let _ = writeln!(text, "fourwave: XDP {}, copy mode (veth)", fourwave.xdp_mode);
+    }
+    if settings.is_busy() {
+        let _ = writeln!(
+            text,
+            "Note: the machine was busy before the run (load average {load_average:.2}): wait for a \
+             quiet one before comparing figures."
+        );
     }
     if settings.shorter_than_time_wait {
         let _ = writeln!(

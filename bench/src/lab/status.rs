@@ -17,6 +17,8 @@ pub struct NodeStatus {
     pub offloads_on: Vec<&'static str>,
     /// Receive packet steering mask.
     pub rps: String,
+    /// The kernel's congestion control.
+    pub congestion_control: String,
     /// Where an XDP program runs (`native`, `generic`), if there is one.
     pub xdp: Option<&'static str>,
 }
@@ -54,6 +56,7 @@ fn node_status(node: &Node) -> Result<NodeStatus, LabError> {
         addresses: node.config.addresses.iter().map(ToString::to_string).collect(),
         offloads_on: node.run(|| tune::offloads_on(node.interface()))??,
         rps: node.rps()?,
+        congestion_control: node.run(tune::congestion_control)??,
         xdp: node.run(|| link::xdp_mode(node.interface()))??,
     })
 }

@@ -41,13 +41,34 @@ const OFFLOADS: &[(&str, u32, u32)] = &[
     ("sg", 0x19, 0x18),
 ];
 
+/// Congestion control of both namespaces: the first of these that the kernel lets a namespace
+/// have. A namespace inherits the machine's, and BBR would pace every short connection with a
+/// timer. CUBIC is Linux's default, but not allowed to namespaces where another one was made the
+/// default; Reno always is, and short connections do not tell them apart.
+const CONGESTION_CONTROL: [&str; 2] = ["cubic", "reno"];
+
+const CONGESTION_CONTROL_SYSCTL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// Sets the sysctls that every lab wants.
 pub(super) fn set_sysctls() -> Result<(), LabError> {
     for (name, value) in SYSCTLS {
         let path = Path::new("/proc/sys/net").join(name);
         fs::write(&path, value).map_err(LabError::file(path))?;
     }
-    Ok(())
+    let mut set = Ok(());
+    for name in CONGESTION_CONTROL {
+        set = fs::write(CONGESTION_CONTROL_SYSCTL, name);
+        if set.is_ok() {
+            break;
+        }
+    }
+    set.map_err(LabError::file(CONGESTION_CONTROL_SYSCTL))
+}
+
+/// The congestion control of new connections.
+pub(super) fn congestion_control() -> Result<String, LabError> {
+    let name = fs::read_to_string(CONGESTION_CONTROL_SYSCTL);
+    Ok(name.map_err(LabError::file(CONGESTION_CONTROL_SYSCTL))?.trim().to_owned())
 }
 
 /// Switches checksum and segmentation offloads of `interface` off and checks that they are.
