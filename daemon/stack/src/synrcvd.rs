@@ -28,6 +28,7 @@ const PEER_MSS: u8 = 4;
 const RESENT: u8 = 8;
 /// `repeated` holds a time.
 const REPEATED: u8 = 16;
+const SACK_PERMITTED: u8 = 32;
 
 /// A handshake under way. Times are the low 32 bits of microseconds; a record lives about a minute.
 #[derive(Clone, Copy)]
@@ -108,6 +109,7 @@ impl Request {
         Options {
             mss: has(PEER_MSS).then_some(self.peer_mss),
             window_scale: has(SCALED).then_some(self.peer_scale),
+            sack_permitted: has(SACK_PERMITTED),
             timestamps: has(TIMESTAMPS).then_some(Timestamps { value: self.ts_recent, echo: 0 }),
             ..Options::default()
         }
@@ -124,6 +126,7 @@ impl Request {
             peer_mss: peer.mss,
             peer_window_scale: peer.window_scale,
             peer_timestamp: peer.timestamps.map(|times| times.value),
+            sack_permitted: peer.sack_permitted,
             ts_offset: self.ts_offset,
             peer_window: self.peer_window,
             rtt: (self.flags & RESENT == 0).then_some(Nanos::from(rtt) * 1_000),
@@ -347,6 +350,7 @@ impl Shard {
             peer_scale: peer.window_scale.unwrap_or(0),
             flags: flag(times.is_some(), TIMESTAMPS)
                 | flag(peer.window_scale.is_some(), SCALED)
+                | flag(peer.sack_permitted && self.config.tcp.sack, SACK_PERMITTED)
                 | flag(peer.mss.is_some(), PEER_MSS),
             retransmits: 0,
         }

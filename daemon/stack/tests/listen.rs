@@ -85,13 +85,16 @@ fn the_syn_ack_offers_what_the_syn_did() {
     let bare = world.exchange(&Peer::new(false, 1).syn());
     let options = bare[0].head.options;
     assert_eq!((options.mss, options.window_scale, options.timestamps), (Some(1460), None, None));
+    assert!(!options.sack_permitted);
     let mut syn = Peer::new(true, 2).syn();
     syn.head.options.window_scale = Some(3);
+    syn.head.options.sack_permitted = true;
     syn.head.options.timestamps = Some(Timestamps { value: 99, echo: 0 });
     let full = world.exchange(&syn);
     let options = full[0].head.options;
     assert_eq!((options.mss, options.window_scale), (Some(1440), Some(7)));
     assert_eq!(options.timestamps.unwrap().echo, 99);
+    assert!(options.sack_permitted);
 }
 
 #[test]
@@ -294,6 +297,21 @@ fn what_a_request_thinks_of_stray_segments() {
     assert!(world.exchange(&peer.rst()).is_empty());
     world.assert_empty();
     assert_eq!(world.shard.counters().attempt_fails, 1);
+}
+
+#[test]
+fn sack_outlives_the_handshakes_record() {
+    for permitted in [true, false] {
+        let mut world = World::new(small());
+        world.listen(4);
+        let mut peer = Peer::new(permitted, 1234);
+        peer.options.sack_permitted = permitted;
+        peer.open(&mut world);
+        peer.seq = peer.seq.wrapping_add(10);
+        let sent = world.exchange(&peer.data(b"late"));
+        let left = permitted.then_some(peer.seq);
+        assert_eq!(sent[0].head.options.sack.as_slice().first().map(|block| block.left), left);
+    }
 }
 
 #[test]

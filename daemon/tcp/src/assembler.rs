@@ -1,4 +1,5 @@
-//! Which bytes beyond the in-order edge have arrived.
+//! Which bytes beyond an edge have arrived: ours beyond the in-order edge, the peer's beyond what it
+//! has acknowledged.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -23,6 +24,8 @@ pub(crate) struct Range {
 #[repr(C)]
 pub(crate) struct Assembler {
     ranges: [Range; MAX_RANGES],
+    /// Indices of the ranges, the one changed last first.
+    order: [u8; MAX_RANGES],
     count: u32,
 }
 
@@ -35,6 +38,18 @@ impl Assembler {
 
     pub(crate) fn ranges(&self) -> &[Range] {
         &self.ranges[..self.count as usize]
+    }
+
+    /// The ranges, the one that grew last first.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = Range> {
+        self.order[..self.count as usize].iter().map(|index| self.ranges[usize::from(*index)])
+    }
+
+    /// What of `range` is here already: the first such stretch.
+    pub(crate) fn overlap(&self, range: Range) -> Option<Range> {
+        let met = self.ranges().iter().find(|other| other.end > range.start)?;
+        let (start, end) = (met.start.max(range.start), met.end.min(range.end));
+        (start < end).then_some(Range { start, end })
     }
 
     /// One past the highest byte that arrived; 0 when nothing did.
@@ -56,7 +71,12 @@ impl Assembler {
             assert!(len < MAX_RANGES, "the caller asked whether it fits");
             self.ranges.copy_within(at..len, at + 1);
             self.ranges[at] = range;
+            for index in self.order[..len].iter_mut().filter(|index| usize::from(**index) >= at) {
+                *index += 1;
+            }
+            self.order[len] = at as u8;
             self.count += 1;
+            self.order[..=len].rotate_right(1);
             return;
         }
         let merged = Range {
@@ -65,6 +85,8 @@ impl Assembler {
         };
         self.ranges[touched.start] = merged;
         self.remove(touched.start + 1, touched.end);
+        let place = self.order.iter().position(|index| usize::from(*index) == touched.start);
+        self.order[..=place.expect("each range has its place")].rotate_right(1);
     }
 
     /// The in-order edge moved on by `len` bytes that arrived in order; returns how many bytes it
@@ -97,8 +119,17 @@ impl Assembler {
 
     /// Removes the ranges with index `from..to`.
     fn remove(&mut self, from: usize, to: usize) {
-        self.ranges.copy_within(to..self.count as usize, from);
+        let len = self.count as usize;
+        self.ranges.copy_within(to..len, from);
         self.count -= (to - from) as u32;
+        let mut kept = 0;
+        for place in 0..len {
+            let index = usize::from(self.order[place]);
+            if index < from || index >= to {
+                self.order[kept] = if index < from { index } else { index - (to - from) } as u8;
+                kept += 1;
+            }
+        }
     }
 }
 
@@ -107,7 +138,7 @@ mod tests {
     use super::*;
     use proptest::prelude::{Strategy, prop};
     use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     #[derive(Clone, Copy, Debug)]
     enum Op {
@@ -122,46 +153,62 @@ mod tests {
     }
 
     proptest! {
-        /// The reference keeps every single byte in a set.
+        /// The reference keeps every single byte, and when it came last.
         #[test]
-        fn agrees_with_a_set_of_bytes(ops in ops()) {
+        fn agrees_with_a_map_of_bytes(ops in ops()) {
             let mut assembler = Assembler::default();
-            let mut bytes: BTreeSet<u32> = BTreeSet::new();
-            for op in ops {
+            let mut bytes: BTreeMap<u32, usize> = BTreeMap::new();
+            for (time, op) in ops.into_iter().enumerate() {
                 match op {
                     Op::Insert { start, len } => {
                         let range = Range { start, end: start + len };
+                        let known: Vec<u32> =
+                            (start..start + len).filter(|byte| bytes.contains_key(byte)).collect();
+                        let overlap = assembler.overlap(range);
+                        prop_assert_eq!(overlap.map(|o| o.start), known.first().copied());
+                        prop_assert!(overlap.is_none_or(|o| (o.start..o.end).all(|b| known.contains(&b))));
                         let mut after = bytes.clone();
-                        after.extend(start..start + len);
+                        after.extend((start..start + len).map(|byte| (byte, time)));
                         let fits = runs(&after).len() <= MAX_RANGES;
-                        prop_assert!(!assembler.fits(range) || fits);
-                        if assembler.fits(range) {
+                        prop_assert_eq!(assembler.fits(range), fits);
+                        if fits {
                             assembler.insert(range);
                             bytes = after;
-                        } else {
-                            prop_assert!(!fits);
                         }
                     }
                     Op::Advance { len } => {
                         let mut edge = len;
-                        while bytes.contains(&edge) {
+                        while bytes.contains_key(&edge) {
                             edge += 1;
                         }
-                        bytes = bytes.iter().filter(|byte| **byte >= edge).map(|b| b - edge).collect();
+                        bytes = bytes
+                            .into_iter()
+                            .filter(|(byte, _)| *byte >= edge)
+                            .map(|(byte, time)| (byte - edge, time))
+                            .collect();
                         prop_assert_eq!(assembler.advance(len), edge);
                     }
                 }
-                prop_assert_eq!(assembler.ranges(), &runs(&bytes)[..]);
+                let mut runs = runs(&bytes);
+                let ranges: Vec<Range> = runs.iter().map(|run| run.0).collect();
+                prop_assert_eq!(assembler.ranges(), &ranges[..]);
+                runs.sort_by_key(|run| std::cmp::Reverse(run.1));
+                let newest: Vec<Range> = runs.iter().map(|run| run.0).collect();
+                prop_assert_eq!(assembler.newest().collect::<Vec<_>>(), newest);
             }
         }
     }
 
-    fn runs(bytes: &BTreeSet<u32>) -> Vec<Range> {
-        let mut runs: Vec<Range> = Vec::new();
-        for &byte in bytes {
+    /// Stretches of bytes, each with the time of its newest one.
+    fn runs(bytes: &BTreeMap<u32, usize>) -> Vec<(Range, usize)> {
+        let mut runs: Vec<(Range, usize)> = Vec::new();
+        for (&byte, &time) in bytes {
             match runs.last_mut() {
-                Some(run) if run.end == byte => run.end = byte + 1,
-                _ => runs.push(Range { start: byte, end: byte + 1 }),
+                Some((run, newest)) if run.end == byte => {
+                    run.end = byte + 1;
+                    *newest = time.max(*newest);
+                }
+                _ => runs.push((Range { start: byte, end: byte + 1 }, time)),
             }
         }
         runs

@@ -47,6 +47,8 @@ pub struct Config {
     pub send_buffer: u32,
     /// Offer and accept timestamps (RFC 7323).
     pub timestamps: bool,
+    /// Offer and accept selective acknowledgements (RFC 2018), duplicates reported (RFC 2883).
+    pub sack: bool,
     /// Start slowly after an idle time of one retransmission timeout (RFC 5681 §4.1).
     pub slow_start_after_idle: bool,
     /// Nagle's algorithm for new connections, in Minshall's form (RFC 9293 §3.7.4).
@@ -75,6 +77,7 @@ impl Default for Config {
             recv_window_max: 64 * 1024,
             send_buffer: 256 * 1024,
             timestamps: true,
+            sack: true,
             slow_start_after_idle: true,
             nagle: true,
         }

@@ -71,6 +71,7 @@ impl Tcb {
         self.mss = mss;
         if self.state().is_synchronized() {
             self.rtt.cancel();
+            self.recovery.give_way(self.snd_max);
             self.snd_nxt = self.snd_una;
             self.set_flag(flag::RESEND, true);
             self.restart_rtx(cfg, now);

@@ -30,8 +30,7 @@
 //!
 //! # Not here
 //! LISTEN, SYN_RCVD of a passive open, and TIME_WAIT at scale are the stack's: [`Tcb`] knows
-//! SYN_RCVD only from a simultaneous open. SACK, RACK, CUBIC and keepalive are not offered, and
-//! SACK is not negotiated. Urgent data is delivered in line, as with `SO_OOBINLINE`.
+//! SYN_RCVD only from a simultaneous open. RACK, CUBIC and keepalive are not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
 
 #![forbid(unsafe_code)]
 
@@ -40,10 +39,14 @@ mod close;
 mod config;
 mod congestion;
 mod icmp;
+mod loss;
 mod options;
 mod reaction;
 mod receive;
+mod recovery;
 mod rtt;
+mod sack;
+mod scoreboard;
 mod seq;
 mod state;
 mod syn_sent;

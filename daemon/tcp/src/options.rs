@@ -1,4 +1,4 @@
-//! Which options our segments carry (RFC 7323, RFC 9293 §3.2).
+//! Which options our segments carry (RFC 7323, RFC 2018, RFC 9293 §3.2).
 
 use fourwave_wire::{Options, Timestamps};
 
@@ -21,18 +21,20 @@ impl Config {
         Options {
             mss: Some(mss),
             window_scale: Some(self.window_scale),
+            sack_permitted: self.sack,
             timestamps: self.timestamps.then_some(Timestamps { value: tsval, echo: 0 }),
             ..Options::default()
         }
     }
 
-    /// The options of the SYN-ACK that answers a SYN with the options `peer`: scale and timestamps
-    /// only if the peer offered them (RFC 7323 §2.2, §3.2).
+    /// The options of the SYN-ACK that answers a SYN with the options `peer`: scale, timestamps and
+    /// SACK only if the peer offered them (RFC 7323 §2.2, §3.2, RFC 2018 §2).
     pub fn syn_ack_options(&self, mss: u16, peer: &Options, tsval: u32) -> Options {
         let echo = peer.timestamps.filter(|_| self.timestamps);
         Options {
             mss: Some(mss),
             window_scale: peer.window_scale.map(|_| self.window_scale),
+            sack_permitted: peer.sack_permitted && self.sack,
             timestamps: echo.map(|peer| Timestamps { value: tsval, echo: peer.value }),
             ..Options::default()
         }
@@ -51,8 +53,11 @@ mod tests {
         let all = cfg.syn_ack_options(1460, &cfg.syn_options(1400, 5), 9);
         assert_eq!(all.window_scale, Some(7));
         assert_eq!(all.timestamps, Some(Timestamps { value: 9, echo: 5 }));
-        let off = Config { timestamps: false, ..Config::default() };
-        assert_eq!(off.syn_ack_options(1460, &cfg.syn_options(1400, 5), 9).timestamps, None);
+        assert!(all.sack_permitted);
+        let off = Config { timestamps: false, sack: false, ..Config::default() };
+        let less = off.syn_ack_options(1460, &cfg.syn_options(1400, 5), 9);
+        assert_eq!((less.timestamps, less.sack_permitted), (None, false));
+        assert!(!off.syn_options(1460, 0).sack_permitted);
     }
 
     #[test]

@@ -178,6 +178,8 @@ impl Tcb {
         if arrival.segment.payload.is_empty() {
             self.challenge(arrival);
         } else {
+            let end = arrival.start + i64::from(arrival.segment.sequence_len());
+            self.note_duplicate(arrival.start, end.min(self.rcv_nxt));
             self.set_flag(flag::ACK_NOW, true);
         }
         if self.state() == State::TimeWait && arrival.segment.flags.contains(Flags::FIN) {

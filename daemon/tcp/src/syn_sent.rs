@@ -64,6 +64,7 @@ impl Tcb {
         self.agree_on_scale(cfg, segment.options.window_scale);
         let timestamps = segment.options.timestamps.filter(|_| self.has(flag::TIMESTAMPS));
         self.set_flag(flag::TIMESTAMPS, timestamps.is_some());
+        self.set_flag(flag::SACK, self.has(flag::SACK) && segment.options.sack_permitted);
         if let Some(timestamps) = timestamps {
             self.ts_recent = timestamps.value;
             self.ts_recent_at = now;

@@ -80,11 +80,14 @@ impl Tcb {
         self.set_flag(flag::SYN_DUE, true);
     }
 
-    /// RFC 6298 §5.4: everything is sent again from the oldest byte on, as the window allows.
+    /// RFC 6298 §5.4: everything is sent again from the oldest byte on, as the window allows, except
+    /// what the peer holds. RFC 2018 §8 would forget that too: here a peer that throws data away is
+    /// found out when its acknowledgement reaches it.
     fn go_back(&mut self) {
         let first = self.retries == 1;
         let (flight, mss) = (self.flight(), self.payload_limit());
-        self.congestion.handle_timeout(self.snd_max, flight, mss, first);
+        self.congestion.handle_timeout(flight, mss, first);
+        self.recovery.give_way(self.snd_max);
         self.rtt.cancel();
         self.duplicate_acks = 0;
         self.snd_nxt = self.snd_una;

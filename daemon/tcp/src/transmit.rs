@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use fourwave_wire::{Flags, Options, Timestamps};
+use fourwave_wire::{Flags, Options, SackBlocks, Timestamps};
 
 use crate::config::{Config, Nanos};
 use crate::options::timestamp;
@@ -44,7 +44,11 @@ impl Tcb {
             return self.control_segment(cfg, now);
         }
         if self.state().may_send() {
-            let piece = self.resend_piece().or_else(|| self.next_piece(cfg, now));
+            let piece = self
+                .resend_piece()
+                .or_else(|| self.lost_piece(cfg, false))
+                .or_else(|| self.next_piece(cfg, now))
+                .or_else(|| self.lost_piece(cfg, true));
             if let Some(piece) = piece {
                 return Some(self.data_segment(cfg, now, &piece));
             }
@@ -68,6 +72,7 @@ impl Tcb {
         if self.take_flag(flag::RST_DUE) {
             let mut reset = self.bare_segment(now, self.snd_max);
             reset.flags |= Flags::RST;
+            reset.options.sack = SackBlocks::default();
             return Some(reset);
         }
         if self.take_flag(flag::REPLY_RST) {
@@ -106,6 +111,7 @@ impl Tcb {
         if answers {
             options.window_scale = self.has(flag::SCALING).then_some(self.rcv_scale);
             options.timestamps = self.timestamps(now);
+            options.sack_permitted = self.has(flag::SACK);
             self.acknowledged();
         }
         Transmit {
@@ -126,28 +132,46 @@ impl Tcb {
         if !self.take_flag(flag::RESEND) || !self.is_outstanding() {
             return None;
         }
-        let data_end = self.snd_max.min(self.snd_tail);
-        let end = data_end.min(self.snd_una + i64::from(self.payload_limit()));
-        // Our FIN was sent if the numbers reach beyond the data.
-        let fin = end == self.snd_tail && self.snd_max > self.snd_tail;
-        Some(Piece { start: self.snd_una, end: end + i64::from(fin), fin })
+        Some(self.sent_piece(self.unheld(self.snd_una)))
+    }
+
+    /// Lost data again, as far as the congestion window goes (RFC 6675 §5, step C).
+    #[inline]
+    fn lost_piece(&self, cfg: &Config, all: bool) -> Option<Piece> {
+        self.next_lost(cfg, all).map(|lost| self.sent_piece(lost))
+    }
+
+    /// The first segment's worth of positions that were sent before; the FIN may be one of them.
+    fn sent_piece(&self, span: Range<i64>) -> Piece {
+        let room = i64::from(self.segment_limit());
+        let end = span.end.min(self.snd_tail).min(span.start + room);
+        let fin = end == self.snd_tail && span.end > self.snd_tail;
+        Piece { start: span.start, end: end + i64::from(fin), fin }
     }
 
     /// As much from `snd_nxt` on as one segment takes and both windows allow.
     #[inline]
     fn next_piece(&mut self, cfg: &Config, now: Nanos) -> Option<Piece> {
         let fin_queued = self.has(flag::FIN_QUEUED);
+        if self.snd_nxt < self.snd_max && !self.scoreboard.is_empty() {
+            // Going back, past what the peer holds.
+            let unheld = self.unheld(self.snd_nxt);
+            self.snd_nxt = unheld.start;
+            if !unheld.is_empty() {
+                let piece = self.sent_piece(unheld);
+                return (piece.end - piece.start <= self.usable(cfg)).then_some(piece);
+            }
+        }
         let waiting = self.snd_tail - self.snd_nxt;
         if waiting < 0 || (waiting == 0 && !fin_queued) {
             return None;
         }
         self.restart_after_idle(cfg, now);
-        let mss = i64::from(self.payload_limit());
-        let window_end = self.snd_una + i64::from(self.snd_wnd);
-        let usable = window_end.min(self.snd_una + self.congestion_limit()) - self.snd_nxt;
-        let len = waiting.min(mss).min(usable.max(0));
+        let mss = i64::from(self.segment_limit());
+        let len = waiting.min(mss).min(self.usable(cfg).max(0));
         let end = self.snd_nxt + len;
         // The FIN takes a number, so it needs room in the peer's window too.
+        let window_end = self.snd_una + i64::from(self.snd_wnd);
         let fin = fin_queued && end == self.snd_tail && end < window_end;
         if len == 0 && !fin {
             return None;
@@ -172,11 +196,25 @@ impl Tcb {
         len >= i64::from(self.snd_wnd_max / 2)
     }
 
-    /// The congestion window; the first duplicate ACKs each let one more segment go
-    /// (limited transmit, RFC 3042).
+    /// Most payload bytes of the next segment.
+    #[inline]
+    fn segment_limit(&self) -> u32 {
+        self.payload_limit() - u32::from(self.sack_len())
+    }
+
+    /// Bytes that may go from `snd_nxt` on; not positive when none may.
+    #[inline]
+    fn usable(&self, cfg: &Config) -> i64 {
+        let offered = self.snd_una + i64::from(self.snd_wnd) - self.snd_nxt;
+        offered.min(self.congestion_limit() - i64::from(self.pipe(cfg)))
+    }
+
+    /// The congestion window; the first duplicate ACKs each let one more segment go (limited
+    /// transmit, RFC 3042). With SACK they do so by what they report as held.
+    #[inline]
     fn congestion_limit(&self) -> i64 {
         let window = i64::from(self.congestion.window());
-        if self.duplicate_acks == 0 || self.congestion.is_recovering() {
+        if self.duplicate_acks == 0 || self.has(flag::SACK) || self.recovery.is_active() {
             return window;
         }
         window + i64::from(self.duplicate_acks.min(2)) * i64::from(self.payload_limit())
@@ -199,10 +237,12 @@ impl Tcb {
             self.rtt.cancel();
         } else {
             self.rtt.start(end, now);
-            if data_end - start < i64::from(self.payload_limit()) {
+            if data_end - start < i64::from(self.segment_limit()) {
                 self.snd_small = end;
             }
         }
+        // A segment takes 16 bits of positions at most, and a FIN adds one.
+        self.recovery.handle_sent(end, (end - start) as u32, retransmission);
         let was_idle = !self.is_outstanding();
         self.snd_nxt = self.snd_nxt.max(end);
         self.snd_max = self.snd_max.max(end);
@@ -229,13 +269,14 @@ impl Tcb {
     /// An empty ACK with the number of position `at`; what it acknowledges is acknowledged.
     fn bare_segment(&mut self, now: Nanos, at: i64) -> Transmit {
         let window = self.advertise_window();
+        let (timestamps, sack) = (self.timestamps(now), self.sack_blocks());
         self.acknowledged();
         Transmit {
             seq: self.snd_seq(at),
             ack: self.rcv_seq(self.rcv_nxt),
             flags: Flags::ACK,
             window,
-            options: Options { timestamps: self.timestamps(now), ..Options::default() },
+            options: Options { timestamps, sack, ..Options::default() },
             payload: 0..0,
             retransmission: false,
         }
@@ -246,7 +287,7 @@ impl Tcb {
     fn acknowledged(&mut self) {
         self.rcv_acked = self.rcv_nxt;
         self.ack_at = NEVER;
-        self.set_flag(flag::ACK_NOW, false);
+        self.set_flag(flag::ACK_NOW | flag::DUPLICATE, false);
     }
 
     fn timestamps(&self, now: Nanos) -> Option<Timestamps> {

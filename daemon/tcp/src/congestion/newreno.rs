@@ -5,7 +5,7 @@ use super::Congestion;
 impl Congestion {
     /// `acked` bytes left the network in good order, `flight` were in it before.
     #[inline]
-    pub(super) fn grow(&mut self, acked: u32, flight: u32, mss: u32) {
+    pub(crate) fn grow(&mut self, acked: u32, flight: u32, mss: u32) {
         if self.window < self.threshold {
             // A window that is not used is not probed (RFC 7661 §3).
             if flight.saturating_mul(2) > self.window {
@@ -22,7 +22,7 @@ impl Congestion {
     }
 
     /// Loss: half of what was in flight is what the path takes (RFC 5681 equation 4).
-    pub(super) fn shrink(&mut self, flight: u32, mss: u32) {
+    pub(crate) fn reduce(&mut self, flight: u32, mss: u32) {
         self.threshold = (flight / 2).max(2 * mss);
         self.credit = 0;
     }
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_threshold_is_at_least_two_segments() {
         let mut congestion = Congestion::new(MSS, 10);
-        congestion.shrink(MSS, MSS);
+        congestion.reduce(MSS, MSS);
         assert_eq!(congestion.threshold, 2 * MSS);
     }
 }

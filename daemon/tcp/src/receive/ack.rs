@@ -4,7 +4,6 @@ use fourwave_wire::Flags;
 
 use super::Arrival;
 use crate::config::{MILLISECOND, Nanos};
-use crate::congestion::Flight;
 use crate::options::timestamp;
 use crate::reaction::Events;
 use crate::state::State;
@@ -18,10 +17,17 @@ impl Tcb {
             return;
         }
         let same_window = !self.update_window(arrival, ack);
-        if ack > self.snd_una {
+        let before = self.before_ack(arrival.cfg);
+        let is_new = ack > self.snd_una;
+        if is_new {
             self.receive_new_ack(arrival, ack, events);
+        }
+        if self.has(flag::SACK) {
+            self.learn_from_sack(arrival, before);
+        } else if is_new {
+            self.learn_from_ack(before);
         } else if same_window && is_bare(arrival) && self.is_outstanding() {
-            self.receive_duplicate_ack(arrival);
+            self.learn_from_duplicate(arrival.cfg);
         }
         if !self.is_outstanding() || self.snd_wnd == 0 {
             // The peer lives: probes, or segments for a window that shrank, go on as long as it
@@ -56,9 +62,9 @@ impl Tcb {
     }
 
     fn receive_new_ack(&mut self, arrival: &Arrival<'_>, ack: i64, events: &mut Events) {
-        let before = self.flight();
         let data_before = self.snd_acked();
-        let acked = (ack - self.snd_una) as u32;
+        // A window has 30 bits at most, and a FIN adds one.
+        self.scoreboard.advance((ack - self.snd_una) as u32);
         self.snd_una = ack;
         self.snd_nxt = self.snd_nxt.max(ack);
         self.duplicate_acks = 0;
@@ -69,11 +75,6 @@ impl Tcb {
         self.retries = 0;
         // What was to be resent is acknowledged; the rest of a go-back follows in turn.
         self.set_flag(flag::RESEND, false);
-        let flight = Flight { before, after: self.flight() };
-        let mss = self.payload_limit();
-        if self.congestion.handle_ack(ack, acked, flight, mss) && self.is_outstanding() {
-            self.set_flag(flag::RESEND, true);
-        }
         self.restart_rtx(arrival.cfg, arrival.now);
         if self.snd_acked() > data_before {
             *events |= Events::WRITABLE;
@@ -90,7 +91,7 @@ impl Tcb {
             return Some(measured);
         }
         let timestamps = arrival.segment.options.timestamps?;
-        if !self.has(flag::TIMESTAMPS) || (self.retries == 0 && !self.congestion.is_recovering()) {
+        if !self.has(flag::TIMESTAMPS) || (self.retries == 0 && !self.recovery.is_active()) {
             return None;
         }
         let clock = timestamp(arrival.now, self.ts_offset);
@@ -98,21 +99,6 @@ impl Tcb {
         // A peer that echoes the future, or nothing, is not believed.
         let plausible = elapsed >= 0 && timestamps.echo != 0;
         plausible.then(|| (elapsed as u64).max(1) * MILLISECOND)
-    }
-
-    /// RFC 5681 §2, §3.2.
-    fn receive_duplicate_ack(&mut self, arrival: &Arrival<'_>) {
-        let mss = self.payload_limit();
-        self.congestion.handle_duplicate_ack(mss);
-        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-        if self.duplicate_acks != arrival.cfg.duplicate_ack_threshold {
-            return;
-        }
-        let flight = self.flight();
-        if self.congestion.handle_loss(self.snd_una, self.snd_max, flight, mss) {
-            self.rtt.cancel();
-            self.set_flag(flag::RESEND, true);
-        }
     }
 
     /// The peer has all that we sent and will send.

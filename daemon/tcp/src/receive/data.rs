@@ -61,6 +61,8 @@ impl Tcb {
 
     /// The peer has finished: whatever comes is a repetition (RFC 9293 §3.10.7.4, eighth check).
     fn receive_after_fin(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
+        let end = arrival.start + i64::from(arrival.segment.sequence_len());
+        self.note_duplicate(arrival.start, end.min(self.rcv_nxt));
         self.set_flag(flag::ACK_NOW, self.state() != State::Closed);
         if self.state() == State::TimeWait && arrival.segment.flags.contains(Flags::FIN) {
             self.life_at = arrival.now + arrival.cfg.time_wait;
@@ -81,6 +83,7 @@ impl Tcb {
         }
         if start < self.rcv_nxt {
             let known = ((self.rcv_nxt - start) as usize).min(bytes.len());
+            self.note_duplicate(start, start + known as i64);
             bytes = &bytes[known..];
             start += known as i64;
         }
@@ -113,10 +116,19 @@ impl Tcb {
             if !buffers.store(piece.start as u64, piece.bytes) {
                 return Err(DropReason::NoMemory);
             }
+            self.note_overlap(range);
             self.assembler.insert(range);
         }
         self.note_fin(piece);
         Ok(())
+    }
+
+    /// Of `range`, which arrives, something beyond the in-order edge had arrived before.
+    fn note_overlap(&mut self, range: Range) {
+        if let Some(known) = self.assembler.overlap(range) {
+            let edge = self.rcv_nxt;
+            self.note_duplicate(edge + i64::from(known.start), edge + i64::from(known.end));
+        }
     }
 
     /// Remembers where the stream ends. The first word counts, and one that contradicts data which
@@ -141,6 +153,7 @@ impl Tcb {
             self.schedule_ack(arrival.cfg, arrival.now, piece.bytes.len());
             return;
         }
+        self.note_overlap(Range { start: 0, end: len });
         self.rcv_nxt += i64::from(self.assembler.advance(len));
         // RFC 5681 §4.2: a hole was filled, wholly or in part.
         self.set_flag(flag::ACK_NOW, true);

@@ -2,7 +2,7 @@
 //! do, nothing panics, nothing loops, and what is promised to hold holds.
 
 use fourwave_tcp::{Active, Config, State, Tcb};
-use fourwave_wire::{Flags, IcmpKind, Options, Segment, Timestamps};
+use fourwave_wire::{Flags, IcmpKind, Options, SackBlock, SackBlocks, Segment, Timestamps};
 
 use crate::random::Random;
 use crate::script::{MS, OUR_ISS, PEER_ISS, Received, passive};
@@ -29,6 +29,7 @@ impl Attack {
         let mut random = Random::new(seed);
         let cfg = Config {
             timestamps: random.chance(50),
+            sack: random.chance(80),
             recv_window_max: [1, 700, 65_536, 1 << 20][random.below(4) as usize],
             send_buffer: 20_000,
             ..Config::default()
@@ -40,6 +41,7 @@ impl Attack {
         } else {
             let mut passive = passive();
             passive.peer_timestamp = random.chance(50).then_some(5);
+            passive.sack_permitted = random.chance(80);
             passive.peer_window_scale = random.chance(50).then_some(random.below(16) as u8);
             passive.peer_mss = random.chance(70).then_some(random.next() as u16);
             Tcb::passive(&cfg, now, &passive)
@@ -76,11 +78,18 @@ impl Attack {
             value: self.random.below(40) as u32,
             echo: self.random.next() as u32,
         });
+        let mut sack = SackBlocks::default();
+        for _ in 0..self.random.below(5) * self.random.below(2) {
+            let left = OUR_ISS.wrapping_add(self.number(&acked));
+            let right = left.wrapping_add(self.random.below(3000) as u32);
+            sack.push(SackBlock { left, right });
+        }
         let options = Options {
+            sack,
+            sack_permitted: self.random.chance(50),
             mss: self.random.chance(20).then_some(self.random.next() as u16),
             window_scale: self.random.chance(20).then_some(self.random.below(15) as u8),
             timestamps,
-            ..Options::default()
         };
         let window = [0, 0, 1, 500, 65_535][self.random.below(5) as usize];
         let payload = vec![0; len];

@@ -6,5 +6,6 @@ mod open;
 mod pair;
 mod random;
 mod receive;
+mod sack;
 mod script;
 mod send;

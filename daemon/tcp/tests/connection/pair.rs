@@ -214,6 +214,7 @@ impl Network {
 fn config(random: &mut Random) -> Config {
     Config {
         timestamps: random.chance(60),
+        sack: random.chance(80),
         nagle: random.chance(60),
         window_scale: random.below(10) as u8,
         recv_window_max: [2_000, 8_000, 65_536, 300_000][random.below(4) as usize],
@@ -274,6 +275,7 @@ fn shake_hands(mut client: Tcb, configs: &[Config; 2], server: &Active, rtt: Nan
         peer_mss: syn.options.mss,
         peer_window_scale: options.window_scale.and(syn.options.window_scale),
         peer_timestamp: options.timestamps.map(|timestamps| timestamps.echo),
+        sack_permitted: options.sack_permitted,
         ts_offset: server.ts_offset,
         peer_window: syn.window,
         rtt: Some(rtt),

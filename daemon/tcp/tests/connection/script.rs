@@ -1,12 +1,13 @@
 //! A connection under a script: segments are written as tcpdump prints them, numbers relative to
 //! the initial ones (0 is the SYN, 1 the first data byte), time in milliseconds.
 //!
-//! `FLAGS SEQ` or `FLAGS SEQ:END(LEN)`, then any of `ack N`, `win N`, `mss N`, `ws N`, `ts VALUE:ECHO`.
+//! `FLAGS SEQ` or `FLAGS SEQ:END(LEN)`, then any of `ack N`, `win N`, `mss N`, `ws N`, `ts VALUE:ECHO`,
+//! `sack L:R,L:R` (in an expectation `sack -` for no blocks), `sackok yes`.
 
 use fourwave_tcp::{
     Active, Buffers, Config, DropReason, Events, Nanos, Passive, State, Tcb, Transmit,
 };
-use fourwave_wire::{Flags, Options, Segment, Timestamps};
+use fourwave_wire::{Flags, Options, SackBlock, SackBlocks, Segment, Timestamps};
 
 pub(crate) const MS: Nanos = 1_000_000;
 /// Close enough to the wrap that every script crosses it.
@@ -66,6 +67,7 @@ pub(crate) fn passive() -> Passive {
         peer_mss: Some(MSS as u16),
         peer_window_scale: None,
         peer_timestamp: None,
+        sack_permitted: false,
         ts_offset: 0,
         peer_window: 60_000,
         rtt: Some(10 * MS),
@@ -77,6 +79,11 @@ impl Script {
     /// A server's connection whose handshake is complete.
     pub(crate) fn server() -> Script {
         Script::passive(plain(), &passive())
+    }
+
+    /// The same, SACK agreed.
+    pub(crate) fn sacking() -> Script {
+        Script::passive(plain(), &Passive { sack_permitted: true, ..passive() })
     }
 
     pub(crate) fn passive(cfg: Config, passive: &Passive) -> Script {
@@ -113,7 +120,7 @@ impl Script {
             ack: parsed.ack.map_or(0, |ack| OUR_ISS.wrapping_add(ack as u32)),
             flags: parsed.flags,
             window: parsed.window.unwrap_or(60_000),
-            options: parsed.options,
+            options: Options { sack: parsed.blocks(), ..parsed.options },
             payload: &payload,
             ..Segment::default()
         };
@@ -202,6 +209,8 @@ struct Text {
     len: u64,
     ack: Option<u64>,
     window: Option<u16>,
+    /// Relative numbers.
+    sack: Option<Vec<(u64, u64)>>,
     options: Options,
 }
 
@@ -226,14 +235,26 @@ impl Text {
         let (seq, end) = (number(seq), number(end.split('(').next().unwrap()));
         let len = end - seq;
         assert!(place == seq.to_string() || place.ends_with(&format!("({len})")), "{text}");
-        let mut parsed =
-            Text { flags, seq, len, ack: None, window: None, options: Options::default() };
+        let mut parsed = Text {
+            flags,
+            seq,
+            len,
+            ack: None,
+            window: None,
+            sack: None,
+            options: Options::default(),
+        };
         while let Some(word) = words.next() {
             let value = words.next().unwrap();
             match word {
                 "ack" => parsed.ack = Some(number(value)),
                 "win" => parsed.window = Some(number(value) as u16),
                 "mss" => parsed.options.mss = Some(number(value) as u16),
+                "sack" => {
+                    let blocks = value.split(',').filter_map(|block| block.split_once(':'));
+                    parsed.sack = Some(blocks.map(|(l, r)| (number(l), number(r))).collect());
+                }
+                "sackok" => parsed.options.sack_permitted = value == "yes",
                 "ws" => parsed.options.window_scale = Some(number(value) as u8),
                 "ts" => {
                     let (value, echo) = value.split_once(':').unwrap();
@@ -258,8 +279,19 @@ impl Text {
             len,
             ack: acks.then(|| u64::from(sent.ack.wrapping_sub(PEER_ISS))),
             window: Some(sent.window),
+            sack: Some(sent.options.sack.as_slice().iter().map(|block| relative(*block)).collect()),
             options: sent.options,
         }
+    }
+
+    /// The blocks of a segment from the peer: they name our numbers.
+    fn blocks(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        for (left, right) in self.sack.iter().flatten() {
+            let number = |relative: u64| OUR_ISS.wrapping_add(relative as u32);
+            assert!(blocks.push(SackBlock { left: number(*left), right: number(*right) }));
+        }
+        blocks
     }
 
     /// What `wanted` does not mention is left out.
@@ -268,10 +300,19 @@ impl Text {
             mss: wanted.options.mss.and(self.options.mss),
             window_scale: wanted.options.window_scale.and(self.options.window_scale),
             timestamps: wanted.options.timestamps.and(self.options.timestamps),
-            ..Options::default()
+            sack_permitted: wanted.options.sack_permitted && self.options.sack_permitted,
+            sack: SackBlocks::default(),
         };
-        Text { options, window: wanted.window.and(self.window), ..self.clone() }
+        let window = wanted.window.and(self.window);
+        let sack = wanted.sack.as_ref().and(self.sack.clone());
+        Text { options, window, sack, ..self.clone() }
     }
+}
+
+/// A block that we send: it names the peer's numbers.
+fn relative(block: SackBlock) -> (u64, u64) {
+    let number = |number: u32| u64::from(number.wrapping_sub(PEER_ISS));
+    (number(block.left), number(block.right))
 }
 
 #[track_caller]

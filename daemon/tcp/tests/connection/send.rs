@@ -177,8 +177,8 @@ fn three_duplicate_acks_mean_loss() {
     let sent = t.expect(". 1001:2001(1000) ack 1");
     assert!(sent.retransmission);
     t.silent();
-    // Half of 13 in flight, and the three that left.
-    assert_eq!(t.tcb.congestion_window(), 9500);
+    // Half of the 11 that the window let go, limited transmit not counted, and the three that left.
+    assert_eq!(t.tcb.congestion_window(), 8500);
     // Segment 5 is lost too: a partial acknowledgement says so.
     t.inject(". 1 ack 5001");
     t.expect(". 5001:6001(1000) ack 1");

@@ -1,0 +1,216 @@
+//! Loss noticed from acknowledgements, and its repair: by scoreboard where the peer reports what it
+//! holds (RFC 6675), by counting duplicates where it does not (RFC 6582).
+
+use fourwave_wire::SackBlock;
+
+use crate::assembler::Range;
+use crate::config::Config;
+use crate::receive::Arrival;
+use crate::recovery::Progress;
+use crate::tcb::{Tcb, flag};
+
+/// How things stood when an acknowledgement came; sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    pub(crate) una: i64,
+    pub(crate) flight: u32,
+    /// Reported as held.
+    pub(crate) held: u32,
+    /// Where the part ended whose holes are lost.
+    pub(crate) lost_end: i64,
+}
+
+impl Tcb {
+    /// How things stand before an acknowledgement counts.
+    #[inline]
+    pub(crate) fn before_ack(&self, cfg: &Config) -> Before {
+        Before {
+            una: self.snd_una,
+            flight: self.flight(),
+            held: self.scoreboard.bytes(),
+            lost_end: self.lost_end(cfg),
+        }
+    }
+
+    /// `snd_una` has moved on, or not: what that and the segment's SACK blocks tell of loss.
+    #[inline]
+    pub(crate) fn learn_from_sack(&mut self, arrival: &Arrival<'_>, before: Before) {
+        let blocks = arrival.segment.options.sack;
+        if blocks.is_empty() && before.held == 0 && !self.recovery.is_active() {
+            self.grow(before);
+            return;
+        }
+        for block in blocks.as_slice() {
+            self.take_block(*block);
+        }
+        let cfg = arrival.cfg;
+        let acked = (self.snd_una - before.una) as u32;
+        let held = self.scoreboard.bytes();
+        let delivered = (acked + held).saturating_sub(before.held);
+        if acked == 0 && delivered > 0 {
+            self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+        }
+        if self.recovery.is_active() {
+            self.go_on(cfg, before, delivered);
+        } else if self.is_loss(cfg) && self.recovery.may_start(self.snd_una) {
+            self.start_recovery(cfg, before, delivered);
+        } else {
+            self.grow(before);
+        }
+    }
+
+    /// A block counts if it lies within what is outstanding. Others are old, report duplicates
+    /// (RFC 2883), or lie.
+    fn take_block(&mut self, block: SackBlock) {
+        let (left, right) = (self.snd_position(block.left), self.snd_position(block.right));
+        if left > self.snd_una && left < right && right <= self.snd_max {
+            // A window has 30 bits at most.
+            let range =
+                Range { start: (left - self.snd_una) as u32, end: (right - self.snd_una) as u32 };
+            self.scoreboard.add(range);
+        }
+    }
+
+    fn grow(&mut self, before: Before) {
+        let acked = (self.snd_una - before.una) as u32;
+        if acked > 0 {
+            let mss = self.payload_limit();
+            self.congestion.grow(acked, before.flight, mss);
+        }
+    }
+
+    /// RFC 6675 §5, step 1 and 2: enough duplicates, or the oldest segment is lost by the scoreboard.
+    fn is_loss(&self, cfg: &Config) -> bool {
+        self.is_outstanding()
+            && (self.duplicate_acks >= cfg.duplicate_ack_threshold
+                || self.lost_end(cfg) > self.snd_una)
+    }
+
+    /// RFC 6675 §5, step 4.
+    fn start_recovery(&mut self, cfg: &Config, before: Before, delivered: u32) {
+        let mss = self.payload_limit();
+        self.congestion.reduce(self.loss_flight(), mss);
+        let visible = self.flight() - self.scoreboard.bytes() + delivered;
+        self.recovery.start(self.snd_una, self.snd_max, visible);
+        self.rtt.cancel();
+        self.set_flag(flag::RESEND, true);
+        self.go_on(cfg, before, delivered);
+    }
+
+    /// An acknowledgement during recovery.
+    fn go_on(&mut self, cfg: &Config, before: Before, delivered: u32) {
+        if self.recovery.is_complete(self.snd_una) {
+            self.recovery.finish();
+            self.congestion.settle();
+            self.duplicate_acks = 0;
+            return;
+        }
+        if delivered == 0 {
+            return;
+        }
+        let progress = Progress {
+            delivered,
+            pipe: self.pipe(cfg),
+            is_safe: self.snd_una > before.una
+                && self.lost_end(cfg) <= before.lost_end.max(self.snd_una),
+        };
+        let (threshold, mss) = (self.congestion.threshold(), self.payload_limit());
+        let window = self.recovery.window(progress, threshold, mss);
+        self.congestion.set_window(window);
+    }
+
+    /// Bytes believed to be in the network (RFC 6675 §4, SetPipe): sent, not held by the peer, and
+    /// not lost, or sent again since.
+    #[inline]
+    pub(crate) fn pipe(&self, cfg: &Config) -> u32 {
+        let flight = self.flight();
+        if self.scoreboard.is_empty() {
+            return flight;
+        }
+        let unheld = flight - self.scoreboard.bytes_below(flight);
+        if !self.recovery.is_active() {
+            return unheld;
+        }
+        let from = (self.recovery.resent(self.snd_una) - self.snd_una) as u32;
+        let lost = (self.lost_end(cfg) - self.snd_una) as u32;
+        unheld - self.scoreboard.missing(from, lost)
+    }
+
+    /// Where the part ends whose holes are lost; `snd_una` when there is none.
+    fn lost_end(&self, cfg: &Config) -> i64 {
+        let edge = self.scoreboard.lost_edge(self.payload_limit(), cfg.duplicate_ack_threshold);
+        self.snd_una + i64::from(edge)
+    }
+
+    /// Lost data that was not sent again yet (RFC 6675 §4, NextSeg rule 1); with `all`, also what
+    /// lies below data that the peer holds but may be late only (rule 3).
+    pub(crate) fn next_lost(&self, cfg: &Config, all: bool) -> Option<core::ops::Range<i64>> {
+        if !self.recovery.is_active() || self.scoreboard.is_empty() {
+            return None;
+        }
+        // Rounded up to a segment: what is too much now is subtracted from what may go later.
+        if self.pipe(cfg) >= self.congestion.window() {
+            return None;
+        }
+        let from = (self.recovery.resent(self.snd_una) - self.snd_una) as u32;
+        let lost = (self.lost_end(cfg) - self.snd_una) as u32;
+        let hole = self.scoreboard.hole(from, if all { self.scoreboard.end() } else { lost })?;
+        Some(self.snd_una + i64::from(hole.start)..self.snd_una + i64::from(hole.end))
+    }
+
+    /// The first stretch from `start` on that was sent and that the peer does not report as held;
+    /// where it ends at the latest when nothing is there any more.
+    pub(crate) fn unheld(&self, start: i64) -> core::ops::Range<i64> {
+        let (from, sent) = ((start - self.snd_una) as u32, (self.snd_max - self.snd_una) as u32);
+        match self.scoreboard.hole(from, sent) {
+            Some(hole) => self.snd_una + i64::from(hole.start)..self.snd_una + i64::from(hole.end),
+            None => self.snd_max.max(start)..self.snd_max.max(start),
+        }
+    }
+
+    /// The peer does not report what it holds: an acknowledgement of new data.
+    pub(crate) fn learn_from_ack(&mut self, before: Before) {
+        let acked = (self.snd_una - before.una) as u32;
+        let mss = self.payload_limit();
+        if !self.recovery.is_active() {
+            self.congestion.grow(acked, before.flight, mss);
+        } else if self.recovery.is_complete(self.snd_una) {
+            // RFC 6582 §3.2 step 3, full acknowledgement, option 1: no burst.
+            let window = self.congestion.threshold().min(self.flight().max(mss) + mss);
+            self.congestion.set_window(window);
+            self.recovery.finish();
+        } else {
+            // A partial acknowledgement: the segment at `snd_una` is lost too.
+            self.congestion.deflate(acked, mss);
+            self.set_flag(flag::RESEND, self.is_outstanding());
+        }
+    }
+
+    /// The peer does not report what it holds: a duplicate acknowledgement (RFC 5681 §2, §3.2).
+    pub(crate) fn learn_from_duplicate(&mut self, cfg: &Config) {
+        let mss = self.payload_limit();
+        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+        if self.recovery.is_active() {
+            // It stands for a segment that left the network.
+            self.congestion.inflate(1, mss);
+            return;
+        }
+        if self.duplicate_acks != cfg.duplicate_ack_threshold
+            || !self.recovery.may_start(self.snd_una)
+        {
+            return;
+        }
+        self.congestion.reduce(self.loss_flight(), mss);
+        self.recovery.start(self.snd_una, self.snd_max, self.flight());
+        self.congestion.settle();
+        self.congestion.inflate(u32::from(cfg.duplicate_ack_threshold), mss);
+        self.rtt.cancel();
+        self.set_flag(flag::RESEND, true);
+    }
+
+    /// What was in the network when it lost something: limited transmit went beyond the window and
+    /// does not count (RFC 5681 §3.2 step 2).
+    fn loss_flight(&self) -> u32 {
+        self.flight().min(self.congestion.window())
+    }
+}
