@@ -39,11 +39,21 @@ pub fn serve(address: SocketAddr) -> Result<(), MetricsError> {
     Ok(())
 }
 
-/// Takes over what workers and the XDP program have counted.
-pub fn publish(links: &Links, steering: Option<&SteeringStats>) {
+/// Takes over what workers, the XDP program and the kernel (per AF_XDP socket, in the order of the
+/// workers) have counted.
+pub fn publish(
+    links: &Links,
+    steering: Option<&SteeringStats>,
+    sockets: &[[(&'static str, u64); 6]],
+) {
     for (worker, link) in links.iter().enumerate() {
         for (name, value) in link.counters() {
             record(worker, name, value);
+        }
+    }
+    for (worker, counted) in sockets.iter().enumerate() {
+        for (name, value) in counted {
+            record(worker, (name, None), *value);
         }
     }
     for (verdict, frames) in steering.into_iter().flat_map(SteeringStats::iter) {

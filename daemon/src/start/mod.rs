@@ -5,10 +5,12 @@
 //! clients come last. At the end it goes backwards.
 
 mod checks;
+mod datapath;
 mod lock;
 mod notify;
 mod parts;
 mod program;
+mod sockets;
 
 pub use checks::Unfit;
 pub use lock::{Lock, LockError};
@@ -17,12 +19,12 @@ use crate::config::{Config, PortRange};
 use crate::control::{Control, Door, Links, Parts, WorkerLink};
 use crate::metrics::{self, MetricsError};
 use crate::netlink::{NetlinkError, Paths, Watcher};
-use crate::path::view::LinkView;
 use crate::policy::Policy;
 use crate::served::{ClaimError, ServedPorts};
 use crate::worker::{self, Common, Setup, WorkerHandle};
+use datapath::{Counted, DataPath};
 use fourwave_stack::Keys;
-use fourwave_xdp::{AttachedMode, Queue, QueueConfig, QueueError, Steering, SteeringError};
+use fourwave_xdp::{Queue, QueueError, SteeringError};
 use notify::notify;
 use program::Program;
 use std::io;
@@ -164,38 +166,26 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     let no_interface = || NetlinkError::NoInterface(interface.to_owned());
     let link = watcher.link().ok_or_else(no_interface)?.clone();
     tokio::task::spawn_local(watcher.run());
-    let (queues, available) = queues(config, &link)?;
+    let (queues, available) = datapath::queues(config, &link)?;
     let cpus = checks::cpus(&config.cpus, queues.len(), &checks::allowed_cpus())?;
     if let Some(address) = config.metrics_address {
         metrics::serve(address)?;
     }
 
-    let frame_size = parts::frame_size(link.mtu)
-        .ok_or_else(|| StartError::Mtu { interface: interface.to_owned(), mtu: link.mtu })?;
-
-    let steering = Steering::attach(&parts::steering(config, interface, available))?;
-    report(&steering, interface);
-    let generic = steering.attached_mode() == AttachedMode::Generic;
-    // From here on it is taken off whatever happens.
-    let program = Program::new(steering);
-    let sockets = queues
-        .iter()
-        .map(|queue| {
-            let settings = parts::queue(config, interface, *queue, frame_size, generic);
-            open_queue(&settings, &program)
-        })
-        .collect::<Result<_, _>>()?;
+    let DataPath { program, sockets, queues: opened } =
+        DataPath::open(config, &link, &queues, available)?;
+    let counted = Rc::new(Counted { program: program.clone(), sockets });
 
     let addresses = paths.tables.borrow().addresses().iter().copied().map(IpAddr::from).collect();
     let workers = queues.len() as u32;
     let mut ports = ServedPorts::new(Box::new(program.clone()), workers, addresses);
     let local_ports = reserve(&mut ports, &config.local_ports)?;
-    let workers = spawn(config, &paths, sockets, &cpus, &local_ports)?;
+    let workers = spawn(config, &paths, opened, &cpus, &local_ports)?;
 
     let links: Links = Rc::new(
         workers.iter().map(|worker| Box::new(Rc::clone(worker)) as Box<dyn WorkerLink>).collect(),
     );
-    let counters = program.clone();
+    let counters = Rc::clone(&counted);
     let control = Control::new(Parts {
         links: Rc::clone(&links),
         policy: Policy::new(config.clients.clone(), checks::unprivileged_from()),
@@ -207,7 +197,7 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     let reactor = |error| StartError::System("cannot watch the workers", error);
     control.start().map_err(reactor)?;
     if config.metrics_address.is_some() {
-        tokio::task::spawn_local(publish_metrics(links, program.clone()));
+        tokio::task::spawn_local(publish_metrics(links, counted));
     }
     let folder = || config.runtime_dir.clone();
     let door =
@@ -215,46 +205,6 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     tracing::info!(interface, ?queues, ?cpus, "ready");
     notify("READY=1");
     Ok(Daemon { program, workers, control, door })
-}
-
-/// The queues to take, and how many the interface has.
-fn queues(config: &Config, link: &LinkView) -> Result<(Vec<u32>, u32), StartError> {
-    let channels = fourwave_xdp::channels(&link.name)
-        .map_err(|error| StartError::System("cannot count the interface's queues", error))?;
-    // A driver that does not tell: what the device was made with.
-    let available = channels.map_or(link.rx_queues, |channels| channels.rx.min(channels.tx));
-    let unfit = || StartError::Queues {
-        interface: link.name.clone(),
-        wanted: config.queues.to_string(),
-        available,
-    };
-    let queues = config.queues.resolve(available).ok_or_else(unfit)?;
-    if queues.len() < available as usize {
-        let taken = queues.len();
-        tracing::warn!(taken, available, "frames for a served port on other queues are lost");
-    }
-    Ok((queues, available))
-}
-
-fn report(steering: &Steering, interface: &str) {
-    if steering.reclaimed() {
-        tracing::warn!(interface, "took over the XDP program of a daemon that had crashed");
-    }
-    match (steering.attached_mode(), steering.fallback_reason()) {
-        (AttachedMode::Native, _) => tracing::info!(interface, "XDP program attached, native"),
-        (AttachedMode::Generic, None) => tracing::info!(interface, "XDP program attached, generic"),
-        (AttachedMode::Generic, Some(reason)) => {
-            tracing::warn!(interface, reason, "XDP program attached, generic: native failed");
-        }
-    }
-}
-
-fn open_queue(settings: &QueueConfig, program: &Program) -> Result<Queue, StartError> {
-    let queue = Queue::open(settings)?;
-    program.set_socket(settings.queue, &queue)?;
-    let zero_copy = queue.is_zero_copy();
-    tracing::info!(queue = settings.queue, zero_copy, "queue opened");
-    Ok(queue)
 }
 
 /// Keeps the ports of outgoing connections; returns the longest run of those that can be had.
@@ -303,11 +253,11 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-async fn publish_metrics(links: Links, program: Program) {
+async fn publish_metrics(links: Links, counted: Rc<Counted>) {
     let mut ticks = tokio::time::interval(metrics::INTERVAL);
     loop {
         ticks.tick().await;
-        metrics::publish(&links, program.stats().as_ref());
+        metrics::publish(&links, counted.program.stats().as_ref(), &counted.sockets.read());
     }
 }
 
