@@ -12,9 +12,10 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "fourwave", version)]
 struct Options {
-    /// Folder of the daemon's control socket: its `runtime_dir`
-    #[arg(long, value_name = "FOLDER", default_value = "/run/fourwave", global = true)]
-    runtime_dir: PathBuf,
+    /// Folder of the daemon's control socket, its `runtime_dir` [default: the socket that
+    /// `FOURWAVE_SOCKET` names, else in /run/fourwave]
+    #[arg(long, value_name = "FOLDER", global = true)]
+    runtime_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,9 +51,18 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let socket = connect(&options.runtime_dir.join("control.sock"))?;
+    let socket = connect(&socket_path(options.runtime_dir.as_deref()))?;
     match options.command {
         Command::Stats => print_text(&socket, &Request::Stats),
+    }
+}
+
+/// Where the daemon listens: as asked for, or where programs on this machine find it.
+fn socket_path(runtime_dir: Option<&Path>) -> PathBuf {
+    match (runtime_dir, std::env::var_os("FOURWAVE_SOCKET")) {
+        (Some(folder), _) => folder.join("control.sock"),
+        (None, Some(path)) => path.into(),
+        (None, None) => "/run/fourwave/control.sock".into(),
     }
 }
 

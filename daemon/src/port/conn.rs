@@ -139,12 +139,13 @@ impl Conn {
         if offset < self.receive_base() || end > self.receive_base() + STREAM_WINDOW {
             return false;
         }
+        let next = offset <= self.receive_tail;
         while !bytes.is_empty() {
             let (slot, position) = (slot_of(offset), position_of(offset));
             let extent = match self.receive[slot] {
                 Some(extent) => extent,
                 None => {
-                    let Some(extent) = pool.take_for_receive() else { return false };
+                    let Some(extent) = pool.take_for_receive(next) else { return false };
                     self.receive[slot] = Some(extent);
                     self.held += 1;
                     // Relaxed: published by the Release store of receive_tail.

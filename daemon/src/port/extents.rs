@@ -15,6 +15,10 @@ enum Use {
 const END: u32 = u32::MAX;
 
 /// The extents of one group at one worker.
+///
+/// Neither direction can take all: what an application has read it can only pass on if it may
+/// write, and it can only hear of an acknowledgement's consequences if it may read. And bytes
+/// beyond a gap leave room for those that fill it.
 #[derive(Debug)]
 pub(super) struct ExtentPool {
     /// Index in the segment of our first extent.
@@ -22,6 +26,19 @@ pub(super) struct ExtentPool {
     uses: Vec<Use>,
     free: u32,
     free_count: u32,
+    receiving: u32,
+    limits: Limits,
+}
+
+/// Extents that may be in use at a time.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Granted or sending.
+    outgoing: u32,
+    /// Receiving, when bytes come that are next in order.
+    in_order: u32,
+    /// Receiving, when bytes come that lie ahead.
+    ahead: u32,
 }
 
 impl ExtentPool {
@@ -29,12 +46,9 @@ impl ExtentPool {
     pub(super) fn new(base: u32, count: u32) -> ExtentPool {
         let uses =
             (1..=count).map(|next| Use::Free { next: if next == count { END } else { next } });
-        ExtentPool { base, uses: uses.collect(), free: 0, free_count: count }
-    }
-
-    /// Extents that nobody holds.
-    pub(super) fn free_count(&self) -> u32 {
-        self.free_count
+        let most = count - count / 4;
+        let limits = Limits { outgoing: most, in_order: most, ahead: count / 2 };
+        ExtentPool { base, uses: uses.collect(), free: 0, free_count: count, receiving: 0, limits }
     }
 
     /// Whether every extent is free.
@@ -42,13 +56,23 @@ impl ExtentPool {
         self.free_count as usize == self.uses.len()
     }
 
-    /// An extent for received bytes.
-    pub(super) fn take_for_receive(&mut self) -> Option<ExtentId> {
-        self.take(Use::Receiving)
+    /// An extent for received bytes: the ones that are next in order, or others.
+    pub(super) fn take_for_receive(&mut self, next: bool) -> Option<ExtentId> {
+        let limit = if next { self.limits.in_order } else { self.limits.ahead };
+        if self.receiving >= limit {
+            return None;
+        }
+        let extent = self.take(Use::Receiving)?;
+        self.receiving += 1;
+        Some(extent)
     }
 
     /// An extent that a lane may fill with bytes to send.
     pub(super) fn grant(&mut self, lane: u16) -> Option<ExtentId> {
+        let outgoing = self.uses.len() as u32 - self.free_count - self.receiving;
+        if outgoing >= self.limits.outgoing {
+            return None;
+        }
         self.take(Use::Granted { lane })
     }
 
@@ -82,7 +106,11 @@ impl ExtentPool {
     pub(super) fn release(&mut self, extent: ExtentId) {
         let index = extent.index() - self.base;
         let slot = &mut self.uses[index as usize];
-        assert!(!matches!(slot, Use::Free { .. }), "extent released twice");
+        match slot {
+            Use::Free { .. } => unreachable!("extent released twice"),
+            Use::Receiving => self.receiving -= 1,
+            Use::Granted { .. } | Use::Sending => {}
+        }
         *slot = Use::Free { next: self.free };
         self.free = index;
         self.free_count += 1;
@@ -108,7 +136,7 @@ mod tests {
     fn an_extent_goes_round() {
         let mut pool = ExtentPool::new(100, 2);
         let a = pool.grant(7).unwrap();
-        let b = pool.take_for_receive().unwrap();
+        let b = pool.take_for_receive(true).unwrap();
         assert_eq!(pool.grant(7), None);
         assert_eq!(pool.claim_for_send(a), Ok(7));
         assert_eq!(pool.claim_for_send(a), Err(Evict::SendExtent), "claimed already");
@@ -116,6 +144,20 @@ mod tests {
         pool.release(a);
         pool.release(b);
         assert!(pool.is_whole());
+    }
+
+    #[test]
+    fn each_use_leaves_room_for_the_others() {
+        let count = |take: &mut dyn FnMut() -> bool| std::iter::repeat_with(take).take_while(|&t| t).count();
+        let mut pool = ExtentPool::new(0, 16);
+        assert_eq!(count(&mut || pool.take_for_receive(false).is_some()), 8);
+        assert_eq!(count(&mut || pool.take_for_receive(true).is_some()), 4);
+        assert_eq!(count(&mut || pool.grant(1).is_some()), 4);
+        let mut pool = ExtentPool::new(0, 16);
+        assert_eq!(count(&mut || pool.grant(1).is_some()), 12);
+        assert_eq!(count(&mut || pool.take_for_receive(false).is_some()), 4);
+        pool.revoke(None);
+        assert_eq!(count(&mut || pool.take_for_receive(true).is_some()), 8);
     }
 
     #[test]
@@ -133,7 +175,7 @@ mod tests {
         pool.grant(1).unwrap();
         pool.grant(2).unwrap();
         pool.revoke(Some(1));
-        assert_eq!(pool.free_count(), 3);
+        assert_eq!(pool.free_count, 3);
         pool.revoke(None);
         assert!(pool.is_whole());
     }

@@ -27,6 +27,10 @@ pub struct Group {
     conns: Vec<Conn>,
     free: u32,
     used: u32,
+    /// One past the highest slot that was ever used.
+    top: u32,
+    /// Where the search for idle connections that hold extents goes on.
+    searched: u32,
     pool: ExtentPool,
     lanes: Vec<Option<Lane>>,
     /// Numbers of the lanes that there are.
@@ -63,6 +67,8 @@ impl Group {
             conns,
             free: 0,
             used: 0,
+            top: 0,
+            searched: 0,
             pool: ExtentPool::new(worker * params.extents, params.extents),
             lanes: (0..params.lanes).map(|_| None).collect(),
             attached: Vec::with_capacity(params.lanes as usize),
@@ -162,6 +168,7 @@ impl Group {
         let conn = self.conns.get_mut(index as usize)?;
         self.free = conn.next_free;
         self.used += 1;
+        self.top = self.top.max(index + 1);
         conn.begin(stack, listener);
         let (generation, limit) = (conn.generation, conn.send_limit());
         let block = self.block(index);
@@ -245,6 +252,22 @@ impl Group {
         let conn = &mut self.conns[index as usize];
         conn.look_at_head(block(&self.segment, self.worker, index), &mut self.pool)?;
         Ok(conn.take_new_base())
+    }
+
+    /// The next connection that holds extents, going round all slots from call to call; looks
+    /// at `budget` slots at the most and counts them off. A client says only now and then how far
+    /// it has read; this finds those that have read all and then fell silent.
+    pub fn next_holder(&mut self, budget: &mut u32) -> Option<u32> {
+        while *budget > 0 && self.top > 0 {
+            *budget -= 1;
+            let index = self.searched % self.top;
+            self.searched = index + 1;
+            let conn = &self.conns[index as usize];
+            if conn.life == Life::Open && conn.held() > 0 {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Takes over what the client says it has written.

@@ -161,6 +161,21 @@ fn the_stack_hears_of_reading_although_storing_saw_it_first() {
 }
 
 #[test]
+fn connections_that_hold_extents_are_found_in_turn() {
+    let mut bench = Bench::new();
+    let conns: Vec<u32> = (0..3).map(|_| bench.open().0.conn).collect();
+    for &conn in &conns[1..] {
+        assert!(bench.group().store(conn, 0, b"x"));
+    }
+    let mut budget = 4;
+    let found: Vec<u32> = std::iter::from_fn(|| bench.group().next_holder(&mut budget)).collect();
+    assert_eq!(found, conns[1..]);
+    assert_eq!(budget, 0);
+    let mut budget = 2;
+    assert_eq!(bench.group().next_holder(&mut budget), Some(conns[1]), "it goes on from there");
+}
+
+#[test]
 fn a_drained_extent_with_bytes_beyond_a_gap_is_kept() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();

@@ -14,6 +14,9 @@ use rustix::io::Errno;
 /// Commands taken from one lane in one turn, so that no lane holds up the others.
 const COMMANDS_PER_LANE: usize = 64;
 
+/// Connection slots of a group that are looked at for idle extents at a time.
+const RECLAIM_SLOTS: u32 = 256;
+
 impl Worker {
     /// Works on what waits in the command rings; returns how much that was.
     pub(super) fn handle_commands(&mut self) -> usize {
@@ -137,6 +140,22 @@ impl Worker {
             let _ = self.shard.consumed(conn_from_raw(stack), base);
         }
         Ok(())
+    }
+
+    /// Takes back extents of connections whose client has read all and said nothing since, some
+    /// in each call.
+    pub(super) fn reclaim_extents(&mut self) {
+        for slot in 0..self.env.clients.slots() {
+            let mut budget = RECLAIM_SLOTS;
+            while let Some(group) = self.env.clients.group(slot)
+                && group.evicted().is_none()
+                && let Some(index) = group.next_holder(&mut budget)
+            {
+                if let Err(why) = self.look_at_head(slot, index) {
+                    self.evict(slot, why);
+                }
+            }
+        }
     }
 
     fn shutdown_write(&mut self, slot: u32, handle: Handle) -> Result<(), Evict> {

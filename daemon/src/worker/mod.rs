@@ -164,6 +164,7 @@ fn start(
         draining: false,
         stopping: false,
         tx_behind: false,
+        changed: false,
         published_at: 0,
     };
     let (cpu, scheduling) = (setup.cpu, common.scheduling);
@@ -239,5 +240,7 @@ struct Worker {
     stopping: bool,
     /// The kernel has not taken everything that was handed to it.
     tx_behind: bool,
+    /// There was work since counters were published.
+    changed: bool,
     published_at: u64,
 }

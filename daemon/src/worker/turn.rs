@@ -34,7 +34,9 @@ impl Worker {
             let since = *idle_since.get_or_insert(self.env.now);
             spins += 1;
             if self.may_sleep(since) {
-                self.housekeep();
+                if self.is_housekeeping_due() {
+                    self.housekeep();
+                }
                 self.sleep(self.env.now, self.wake_at());
                 spins = 0;
                 // Not `None`: after a wake for nothing it sleeps again at once.
@@ -64,7 +66,17 @@ impl Worker {
         if self.tx_behind || self.shard.has_output() {
             return Some(self.env.now + TX_RETRY);
         }
-        self.shard.next_deadline()
+        let due = self.shard.next_deadline();
+        if !self.changed {
+            return due;
+        }
+        // What has changed is still to be published.
+        let publish = self.published_at + HOUSEKEEPING;
+        Some(due.map_or(publish, |due| due.min(publish)))
+    }
+
+    fn is_housekeeping_due(&self) -> bool {
+        self.env.now - self.published_at >= HOUSEKEEPING
     }
 
     /// Takes a batch from each source, then sends what is due; returns how much work there was.
@@ -80,9 +92,10 @@ impl Worker {
         }
         work += self.transmit();
         self.env.notices.deliver(&mut self.env.clients);
-        if self.env.now - self.published_at >= HOUSEKEEPING {
+        if self.is_housekeeping_due() {
             self.housekeep();
         }
+        self.changed |= work > 0;
         work
     }
 
@@ -147,7 +160,9 @@ impl Worker {
 
     fn housekeep(&mut self) {
         self.published_at = self.env.now;
+        self.changed = false;
         self.report_idle();
+        self.reclaim_extents();
         self.published.publish(&self.shard, &self.counters);
     }
 }
