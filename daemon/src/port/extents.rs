@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn each_use_leaves_room_for_the_others() {
-        let count = |take: &mut dyn FnMut() -> bool| std::iter::repeat_with(take).take_while(|&t| t).count();
+        let count = |take: &mut dyn FnMut() -> bool| {
+            std::iter::repeat_with(take).take_while(|&t| t).count()
+        };
         let mut pool = ExtentPool::new(0, 16);
         assert_eq!(count(&mut || pool.take_for_receive(false).is_some()), 8);
         assert_eq!(count(&mut || pool.take_for_receive(true).is_some()), 4);

@@ -96,15 +96,11 @@ impl Lane {
         self.wants_grants || self.granted <= self.target / 2
     }
 
-    /// Grants send extents up to the target, as long as the pool keeps a reserve for receiving.
+    /// Grants send extents up to the target, as far as the pool gives any.
     pub(super) fn refill(&mut self, segment: &Segment, pool: &mut ExtentPool) -> Result<(), Evict> {
-        let reserve = segment.layout().params().extents / 4;
         let ring = segment.grant_ring(self.lane, self.worker);
-        while self.granted < self.target
-            && pool.free_count() > reserve
-            && self.grants.room(&ring, 1)? > 0
-        {
-            let extent = pool.grant(self.lane).expect("more are free than the reserve");
+        while self.granted < self.target && self.grants.room(&ring, 1)? > 0 {
+            let Some(extent) = pool.grant(self.lane) else { break };
             let pushed = self.grants.push(&ring, encode_grant(extent))?;
             assert!(pushed, "there was room");
             self.granted += 1;
