@@ -6,7 +6,7 @@ use fourwave_bench::lab::{Node, Side};
 use fourwave_bench::load::{self, LoadConfig, LoadReport, Until};
 
 use crate::support::roles::{ECHO_SIZE, Role};
-use crate::support::{Bed, FAMILIES, soaking};
+use crate::support::{Bed, FAMILIES, PATIENCE, soaking};
 
 const PORT: u16 = 7777;
 
@@ -17,16 +17,29 @@ fn scale() -> u64 {
 
 /// Short connections of the kernel on the client's side, their echoes checked.
 pub fn short_connections(bed: &Bed, v6: bool, port: u16, connections: u64) -> LoadReport {
+    echoes(bed, v6, port, connections, ECHO_SIZE, 64)
+}
+
+/// Connections of the kernel on the client's side, each with `size` bytes to the server and back,
+/// `concurrency` of them at once.
+fn echoes(
+    bed: &Bed,
+    v6: bool,
+    port: u16,
+    connections: u64,
+    size: usize,
+    concurrency: usize,
+) -> LoadReport {
     let client: &Node = bed.client();
     let config = LoadConfig {
         target: bed.server_address(v6, port),
         sources: client.addresses(v6),
         first_source: 0,
-        size: ECHO_SIZE,
-        concurrency: 64,
+        size,
+        concurrency,
         rate: None,
         until: Until::Connections(connections),
-        timeout: Duration::from_secs(20),
+        timeout: PATIENCE,
     };
     let report = client.run(|| load::kernel::run(&config)).expect("the namespace can be entered");
     report.expect("the client can make load")
@@ -60,6 +73,37 @@ fn short_connections_without_an_error() {
     let stats = bed.stats();
     assert_eq!(stats.get("time_wait") + stats.get("TW") + stats.get("TWRecycled"), total);
     // Its connections and extents go with the server: the worker asserts that none was leaked.
+    bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    bed.wait_until_empty();
+}
+
+/// Connections that carry more than a window at once, and more of them than one accept batch.
+#[test]
+fn long_echoes_of_many_connections() {
+    let Some(mut bed) = Bed::new("echoes") else { return };
+    let listen = FAMILIES.map(|v6| bed.server_address(v6, PORT));
+    for (size, concurrency) in [(1, 500), (1448, 200), (4096, 200), (65_536, 100), (300_000, 50)] {
+        bed.start_echo(Side::Server, Role::FourwaveEcho, &listen, size);
+        for v6 in FAMILIES {
+            let connections = 2 * concurrency as u64;
+            let report = echoes(&bed, v6, PORT, connections, size, concurrency);
+            assert_flawless(&report, connections);
+        }
+        bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    }
+    bed.wait_until_empty();
+}
+
+/// More streams than the client's memory holds windows of: they share what there is.
+#[test]
+fn streams_share_a_small_quota() {
+    let settings = [("clients.bytes", "\"1MiB\"")];
+    let Some(mut bed) = Bed::with("quota", |lab| lab, &settings) else { return };
+    let listen = FAMILIES.map(|v6| bed.server_address(v6, PORT));
+    bed.start_echo(Side::Server, Role::FourwaveEcho, &listen, 100_000);
+    for v6 in FAMILIES {
+        assert_flawless(&echoes(&bed, v6, PORT, 100, 100_000, 50), 100);
+    }
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
     bed.wait_until_empty();
 }

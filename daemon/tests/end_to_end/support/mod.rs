@@ -30,18 +30,16 @@ pub const STOP_GRACE: Duration = Duration::from_secs(15);
 /// Both address families: IPv4, then IPv6.
 pub const FAMILIES: [bool; 2] = [false, true];
 
-/// Tables for the end of every daemon's configuration. The tables of a shard are as small as the
-/// tests allow: a daemon per test is started, and each reserves them.
-const TABLES: &str = "
-[limits]
-connections = 16384
-syn = 8192
-[clients]
-connections = 16384
-bytes = \"128MiB\"
-[tcp]
-max_tw_buckets = 262144
-";
+/// The daemon's settings where a test says nothing else, in TOML. Its tables are as small as the
+/// tests allow: each daemon reserves them when it starts.
+const SETTINGS: [(&str, &str); 6] = [
+    ("drain_timeout", "\"1s\""),
+    ("limits.connections", "16384"),
+    ("limits.syn", "8192"),
+    ("clients.connections", "16384"),
+    ("clients.bytes", "\"128MiB\""),
+    ("tcp.max_tw_buckets", "262144"),
+];
 
 /// Whether `FOURWAVE_SOAK` asks for the larger scale.
 pub fn soaking() -> bool {
@@ -51,8 +49,8 @@ pub fn soaking() -> bool {
 /// Two namespaces with a daemon in the server's, for one test. Dropping it removes everything.
 pub struct Bed {
     lab: Lab,
-    /// Daemon's settings besides the usual ones: top-level keys, in TOML.
-    keys: BTreeMap<String, String>,
+    /// The daemon's settings besides those that follow from the lab, in TOML.
+    settings: BTreeMap<String, String>,
     /// Held while this exists: the machine bears one lab at a time. Dropped last.
     _turn: File,
 }
@@ -64,13 +62,13 @@ impl Bed {
         Bed::with(name, |lab| lab, &[])
     }
 
-    /// As [`Bed::new`], with changes to the lab and top-level keys for the daemon.
+    /// As [`Bed::new`], with changes to the lab and to the daemon's settings.
     pub fn with(
         name: &str,
         change: impl FnOnce(LabConfig) -> LabConfig,
-        keys: &[(&str, &str)],
+        settings: &[(&str, &str)],
     ) -> Option<Bed> {
-        let mut bed = Bed::without_daemon(name, change, keys)?;
+        let mut bed = Bed::without_daemon(name, change, settings)?;
         bed.start_daemon();
         Some(bed)
     }
@@ -79,7 +77,7 @@ impl Bed {
     pub fn without_daemon(
         name: &str,
         change: impl FnOnce(LabConfig) -> LabConfig,
-        keys: &[(&str, &str)],
+        settings: &[(&str, &str)],
     ) -> Option<Bed> {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "CI has to run these tests as root");
@@ -90,8 +88,11 @@ impl Bed {
         let turn = take_turn().expect("a lock file can be made");
         let config = change(LabConfig::private(&format!("fwe-{name}-")));
         let lab = Lab::up(config).unwrap_or_else(|error| panic!("{error}"));
-        let keys = keys.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Some(Bed { lab, keys, _turn: turn })
+        let log = std::env::var("FOURWAVE_TEST_LOG").ok().map(|filter| format!("{filter:?}"));
+        let log = log.as_ref().map(|filter| ("log", filter.as_str()));
+        let all = SETTINGS.iter().copied().chain(log).chain(settings.iter().copied());
+        let settings = all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Some(Bed { lab, settings, _turn: turn })
     }
 
     /// Starts the daemon, which must be ready in time.
@@ -101,13 +102,8 @@ impl Bed {
 
     /// Starts the daemon.
     pub fn try_start_daemon(&mut self) -> Result<ProcessRef, LabError> {
-        let mut keys = self.keys.clone();
-        keys.entry("drain_timeout".into()).or_insert_with(|| "\"1s\"".into());
-        if let Ok(filter) = std::env::var("FOURWAVE_TEST_LOG") {
-            keys.insert("log".into(), format!("{filter:?}"));
-        }
-        let options = DaemonOptions { keys, ..DaemonOptions::default() };
-        let config = self.lab.daemon_config(Side::Server, &options) + TABLES;
+        let options = DaemonOptions { keys: self.settings.clone(), ..DaemonOptions::default() };
+        let config = self.lab.daemon_config(Side::Server, &options);
         self.lab.start_daemon(Side::Server, &config)
     }
 

@@ -14,6 +14,7 @@ use super::{Bed, PATIENCE, eventually};
 
 const ROLE: &str = "FOURWAVE_TEST_ROLE";
 const ADDRESS: &str = "FOURWAVE_TEST_ADDRESS";
+const SIZE: &str = "FOURWAVE_TEST_SIZE";
 
 /// What a child says when it has done its part and keeps its connection open.
 const HANGS: &str = "the child hangs";
@@ -60,7 +61,18 @@ impl Role {
 impl Bed {
     /// Starts a child at one end and waits until it says that it is ready.
     pub fn start(&mut self, side: Side, role: Role, addresses: &[SocketAddr]) -> ProcessRef {
-        self.try_start(side, role, addresses).unwrap_or_else(|error| panic!("{error}"))
+        self.start_echo(side, role, addresses, ECHO_SIZE)
+    }
+
+    /// As [`Bed::start`]; an echo server closes after `size` bytes.
+    pub fn start_echo(
+        &mut self,
+        side: Side,
+        role: Role,
+        addresses: &[SocketAddr],
+        size: usize,
+    ) -> ProcessRef {
+        self.try_start(side, role, addresses, size).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn try_start(
@@ -68,6 +80,7 @@ impl Bed {
         side: Side,
         role: Role,
         addresses: &[SocketAddr],
+        size: usize,
     ) -> Result<ProcessRef, LabError> {
         let executable = std::env::current_exe().expect("/proc is mounted");
         // What an earlier child of this role said does not count.
@@ -78,6 +91,7 @@ impl Bed {
             .args(["--exact", "support::roles::child", "--nocapture"])
             .env(ROLE, role.name())
             .env(ADDRESS, addresses.join(","))
+            .env(SIZE, size.to_string())
             .env("FOURWAVE_SOCKET", self.control_socket(Side::Server));
         self.spawn(role.name(), command, Ready::Prints(server::READY))
     }
@@ -102,13 +116,15 @@ fn child() {
     let (role, _) = known.expect("a role that exists");
     let addresses = std::env::var(ADDRESS).expect("addresses are given");
     let listen = addresses.split(',').map(|address| address.parse().expect("an address"));
-    play(*role, listen.collect()).expect("the child plays its role");
+    let size =
+        std::env::var(SIZE).ok().and_then(|size| size.parse().ok()).expect("a size is given");
+    play(*role, listen.collect(), size).expect("the child plays its role");
 }
 
-fn play(role: Role, listen: Vec<SocketAddr>) -> io::Result<()> {
+fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
     match role {
-        Role::FourwaveEcho => server::fourwave::serve(&ServerConfig { listen, size: ECHO_SIZE }),
-        Role::KernelEcho => server::kernel::serve(&ServerConfig { listen, size: ECHO_SIZE }),
+        Role::FourwaveEcho => server::fourwave::serve(&ServerConfig { listen, size }),
+        Role::KernelEcho => server::kernel::serve(&ServerConfig { listen, size }),
         Role::Unread => {
             let stream = accept_one(&listen)?;
             let unread = stream.peek(&mut [0; 1])?;
