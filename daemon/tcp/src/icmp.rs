@@ -72,6 +72,7 @@ impl Tcb {
         if self.state().is_synchronized() {
             self.rtt.cancel();
             self.recovery.give_way(self.snd_max);
+            self.rack.give_way();
             self.snd_nxt = self.snd_una;
             self.set_flag(flag::RESEND, true);
             self.restart_rtx(cfg, now);

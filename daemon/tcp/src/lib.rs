@@ -30,7 +30,7 @@
 //!
 //! # Not here
 //! LISTEN, SYN_RCVD of a passive open, and TIME_WAIT at scale are the stack's: [`Tcb`] knows
-//! SYN_RCVD only from a simultaneous open. RACK, CUBIC and keepalive are not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
+//! SYN_RCVD only from a simultaneous open. CUBIC and keepalive are not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
 
 #![forbid(unsafe_code)]
 
@@ -41,6 +41,7 @@ mod congestion;
 mod icmp;
 mod loss;
 mod options;
+mod rack;
 mod reaction;
 mod receive;
 mod recovery;

@@ -16,6 +16,8 @@ pub(crate) struct Before {
     pub(crate) flight: u32,
     /// Reported as held.
     pub(crate) held: u32,
+    /// One past the highest position held.
+    pub(crate) held_end: i64,
     /// Where the part ended whose holes are lost.
     pub(crate) lost_end: i64,
 }
@@ -28,6 +30,7 @@ impl Tcb {
             una: self.snd_una,
             flight: self.flight(),
             held: self.scoreboard.bytes(),
+            held_end: self.held_end(),
             lost_end: self.lost_end(cfg),
         }
     }
@@ -36,12 +39,22 @@ impl Tcb {
     #[inline]
     pub(crate) fn learn_from_sack(&mut self, arrival: &Arrival<'_>, before: Before) {
         let blocks = arrival.segment.options.sack;
-        if blocks.is_empty() && before.held == 0 && !self.recovery.is_active() {
+        let is_calm = before.held == 0 && !self.recovery.is_active() && !self.rack.is_probing();
+        if blocks.is_empty() && is_calm {
             self.grow(before);
             return;
         }
+        if self.rack.is_probing() {
+            self.judge_probe(arrival, before);
+        } else if self.snd_una > before.una
+            && before.held > 0
+            && self.recovery.was_sent_once(before.una)
+        {
+            // What seemed to be missing has come after all.
+            self.rack.note_reordering();
+        }
         for block in blocks.as_slice() {
-            self.take_block(*block);
+            self.take_block(*block, before);
         }
         let cfg = arrival.cfg;
         let acked = (self.snd_una - before.una) as u32;
@@ -50,10 +63,11 @@ impl Tcb {
         if acked == 0 && delivered > 0 {
             self.duplicate_acks = self.duplicate_acks.saturating_add(1);
         }
+        self.watch_order(arrival.now);
         if self.recovery.is_active() {
             self.go_on(cfg, before, delivered);
         } else if self.is_loss(cfg) && self.recovery.may_start(self.snd_una) {
-            self.start_recovery(cfg, before, delivered);
+            self.start_recovery(cfg, delivered);
         } else {
             self.grow(before);
         }
@@ -61,12 +75,19 @@ impl Tcb {
 
     /// A block counts if it lies within what is outstanding. Others are old, report duplicates
     /// (RFC 2883), or lie.
-    fn take_block(&mut self, block: SackBlock) {
+    fn take_block(&mut self, block: SackBlock, before: Before) {
         let (left, right) = (self.snd_position(block.left), self.snd_position(block.right));
         if left > self.snd_una && left < right && right <= self.snd_max {
             // A window has 30 bits at most.
             let range =
                 Range { start: (left - self.snd_una) as u32, end: (right - self.snd_una) as u32 };
+            // Below what was held before this ACK: an earlier one that was lost may have told the rest.
+            let held_end = (before.held_end - self.snd_una).max(0) as u32;
+            let late = self.scoreboard.hole(range.start, range.end.min(held_end));
+            let once = |at: u32| self.recovery.was_sent_once(self.snd_una + i64::from(at));
+            if !self.rack.is_probing() && late.is_some_and(|late| once(late.start)) {
+                self.rack.note_reordering();
+            }
             self.scoreboard.add(range);
         }
     }
@@ -82,19 +103,19 @@ impl Tcb {
     /// RFC 6675 §5, step 1 and 2: enough duplicates, or the oldest segment is lost by the scoreboard.
     fn is_loss(&self, cfg: &Config) -> bool {
         self.is_outstanding()
-            && (self.duplicate_acks >= cfg.duplicate_ack_threshold
-                || self.lost_end(cfg) > self.snd_una)
+            && (self.lost_end(cfg) > self.snd_una
+                || (self.duplicate_acks >= cfg.duplicate_ack_threshold
+                    && !self.rack.has_seen_reordering()))
     }
 
-    /// RFC 6675 §5, step 4.
-    fn start_recovery(&mut self, cfg: &Config, before: Before, delivered: u32) {
-        let mss = self.payload_limit();
-        self.congestion.reduce(self.loss_flight(), mss);
+    /// RFC 6675 §5, step 4; `delivered` bytes by the acknowledgement that tells, if one does.
+    pub(crate) fn start_recovery(&mut self, cfg: &Config, delivered: u32) {
+        self.congestion.reduce(self.loss_flight(), self.payload_limit());
         let visible = self.flight() - self.scoreboard.bytes() + delivered;
         self.recovery.start(self.snd_una, self.snd_max, visible);
         self.rtt.cancel();
         self.set_flag(flag::RESEND, true);
-        self.go_on(cfg, before, delivered);
+        self.pace(cfg, delivered, false);
     }
 
     /// An acknowledgement during recovery.
@@ -105,15 +126,16 @@ impl Tcb {
             self.duplicate_acks = 0;
             return;
         }
-        if delivered == 0 {
-            return;
+        if delivered > 0 {
+            let is_safe = self.snd_una > before.una
+                && self.lost_end(cfg) <= before.lost_end.max(self.snd_una);
+            self.pace(cfg, delivered, is_safe);
         }
-        let progress = Progress {
-            delivered,
-            pipe: self.pipe(cfg),
-            is_safe: self.snd_una > before.una
-                && self.lost_end(cfg) <= before.lost_end.max(self.snd_una),
-        };
+    }
+
+    /// Sets the window for what may be sent now.
+    fn pace(&mut self, cfg: &Config, delivered: u32, is_safe: bool) {
+        let progress = Progress { delivered, pipe: self.pipe(cfg), is_safe };
         let (threshold, mss) = (self.congestion.threshold(), self.payload_limit());
         let window = self.recovery.window(progress, threshold, mss);
         self.congestion.set_window(window);
@@ -136,10 +158,14 @@ impl Tcb {
         unheld - self.scoreboard.missing(from, lost)
     }
 
-    /// Where the part ends whose holes are lost; `snd_una` when there is none.
-    fn lost_end(&self, cfg: &Config) -> i64 {
+    /// Where the part ends whose holes are lost, by count or by time; `snd_una` when there is none.
+    pub(crate) fn lost_end(&self, cfg: &Config) -> i64 {
+        let by_time = self.rack.lost_end().min(self.held_end()).max(self.snd_una);
+        if self.rack.has_seen_reordering() {
+            return by_time;
+        }
         let edge = self.scoreboard.lost_edge(self.payload_limit(), cfg.duplicate_ack_threshold);
-        self.snd_una + i64::from(edge)
+        by_time.max(self.snd_una + i64::from(edge))
     }
 
     /// Lost data that was not sent again yet (RFC 6675 §4, NextSeg rule 1); with `all`, also what

@@ -73,11 +73,17 @@ impl Recovery {
     pub(crate) fn give_way(&mut self, sent: i64) {
         self.active = 0;
         self.point = sent;
+        self.resent = sent;
     }
 
     /// Where the search for lost data to send goes on.
     pub(crate) fn resent(&self, una: i64) -> i64 {
         self.resent.max(una)
+    }
+
+    /// Whether data at `position` was surely sent only once.
+    pub(crate) fn was_sent_once(&self, position: i64) -> bool {
+        position >= self.resent
     }
 
     /// A segment of `len` bytes that ends at `end` was sent, or sent again.

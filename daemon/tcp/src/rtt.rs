@@ -15,6 +15,8 @@ pub(crate) struct Rtt {
     srtt: Nanos,
     /// Mean deviation.
     rttvar: Nanos,
+    /// Smallest sample.
+    min: Nanos,
     /// Timeout, not backed off.
     rto: Nanos,
     /// Position whose acknowledgement ends the measurement.
@@ -24,7 +26,14 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     pub(crate) fn new(cfg: &Config) -> Rtt {
-        Rtt { srtt: 0, rttvar: 0, rto: cfg.rto_initial, timed_end: NOT_TIMED, timed_at: 0 }
+        Rtt {
+            srtt: 0,
+            rttvar: 0,
+            min: Nanos::MAX,
+            rto: cfg.rto_initial,
+            timed_end: NOT_TIMED,
+            timed_at: 0,
+        }
     }
 
     pub(crate) fn srtt(&self) -> Option<Nanos> {
@@ -33,6 +42,12 @@ impl Rtt {
 
     pub(crate) fn rto(&self) -> Nanos {
         self.rto
+    }
+
+    /// How long a segment may be overtaken before it counts as lost (RFC 8985 §6.2 step 4): a quarter
+    /// of the smallest round trip.
+    pub(crate) fn reordering_window(&self) -> Nanos {
+        if self.srtt == 0 { self.rto } else { (self.min / 4).min(self.srtt) }
     }
 
     /// The timeout after `backoff` doublings (RFC 6298 §5.5).
@@ -50,6 +65,7 @@ impl Rtt {
     /// variance term: the timeout always stays that far above the smoothed time.
     pub(crate) fn sample(&mut self, cfg: &Config, measured: Nanos) {
         let measured = measured.max(1);
+        self.min = self.min.min(measured);
         if self.srtt == 0 {
             self.srtt = measured;
             self.rttvar = measured / 2;
@@ -108,6 +124,7 @@ mod tests {
         assert_eq!((rtt.srtt(), rtt.rto()), (None, SECOND));
         rtt.sample(&cfg, 100 * MILLISECOND);
         assert_eq!(rtt.srtt(), Some(100 * MILLISECOND));
+        assert_eq!(rtt.reordering_window(), 25 * MILLISECOND);
         assert_eq!(rtt.rto(), 300 * MILLISECOND);
         rtt.sample(&cfg, 60 * MILLISECOND);
         // rttvar = 3/4 * 50 + 1/4 * 40, srtt = 7/8 * 100 + 1/8 * 60.

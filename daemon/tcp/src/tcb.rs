@@ -8,6 +8,7 @@ use crate::assembler::Assembler;
 use crate::config::{Config, Nanos};
 use crate::congestion::Congestion;
 use crate::options::TIMESTAMPS_LEN;
+use crate::rack::Rack;
 use crate::reaction::{Error, Events};
 use crate::recovery::Recovery;
 use crate::rtt::Rtt;
@@ -131,6 +132,7 @@ pub struct Tcb {
     pub(crate) challenge_at: Nanos,
     pub(crate) rtt: Rtt,
     pub(crate) recovery: Recovery,
+    pub(crate) rack: Rack,
     pub(crate) congestion: Congestion,
     pub(crate) assembler: Assembler,
     pub(crate) scoreboard: Scoreboard,
@@ -203,6 +205,8 @@ pub(crate) mod flag {
     pub(crate) const SACK: u32 = 1 << 12;
     /// A duplicate arrived and is to be reported.
     pub(crate) const DUPLICATE: u32 = 1 << 13;
+    /// The tail of what is outstanding is to be probed.
+    pub(crate) const TAIL_PROBE: u32 = 1 << 14;
 }
 
 impl Tcb {
@@ -267,6 +271,7 @@ impl Tcb {
             rtt: Rtt::new(cfg),
             congestion: Congestion::new(u32::from(mss), cfg.initial_window),
             recovery: Recovery::new(),
+            rack: Rack::new(),
             assembler: Assembler::default(),
             scoreboard: Scoreboard::default(),
             iss,
@@ -344,6 +349,7 @@ impl Tcb {
         self.rtx_at = NEVER;
         self.ack_at = NEVER;
         self.life_at = NEVER;
+        self.rack.at = NEVER;
         self.flags &= !(flag::ACK_NOW | flag::RESEND | flag::PROBE | flag::SYN_DUE);
         events | Events::CLOSED
     }

@@ -1,4 +1,4 @@
-//! The timers: retransmission, zero-window probe, delayed ACK, and the ends of life.
+//! The timers: retransmission, loss by time, zero-window probe, delayed ACK, and the ends of life.
 
 use crate::config::{Config, Nanos};
 use crate::reaction::{Error, Events, Reaction};
@@ -9,7 +9,7 @@ impl Tcb {
     /// When [`Tcb::handle_timer`] is due; `None` when no timer runs.
     #[inline]
     pub fn deadline(&self) -> Option<Nanos> {
-        let earliest = self.rtx_at.min(self.ack_at).min(self.life_at);
+        let earliest = self.rtx_at.min(self.ack_at).min(self.life_at).min(self.rack.at);
         (earliest != NEVER).then_some(earliest)
     }
 
@@ -24,6 +24,9 @@ impl Tcb {
             self.set_flag(flag::ACK_NOW, true);
         }
         if self.rtx_at > now {
+            if self.rack.at <= now {
+                self.handle_rack_timer(cfg, now);
+            }
             return Reaction::default();
         }
         if self.retries >= self.retry_limit(cfg) {
@@ -88,9 +91,11 @@ impl Tcb {
         let (flight, mss) = (self.flight(), self.payload_limit());
         self.congestion.handle_timeout(flight, mss, first);
         self.recovery.give_way(self.snd_max);
+        self.rack.give_way();
         self.rtt.cancel();
         self.duplicate_acks = 0;
         self.snd_nxt = self.snd_una;
+        self.set_flag(flag::TAIL_PROBE, false);
         self.set_flag(flag::RESEND, true);
     }
 }

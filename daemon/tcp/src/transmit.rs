@@ -46,6 +46,7 @@ impl Tcb {
         if self.state().may_send() {
             let piece = self
                 .resend_piece()
+                .or_else(|| self.tail_piece())
                 .or_else(|| self.lost_piece(cfg, false))
                 .or_else(|| self.next_piece(cfg, now))
                 .or_else(|| self.lost_piece(cfg, true));
@@ -133,6 +134,26 @@ impl Tcb {
             return None;
         }
         Some(self.sent_piece(self.unheld(self.snd_una)))
+    }
+
+    /// A probe that makes the peer tell of a lost tail: new data beyond the congestion window if the
+    /// peer's takes it, else the last segment again (RFC 8985 §7.3).
+    #[inline]
+    fn tail_piece(&mut self) -> Option<Piece> {
+        if !self.take_flag(flag::TAIL_PROBE) || !self.is_outstanding() {
+            return None;
+        }
+        let room = i64::from(self.segment_limit());
+        let offered = self.snd_una + i64::from(self.snd_wnd) - self.snd_max;
+        let len = (self.snd_tail - self.snd_max).min(room);
+        let piece = if 0 < len && len <= offered {
+            Piece { start: self.snd_max, end: self.snd_max + len, fin: false }
+        } else {
+            let start = (self.snd_max.min(self.snd_tail) - room).max(self.snd_una);
+            self.sent_piece(start..self.snd_max)
+        };
+        self.rack.note_probe(self.snd_max, piece.end);
+        Some(piece)
     }
 
     /// Lost data again, as far as the congestion window goes (RFC 6675 §5, step C).
@@ -251,6 +272,9 @@ impl Tcb {
         if was_idle || self.rtx_at == NEVER {
             // RFC 6298 §5.1; a probe's timer gives way.
             self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+        }
+        if !retransmission {
+            self.plan_probe(cfg, now);
         }
         let mut segment = self.bare_segment(now, start);
         if fin {

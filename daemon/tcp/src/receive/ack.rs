@@ -29,6 +29,9 @@ impl Tcb {
         } else if same_window && is_bare(arrival) && self.is_outstanding() {
             self.learn_from_duplicate(arrival.cfg);
         }
+        if is_new {
+            self.plan_probe(arrival.cfg, arrival.now);
+        }
         if !self.is_outstanding() || self.snd_wnd == 0 {
             // The peer lives: probes, or segments for a window that shrank, go on as long as it
             // answers (RFC 9293 §3.8.6.1, MUST-36). Nobody waits that long for an orphan.

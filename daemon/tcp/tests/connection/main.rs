@@ -4,6 +4,7 @@ mod close;
 mod hostile;
 mod open;
 mod pair;
+mod rack;
 mod random;
 mod receive;
 mod sack;
