@@ -21,6 +21,8 @@ pub struct Tcp {
     pub rfc1337: bool,
     /// Largest backlog of a listener.
     pub somaxconn: u32,
+    /// SYN cookies: 0 never, 1 when the SYN queue is full, 2 always.
+    pub syncookies: u8,
     /// A connection that finds the accept queue full is reset instead of tried again.
     pub abort_on_overflow: bool,
     /// Retransmission timeout before a round trip was measured.
@@ -53,6 +55,7 @@ impl Default for Tcp {
             max_tw_buckets: 16 << 20,
             rfc1337: false,
             somaxconn: 4096,
+            syncookies: 1,
             abort_on_overflow: false,
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(200),
@@ -83,6 +86,7 @@ impl Tcp {
         )?;
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
+        within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;
         within("tcp.somaxconn", self.somaxconn, 1..=65_535, "1 to 65535 are allowed")?;
         for (key, value) in [
             ("tcp.syn_retries", self.syn_retries),

@@ -91,6 +91,7 @@ fn errors_say_what_is_wrong() {
         ("interface = \"a-name-too-long!\"", &["interface", "15 bytes"]),
         ("[tcp]\nrto_initial = \"1ms\"", &["tcp.rto_initial", "tcp.rto_min"]),
         ("[tcp]\nsomaxconn = 0", &["tcp.somaxconn", "1 to 65535"]),
+        ("[tcp]\nsyncookies = 3", &["tcp.syncookies", "0, 1 and 2"]),
         ("[clients]\nbytes = \"1GB\"", &["bytes", "1GB", "GiB"]),
         (
             "[[clients.rules]]\n[[clients.rules]]\nbytes = \"1KiB\"",

@@ -3,6 +3,7 @@
 use crate::config::{Config, PollMode, RxChecksum, Scheduler, XdpMode, ZeroCopy};
 use crate::worker::{Polling, Scheduling};
 use fourwave_protocol::STREAM_WINDOW;
+use fourwave_stack::SynCookies;
 use fourwave_tcp::Nanos;
 use fourwave_wire::ChecksumPolicy;
 use fourwave_xdp::{CopyMode, HugePages, QueueConfig, SteeringConfig};
@@ -106,6 +107,12 @@ pub(super) fn stack(
             RxChecksum::Verify => ChecksumPolicy::Verify,
             RxChecksum::Trust => ChecksumPolicy::Trust,
         },
+        syncookies: match config.tcp.syncookies {
+            0 => SynCookies::Off,
+            1 => SynCookies::OnOverflow,
+            // Checked to be 2.
+            _ => SynCookies::Always,
+        },
         abort_on_overflow: config.tcp.abort_on_overflow,
         rfc1337: config.tcp.rfc1337,
         tcp: tcp(config),
@@ -192,6 +199,7 @@ mod tests {
         let config = Config::default();
         let stack = stack(&config, 3, 61_000..=65_535);
         assert_eq!(stack.time_wait, (16 << 20) / 3 + 1);
+        assert_eq!(stack.syncookies, SynCookies::OnOverflow);
         let linux = fourwave_tcp::Config::default();
         let window = 64 * 1024;
         let ours = fourwave_tcp::Config { recv_window_max: window, send_buffer: window, ..linux };

@@ -32,12 +32,25 @@ pub struct Config {
     /// Reset a connection whose last handshake ACK finds the accept queue full, instead of leaving
     /// the peer to try again.
     pub abort_on_overflow: bool,
+    /// When SYNs are answered by cookies.
+    pub syncookies: SynCookies,
     /// Ignore a RST in TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// How long an active open waits for a link address of its next hop.
     pub neighbour_timeout: Nanos,
     /// Shared by all connections.
     pub tcp: fourwave_tcp::Config,
+}
+
+/// When a SYN is answered by a cookie instead of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Never: beyond the SYN queue it is dropped.
+    Off,
+    /// When the listener's SYN queue, or the shard's table of records, is full.
+    OnOverflow,
+    /// Always.
+    Always,
 }
 
 impl Default for Config {
@@ -54,6 +67,7 @@ impl Default for Config {
             hop_limit: 64,
             checksum: ChecksumPolicy::Verify,
             abort_on_overflow: false,
+            syncookies: SynCookies::OnOverflow,
             rfc1337: false,
             neighbour_timeout: 3_000_000_000,
             tcp: fourwave_tcp::Config::default(),

@@ -54,9 +54,17 @@ counters! {
     listen_overflows: "ListenOverflows",
     /// SYNs and last ACKs dropped for whatever reason.
     listen_drops: "ListenDrops",
+    /// SYNs answered by a cookie because their listener's SYN queue was full, or always.
+    syn_queue_full_cookies: "TCPReqQFullDoCookies",
+    /// SYN cookies sent.
+    syn_cookies_sent: "SyncookiesSent",
+    /// Last ACKs with a good cookie.
+    syn_cookies_received: "SyncookiesRecv",
+    /// ACKs that could have had a cookie and had not.
+    syn_cookies_failed: "SyncookiesFailed",
     /// SYNs dropped because their listener's SYN queue was full.
     syn_queue_full: "TCPReqQFullDrop",
-    /// SYNs dropped because no SYN_RCVD record was free.
+    /// SYNs dropped, or answered by a cookie, because no SYN_RCVD record was free.
     syn_records_full: "syn_records_full",
     /// Last ACKs ignored because no connection record was free.
     connections_full: "connections_full",

@@ -71,12 +71,17 @@ impl Shard {
             self.counters.no_connection_ignored += 1;
             return;
         }
-        if self.draining || flags.contains(Flags::ACK) {
-            self.counters.no_connection += 1;
-            self.send_reset(frame, host);
+        let listener = self.listeners.find(&frame.tuple.local);
+        if flags.contains(Flags::ACK) {
+            let taken = !flags.contains(Flags::SYN)
+                && listener.is_some_and(|id| self.handle_cookie(now, frame, hash, id, host));
+            if !taken {
+                self.counters.no_connection += 1;
+                self.send_reset(frame, host);
+            }
             return;
         }
-        match self.listeners.find(&frame.tuple.local) {
+        match listener.filter(|_| !self.draining) {
             None => {
                 self.counters.no_connection += 1;
                 self.send_reset(frame, host);

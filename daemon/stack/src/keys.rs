@@ -1,5 +1,6 @@
 //! What is derived from a connection's addresses by keyed hash: the bucket, the owning worker, the
-//! initial sequence number, the timestamp offset, the starting point of a port search.
+//! initial sequence number, the timestamp offset, the SYN cookie, the starting point of a port
+//! search.
 
 use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, FourTuple};
@@ -13,13 +14,14 @@ pub struct Keys {
     flow: SipKey,
     initial: SipKey,
     ports: SipKey,
+    cookies: SipKey,
 }
 
 impl Keys {
     /// Draws keys from a source of uniformly random, secret numbers.
     pub fn generate(mut random: impl FnMut() -> u64) -> Keys {
         let mut key = || SipKey::new(random(), random());
-        Keys { flow: key(), initial: key(), ports: key() }
+        Keys { flow: key(), initial: key(), ports: key(), cookies: key() }
     }
 
     /// The hash that places a flow: the upper half chooses the worker, the lower half the bucket,
@@ -47,6 +49,15 @@ impl Keys {
         self.ports.hash([a, b, c, d, u64::from(remote_port)])
     }
 
+    /// The two hashes of a SYN cookie: that of the four-tuple alone, and that of the four-tuple in
+    /// one period.
+    pub(crate) fn cookie_hash(&self, tuple: &FourTuple, period: Option<u32>) -> u32 {
+        // No period is that number.
+        let period = period.map_or(u64::MAX, u64::from);
+        let [a, b, c, d] = addresses(tuple);
+        self.cookies.hash([a, b, c, d, ports(tuple), period]) as u32
+    }
+
     /// For the table of local addresses.
     pub(crate) fn address_hash(&self, addr: &Addr) -> u64 {
         self.flow.hash(halves(addr))
@@ -72,14 +83,25 @@ pub fn owner(keys: &Keys, tuple: &FourTuple, workers: u32) -> u32 {
 
 #[inline]
 fn hash_tuple(key: &SipKey, tuple: &FourTuple) -> u64 {
-    let ports = u64::from(tuple.local.port) << 16 | u64::from(tuple.remote.port);
-    let [a, b] = halves(&tuple.local.addr);
-    let [c, d] = halves(&tuple.remote.addr);
+    let ports = ports(tuple);
+    let [a, b, c, d] = addresses(tuple);
     if tuple.is_v4() {
         // The mapped prefix says nothing. The two forms differ in length, which is hashed too.
         return key.hash([b << 32 | d & 0xffff_ffff, ports]);
     }
     key.hash([a, b, c, d, ports])
+}
+
+#[inline]
+fn addresses(tuple: &FourTuple) -> [u64; 4] {
+    let [a, b] = halves(&tuple.local.addr);
+    let [c, d] = halves(&tuple.remote.addr);
+    [a, b, c, d]
+}
+
+#[inline]
+fn ports(tuple: &FourTuple) -> u64 {
+    u64::from(tuple.local.port) << 16 | u64::from(tuple.remote.port)
 }
 
 #[inline]

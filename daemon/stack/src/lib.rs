@@ -22,7 +22,8 @@
 //!
 //! # Records
 //! A flow is one of three plain records, linked by index, in arenas of fixed capacity:
-//! * SYN_RCVD of a passive open, 128 bytes at most: [`Shard::listen`] and the handshake;
+//! * SYN_RCVD of a passive open, 128 bytes at most: [`Shard::listen`] and the handshake (beyond
+//!   the SYN queue a cookie, which needs none);
 //! * a connection, with its [`Tcb`](fourwave_tcp::Tcb);
 //! * TIME_WAIT, or FIN_WAIT_2 without an application, 64 bytes at most with its share of the index.
 //!
@@ -37,6 +38,7 @@ mod bits;
 mod config;
 mod conn;
 mod connect;
+mod cookies;
 mod counters;
 mod demux;
 mod flows;
@@ -46,6 +48,7 @@ mod keys;
 mod list;
 mod listen;
 mod locals;
+mod passive;
 mod ports;
 mod reply;
 mod segment;
@@ -57,7 +60,7 @@ mod timewait;
 pub mod wheel;
 
 pub use app::CommandError;
-pub use config::Config;
+pub use config::{Config, SynCookies};
 pub use connect::ConnectError;
 pub use counters::Counters;
 pub use host::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refused, Update};

@@ -1,8 +1,9 @@
 //! Listeners: where SYNs are taken, how long their queues are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, Endpoint};
 
 use crate::NoMemory;
@@ -15,6 +16,10 @@ use crate::siphash::spread;
 use crate::synrcvd::{Request, Requests};
 
 const ANY_V4: Addr = Addr::from_v4([0; 4]);
+/// No overflow yet.
+const NEVER: Nanos = Nanos::MAX;
+/// An overflow is noted at most once in this time (1 s, as Linux): workers share the note.
+const NOTE_INTERVAL: Nanos = 1_000_000_000;
 
 /// The queue lengths of one listener over all workers, so that its backlog is exact.
 ///
@@ -25,6 +30,8 @@ pub struct ListenerShared {
     backlog: AtomicU32,
     accept_len: AtomicU32,
     syn_len: AtomicU32,
+    /// When a cookie was last sent, to within [`NOTE_INTERVAL`].
+    overflow: AtomicU64,
 }
 
 impl ListenerShared {
@@ -35,6 +42,7 @@ impl ListenerShared {
             backlog: AtomicU32::new(backlog),
             accept_len: AtomicU32::new(0),
             syn_len: AtomicU32::new(0),
+            overflow: AtomicU64::new(NEVER),
         })
     }
 
@@ -85,6 +93,21 @@ impl ListenerShared {
 
     pub(crate) fn release_syn(&self) {
         self.syn_len.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A SYN is answered by a cookie.
+    pub(crate) fn note_overflow(&self, now: Nanos) {
+        // Workers' clocks are read at slightly different moments: `now` may be before the note.
+        let noted = self.overflow.load(Ordering::Relaxed);
+        if noted == NEVER || now.saturating_sub(noted) >= NOTE_INTERVAL {
+            self.overflow.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a cookie was sent in the last `span`.
+    pub(crate) fn overflowed_within(&self, span: Nanos, now: Nanos) -> bool {
+        let noted = self.overflow.load(Ordering::Relaxed);
+        noted != NEVER && now.saturating_sub(noted) <= span
     }
 }
 

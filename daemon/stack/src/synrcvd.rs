@@ -1,15 +1,15 @@
 //! SYN_RCVD: a small record until the handshake's last ACK comes.
 
-use fourwave_tcp::{Nanos, Passive, SeqNum, Tcb, timestamp};
+use fourwave_tcp::{Nanos, Passive, SeqNum, timestamp};
 use fourwave_wire::{
     Flags, FourTuple, FrameHead, IcmpKind, Link, Options, Segment, TcpFrame, Timestamps,
-    max_payload,
 };
 
 use crate::arena::{Arena, Record};
-use crate::conn::Conn;
-use crate::host::{Host, ListenerId, PathError, Stream};
+use crate::config::SynCookies;
+use crate::host::{Host, ListenerId};
 use crate::list::{Links, Nodes};
+use crate::passive::{Handshake, Opened};
 use crate::segment::overlaps;
 use crate::shard::Shard;
 use crate::table::{Flow, Ref};
@@ -18,8 +18,6 @@ use crate::wheel::Timer;
 
 /// Repeated answers to one peer are at least this far apart, microseconds (500 ms, as Linux).
 const REPEAT_MICROS: u32 = 500_000;
-/// For the MSS when no route leads back to the peer: the least that IPv6 allows (RFC 8200 §5).
-const FALLBACK_MTU: u16 = 1280;
 
 const TIMESTAMPS: u8 = 1;
 const SCALED: u8 = 2;
@@ -100,6 +98,14 @@ enum Verdict {
     Forget,
     /// The handshake is complete.
     Complete,
+}
+
+/// What becomes of a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admission {
+    Record,
+    Cookie,
+    Drop,
 }
 
 impl Request {
@@ -185,25 +191,25 @@ impl Shard {
         takeover: Option<Takeover>,
         host: &mut impl Host,
     ) {
-        let shared = &self.listeners.get(id).shared;
-        if shared.accept_queue_is_full() {
-            self.counters.listen_overflows += 1;
-            self.counters.listen_drops += 1;
-            return;
-        }
-        if takeover.is_some() {
-            shared.force_syn();
-        } else if !shared.claim_syn() {
-            self.counters.syn_queue_full += 1;
-            self.counters.listen_drops += 1;
-            return;
+        match self.admit_syn(id, takeover.is_some()) {
+            Admission::Drop => {
+                self.counters.listen_drops += 1;
+                return;
+            }
+            Admission::Cookie => return self.send_cookie(now, frame, id, host),
+            Admission::Record => {}
         }
         let request = self.new_request(now, frame, id, takeover.map(|old| old.iss), host);
         let records = &mut self.flows.records;
         let Some(index) = records.requests.insert(request) else {
             self.listeners.get(id).shared.release_syn();
             self.counters.syn_records_full += 1;
-            self.counters.listen_drops += 1;
+            // While the TIME_WAIT record stays, a cookie could not be returned.
+            if takeover.is_none() && self.config.syncookies != SynCookies::Off {
+                self.send_cookie(now, frame, id, host);
+            } else {
+                self.counters.listen_drops += 1;
+            }
             return;
         };
         self.listeners.get(id).requests.push_back(&mut records.requests, index);
@@ -218,6 +224,36 @@ impl Shard {
         self.arm_request(now, index);
         // To where the SYN came from, at once: the next hop may still have to be resolved.
         self.send_syn_ack(now, index, frame.link.reply(), host);
+    }
+
+    /// What a SYN gets: for a record its place in the SYN queue is claimed. A SYN that takes a
+    /// TIME_WAIT record over comes from a real peer and needs no place (as Linux).
+    fn admit_syn(&mut self, id: ListenerId, takeover: bool) -> Admission {
+        let shared = &self.listeners.get(id).shared;
+        let admission = match self.config.syncookies {
+            _ if takeover => {
+                shared.force_syn();
+                Admission::Record
+            }
+            SynCookies::Always => Admission::Cookie,
+            SynCookies::OnOverflow | SynCookies::Off if shared.claim_syn() => Admission::Record,
+            SynCookies::OnOverflow => Admission::Cookie,
+            SynCookies::Off => {
+                self.counters.syn_queue_full += 1;
+                return Admission::Drop;
+            }
+        };
+        if admission == Admission::Cookie {
+            self.counters.syn_queue_full_cookies += 1;
+        }
+        if shared.accept_queue_is_full() {
+            if admission == Admission::Record {
+                shared.release_syn();
+            }
+            self.counters.listen_overflows += 1;
+            return Admission::Drop;
+        }
+        admission
     }
 
     /// A segment for a request.
@@ -321,11 +357,7 @@ impl Shard {
     ) -> Request {
         let tuple = frame.tuple;
         let initial = self.keys.initial(&tuple, now);
-        let (route, mtu) = match host.path(Some(tuple.local.addr), tuple.remote.addr) {
-            Ok(path) => (path.link, path.mtu),
-            Err(PathError::Unresolved { mtu, .. }) => (frame.link.reply(), mtu),
-            Err(PathError::NoRoute) => (frame.link.reply(), FALLBACK_MTU),
-        };
+        let way = self.way_back(frame, host);
         let peer = &frame.segment.options;
         let times = peer.timestamps.filter(|_| self.config.tcp.timestamps);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -343,8 +375,8 @@ impl Shard {
             sent: micros(now),
             repeated: 0,
             epoch: host.path_epoch(),
-            route,
-            mss: max_payload(mtu, tuple.is_v4(), 0),
+            route: way.link,
+            mss: way.mss,
             peer_mss: peer.mss.unwrap_or(0),
             peer_window: frame.segment.window,
             peer_scale: peer.window_scale.unwrap_or(0),
@@ -431,67 +463,27 @@ impl Shard {
         hash: u64,
         host: &mut impl Host,
     ) {
-        let request = self.flows.records.requests[index];
-        let id = request.listener;
-        if !self.listeners.get(id).shared.claim_accept() {
-            self.counters.listen_overflows += 1;
-            self.counters.listen_drops += 1;
-            if self.config.abort_on_overflow {
+        let request = &self.flows.records.requests[index];
+        let handshake = Handshake {
+            tuple: request.tuple,
+            listener: request.listener,
+            route: request.route,
+            epoch: request.epoch,
+            passive: request.passive(now),
+        };
+        match self.open_passive(now, &handshake, hash, host) {
+            Opened::Conn(conn) => {
+                self.flows.replace(hash, Flow::Request(index), Flow::Conn(conn));
+                self.release_request(index);
+                self.start_passive(now, conn, handshake.listener, frame, host);
+            }
+            Opened::QueueFull if self.config.abort_on_overflow => {
                 self.send_reset(frame, host);
                 self.drop_request(index);
             }
-            // Else the request stays and its SYN-ACK is sent again in time: the peer's answer, or
-            // its data, may find room then.
-            return;
-        }
-        let tcb = Tcb::passive(&self.config.tcp, now, &request.passive(now));
-        let Some(conn) = self.open_passive(&request, hash, tcb, host) else {
-            self.listeners.get(id).shared.release_accept();
-            self.counters.listen_drops += 1;
-            return;
-        };
-        self.flows.replace(hash, Flow::Request(index), Flow::Conn(conn));
-        self.release_request(index);
-        self.counters.passive_opens += 1;
-        let conns = &mut self.flows.records.conns;
-        self.listeners.get(id).waiting.push_back(conns, conn);
-        let record = &mut conns[conn];
-        record.listener = id;
-        let (app, conn_id) = (record.app, record.id(conn));
-        let mut stream = Stream { host, app };
-        let segment = &frame.segment;
-        let reaction = record.tcb.handle_segment(&self.config.tcp, now, segment, &mut stream);
-        self.report(conn, &reaction, host);
-        host.accept(id, conn_id, app);
-        self.mark_dirty(conn);
-    }
-
-    /// A record for the connection, if there is room for it here and at the host's.
-    fn open_passive(
-        &mut self,
-        request: &Request,
-        hash: u64,
-        tcb: Tcb,
-        host: &mut impl Host,
-    ) -> Option<u32> {
-        let conns = &mut self.flows.records.conns;
-        // The lower half chooses the bucket.
-        let mut conn = Conn::new(request.tuple, hash as u32, tcb);
-        conn.set_route(request.route, request.epoch);
-        let Some(index) = conns.insert(conn) else {
-            self.counters.connections_full += 1;
-            return None;
-        };
-        match host.open(request.listener, conns[index].id(index), &request.tuple) {
-            Ok(app) => {
-                conns[index].app = app;
-                Some(index)
-            }
-            Err(crate::host::Refused) => {
-                self.counters.open_refused += 1;
-                conns.remove(index);
-                None
-            }
+            // The request stays and its SYN-ACK is sent again in time: the peer's answer, or its
+            // data, may find room then.
+            Opened::QueueFull | Opened::NoRoom => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MILLIS, PEER_MAC, Peer, ROUTER_MAC, SECONDS, World, endpoint, shown, small};
-use fourwave_stack::{Config, ListenError, ListenerShared, PathError};
+use fourwave_stack::{Config, ListenError, ListenerShared, PathError, SynCookies};
 use fourwave_wire::{Flags, Tag, Timestamps};
 
 const SYN_ACK: Flags = Flags::SYN.union(Flags::ACK);
@@ -198,8 +198,8 @@ fn abort_on_overflow_resets_instead() {
 }
 
 #[test]
-fn a_full_syn_queue_drops_syns() {
-    let mut world = World::new(small());
+fn a_full_syn_queue_drops_syns_without_cookies() {
+    let mut world = World::new(Config { syncookies: SynCookies::Off, ..small() });
     let shared = world.listen(1);
     for port in 1..=3 {
         let sent = world.exchange(&Peer::new(false, port).syn());
@@ -213,7 +213,12 @@ fn a_full_syn_queue_drops_syns() {
 
 #[test]
 fn full_tables_and_a_full_host_refuse_and_count() {
-    let mut world = World::new(Config { syn_received: 1, connections: 1, ..small() });
+    let mut world = World::new(Config {
+        syn_received: 1,
+        connections: 1,
+        syncookies: SynCookies::Off,
+        ..small()
+    });
     let shared = world.listen(8);
     let mut first = Peer::new(false, 1);
     let mut second = Peer::new(false, 2);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MILLIS, PEER_MAC, Peer, SECONDS, World, shown, small};
-use fourwave_stack::Config;
+use fourwave_stack::{Config, SynCookies};
 use fourwave_wire::{Flags, Timestamps};
 
 /// A connection that the server has closed first, its FIN acknowledged: FIN_WAIT_2.
@@ -204,17 +204,22 @@ fn our_timestamps_go_on_from_connection_to_record_to_next_connection() {
 
 #[test]
 fn a_takeover_skips_the_syn_queue_limit_but_not_the_accept_queue() {
-    let mut world = World::new(small());
-    let shared = world.listen(1);
-    let mut peer = Peer::new(false, 1);
-    time_wait(&mut world, &mut peer);
-    for port in 2..=3 {
-        assert_eq!(world.exchange(&Peer::new(false, port).syn()).len(), 1);
+    use SynCookies::{Always, Off, OnOverflow};
+    for (syncookies, places, answers) in [(Off, 2, 0), (OnOverflow, 2, 1), (Always, 0, 1)] {
+        let mut world = World::new(Config { syncookies, ..small() });
+        let shared = world.listen(1);
+        let mut peer = Peer::new(false, 1);
+        time_wait(&mut world, &mut peer);
+        for port in 2..=3 {
+            assert_eq!(world.exchange(&Peer::new(false, port).syn()).len(), 1);
+        }
+        assert_eq!(world.exchange(&Peer::new(false, 4).syn()).len(), answers);
+        let new = Peer { seq: peer.seq + 1, ..peer.clone() };
+        let sent = world.exchange(&new.syn());
+        assert_eq!(sent[0].head.flags, Flags::SYN | Flags::ACK);
+        assert_eq!(sent[0].head.seq, peer.ack.wrapping_add(65_537));
+        assert_eq!(shared.syn_len(), places + 1, "a record, never a cookie");
     }
-    assert!(world.exchange(&Peer::new(false, 4).syn()).is_empty());
-    let new = Peer { seq: peer.seq + 1, ..peer.clone() };
-    assert_eq!(world.exchange(&new.syn())[0].head.flags, Flags::SYN | Flags::ACK);
-    assert_eq!(shared.syn_len(), 3);
 
     let mut world = World::new(small());
     world.listen(0);

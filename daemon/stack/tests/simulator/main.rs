@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fourwave_stack::{Config, ConnectError, Keys, ListenerShared, Shard};
+use fourwave_stack::{Config, ConnectError, Keys, ListenerShared, Shard, SynCookies};
 use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, Endpoint};
 
@@ -59,6 +59,7 @@ struct Tally {
     whole: u64,
     failed: u64,
     takeovers: u64,
+    cookies: u64,
 }
 
 impl Sim {
@@ -76,6 +77,8 @@ impl Sim {
         let backlog = rng.pick(&[0, 1, 4, 64]);
         let ports = rng.pick(&[1, 4, 100]);
         let timestamps = rng.chance(700);
+        let cookies = rng.pick(&[SynCookies::Off, SynCookies::OnOverflow, SynCookies::OnOverflow]);
+        let cookies = if rng.chance(30) { SynCookies::Always } else { cookies };
         let tcp = fourwave_tcp::Config { timestamps, ..Default::default() };
         let sides = [0, 1].map(|side| {
             let config = Config {
@@ -85,6 +88,7 @@ impl Sim {
                 listeners: 1,
                 local_addresses: 2,
                 local_ports: 20_000..=20_000 + ports - 1,
+                syncookies: cookies,
                 abort_on_overflow: rng.chance(100),
                 rfc1337: rng.chance(500),
                 tcp: tcp.clone(),
@@ -300,6 +304,7 @@ impl Sim {
             assert!(!side.shard.has_output());
             assert_eq!((side.listener.accept_len(), side.listener.syn_len()), (0, 0));
             tally.takeovers += side.shard.counters().time_wait_takeovers;
+            tally.cookies += side.shard.counters().syn_cookies_received;
             for app in &side.host.apps.0 {
                 assert!(app.closed && !app.open);
                 outcomes.insert((app.conversation, app.end), app);
@@ -329,15 +334,16 @@ impl Sim {
         tally
     }
 
-    /// Whether settings allow resets without a fault of the link: a listener that ended, an accept
-    /// queue that aborts, or
-    /// TIME_WAIT without room, after which a repeated FIN meets a reset.
+    /// Whether settings allow failures without a fault of the link: a listener that ended, an accept
+    /// queue that aborts, TIME_WAIT without room, after which a repeated FIN meets a reset, or a
+    /// cookie, which data that overtakes the handshake's last ACK does not match.
     fn may_reset(&self) -> bool {
         self.relistened
             || self.sides.iter().any(|side| {
                 let counters = side.shard.counters();
                 side.shard.config().abort_on_overflow && counters.listen_overflows > 0
                     || counters.time_wait_overflow > 0
+                    || counters.syn_cookies_sent > 0
             })
     }
 }
@@ -374,13 +380,14 @@ fn every_connection_ends_and_every_byte_is_right() {
         total.whole += tally.whole;
         total.failed += tally.failed;
         total.takeovers += tally.takeovers;
+        total.cookies += tally.cookies;
     }
     eprintln!(
-        "{seeds} seeds: {} conversations whole, {} failed, {} TIME_WAIT takeovers",
-        total.whole, total.failed, total.takeovers
+        "{seeds} seeds: {} conversations whole, {} failed, {} TIME_WAIT takeovers, {} cookies",
+        total.whole, total.failed, total.takeovers, total.cookies
     );
     if seeds >= 1_000 {
         assert!(total.failed * 50 < total.whole, "too many failures: {}", total.failed);
-        assert!(total.takeovers > 0);
+        assert!(total.takeovers > 0 && total.cookies > 0);
     }
 }
