@@ -8,7 +8,7 @@ use fourwave::{Runtime, SocketOptions, TcpStream};
 use fourwave_bench::lab::Side;
 
 use crate::support::roles::{ECHO_SIZE, Role};
-use crate::support::{Bed, FAMILIES, PATIENCE, connect, soaking, within};
+use crate::support::{Bed, FAMILIES, PATIENCE, connect, eventually_is, soaking, within};
 
 const PORT: u16 = 7778;
 const THREADS: usize = 4;
@@ -45,9 +45,8 @@ fn many_short_connections_to_a_kernel_server() {
         });
     }
     let opened = (FAMILIES.len() * THREADS * scale()) as u64;
-    let stats = bed.stats();
-    assert_eq!(stats.get("ActiveOpens"), opened);
-    assert_eq!(stats.get("AttemptFails"), 0);
+    eventually_is("ActiveOpens", &opened, || bed.stats().get("ActiveOpens"));
+    assert_eq!(bed.stats().get("AttemptFails"), 0);
     drop(runtime);
     bed.wait_until_empty();
 }

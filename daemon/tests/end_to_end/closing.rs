@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Bed, FAMILIES, eventually};
+use crate::support::{Bed, FAMILIES, accept, eventually, eventually_is};
 
 /// A connection to a fourwave server and one from a fourwave client.
 fn pairs(bed: &Bed, runtime: &fourwave::Runtime, v6: bool) -> Pairs {
@@ -141,4 +141,31 @@ fn the_peers_reset_is_an_error_once() {
     }
     drop(runtime);
     bed.wait_until_empty();
+}
+
+/// The server closed first and is in TIME_WAIT; the client comes back from the same port at once.
+#[test]
+fn a_new_connection_takes_the_place_of_a_time_wait() {
+    let Some(bed) = Bed::new("again") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let listener = bed.listen(&runtime, bed.server_address(v6, 7777));
+        let (from, to) = (bed.client_address(v6, 33_333), bed.server_address(v6, 7777));
+        for round in 0..5 {
+            // The kernel has its port again when fourwave has acknowledged its FIN.
+            let mut kernel = None;
+            eventually("the port is free again", || {
+                kernel = bed.try_kernel_connect_from(from, to).ok();
+                kernel.is_some()
+            });
+            let mut kernel = kernel.expect("just seen");
+            let mut fourwave = accept(&listener);
+            fourwave.write_all(&[round; 100]).expect("it is connected");
+            drop(fourwave);
+            let mut bytes = Vec::new();
+            kernel.read_to_end(&mut bytes).expect("an orderly end");
+            assert_eq!(bytes, [round; 100]);
+        }
+    }
+    eventually_is("TIME_WAITs taken over", &8, || bed.stats().get("TWRecycled"));
 }

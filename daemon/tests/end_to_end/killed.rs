@@ -115,18 +115,19 @@ fn end(bed: &mut Bed, role: Role, address: SocketAddr) {
 /// Connections that nobody had accepted, and the listener itself.
 #[test]
 fn a_listener_goes_with_its_client() {
-    let Some(bed) = Bed::new("listener") else { return };
+    let Some(mut bed) = Bed::new("hoard") else { return };
     for v6 in FAMILIES {
         let address = bed.server_address(v6, PORT);
-        let runtime = bed.runtime();
-        let listener = bed.listen(&runtime, address);
-        let mut kernel = bed.kernel_connect(address);
-        drop((listener, runtime));
-        let error = kernel.read(&mut [0; 1]).expect_err("nobody will ever accept it");
-        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+        let child = bed.start(Side::Server, Role::Hoard, &[address]);
+        let waiting = [(); 3].map(|()| bed.kernel_connect(address));
+        kill(child);
+        for mut kernel in waiting {
+            let error = kernel.read(&mut [0; 1]).expect_err("nobody will ever accept it");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+        }
         let error = bed.try_kernel_connect(address).expect_err("nobody listens");
         assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{error}");
-        bed.wait_until_empty();
+        end(&mut bed, Role::Hoard, address);
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "modules of one test crate, not an interface")]
 
 mod active;
+mod addresses;
 mod backlog;
 mod closing;
 mod hostile;
@@ -15,6 +16,7 @@ mod idle;
 mod killed;
 mod load;
 mod lossy;
+mod modes;
 mod neighbour;
 mod queues;
 mod restart;

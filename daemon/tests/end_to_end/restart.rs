@@ -17,13 +17,13 @@ const PORT: u16 = 7777;
 /// Where daemons pin their programs.
 const PINS: &str = "/sys/fs/bpf/fourwave";
 
-/// The folders of pins that there are.
-fn pins() -> Vec<PathBuf> {
+/// What the lab's daemon has pinned: the name follows from that of its folder, with dashes escaped.
+fn pins(bed: &Bed) -> Vec<PathBuf> {
     // Not there: nobody ever pinned anything.
     let Ok(folder) = fs::read_dir(PINS) else { return Vec::new() };
-    let mut all: Vec<_> = folder.map(|entry| entry.expect("it can be listed").path()).collect();
-    all.sort();
-    all
+    let all = folder.map(|entry| entry.expect("it can be listed").path());
+    let lab = bed.config().name.replace('-', "_2d");
+    all.filter(|pin| pin.to_string_lossy().contains(&lab)).collect()
 }
 
 /// Whether an XDP program runs on the server's interface.
@@ -38,10 +38,9 @@ fn kill(daemon: ProcessRef) {
 }
 
 /// The machine is as before a daemon ran: no program, no pins, and the port is the kernel's.
-fn assert_nothing_left(bed: &Bed, pins_before: &[PathBuf]) {
+fn assert_nothing_left(bed: &Bed) {
     assert!(!has_program(bed), "a program is left");
-    let left: Vec<_> = pins().into_iter().filter(|pin| !pins_before.contains(pin)).collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(pins(bed), [""; 0].map(PathBuf::from));
     for v6 in FAMILIES {
         let bind = || TcpListener::bind(bed.server_address(v6, PORT));
         drop(bed.server().run(bind).expect("it can be entered").expect("the port is free"));
@@ -64,10 +63,9 @@ fn assert_serves(bed: &Bed) {
 #[test]
 fn stopping_leaves_the_machine_as_before() {
     let Some(mut bed) = Bed::without_daemon("stop", |lab| lab, &[]) else { return };
-    let before = pins();
     bed.start_daemon();
     assert!(has_program(&bed));
-    assert_ne!(pins(), before, "nothing was pinned there");
+    assert!(!pins(&bed).is_empty(), "nothing is pinned there");
     let runtime = bed.runtime();
     let listeners = FAMILIES.map(|v6| bed.listen(&runtime, bed.server_address(v6, PORT)));
     let pairs = listeners.each_ref().map(|listener| bed.connected_pair(listener));
@@ -95,12 +93,12 @@ fn stopping_leaves_the_machine_as_before() {
     }
     let error = listeners[0].accept().expect_err("the daemon is gone");
     assert_eq!(error.kind(), ErrorKind::NetworkDown, "{error}");
-    assert_nothing_left(&bed, &before);
+    assert_nothing_left(&bed);
 
     bed.start_daemon();
     assert_serves(&bed);
     bed.stop_daemon();
-    assert_nothing_left(&bed, &before);
+    assert_nothing_left(&bed);
 }
 
 /// A connection that is about to end is given the time for it.
@@ -138,7 +136,6 @@ fn daemon_of(bed: &Bed) -> ProcessRef {
 #[test]
 fn a_crash_is_cleaned_up_by_the_next_start() {
     let Some(mut bed) = Bed::without_daemon("crash", |lab| lab, &[]) else { return };
-    let before = pins();
     let daemon = bed.start_daemon();
     assert_serves(&bed);
     kill(daemon);
@@ -148,13 +145,12 @@ fn a_crash_is_cleaned_up_by_the_next_start() {
     bed.start_daemon();
     assert_serves(&bed);
     bed.stop_daemon();
-    assert_nothing_left(&bed, &before);
+    assert_nothing_left(&bed);
 }
 
 #[test]
 fn a_crash_is_cleaned_up_by_release() {
     let Some(mut bed) = Bed::without_daemon("release", |lab| lab, &[]) else { return };
-    let before = pins();
     let daemon = bed.start_daemon();
     kill(daemon);
     bed.stop_daemon();
@@ -167,7 +163,7 @@ fn a_crash_is_cleaned_up_by_release() {
         let output = command.arg("--release").arg("--config").arg(config).output();
         let output = output.expect("it can be started");
         assert!(output.status.success(), "{output:?}");
-        assert_nothing_left(&bed, &before);
+        assert_nothing_left(&bed);
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use fourwave::{Runtime, SocketOptions};
 use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, LabError, ProcessRef, Side};
 
+use rustix::net::{AddressFamily, SocketType};
 pub use stats::Stats;
 
 /// Whatever takes longer hangs.
@@ -123,7 +124,8 @@ impl Bed {
         Runtime::connect(self.lab.control_socket(Side::Server)).expect("the daemon takes clients")
     }
 
-    /// What the daemon counts. The connection that asks is a client too, until this returns.
+    /// What the daemon counts, as its workers published it a moment ago: wait for what is to come.
+    /// The connection that asks is a client too, until this returns.
     pub fn stats(&self) -> Stats {
         Stats::parse(&self.runtime().stats().expect("the daemon gives its counters"))
     }
@@ -168,6 +170,26 @@ impl Bed {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)
+    }
+
+    /// As [`Bed::kernel_connect`], from an address and port of the client.
+    pub fn try_kernel_connect_from(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> io::Result<std::net::TcpStream> {
+        let connect = || {
+            let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+            // Before connect, which is bounded by the time to send.
+            let stream = std::net::TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            rustix::net::bind(&stream, &from)?;
+            rustix::net::connect(&stream, &to)?;
+            Ok(stream)
+        };
+        self.lab.client().run(connect).expect("the namespace can be entered")
     }
 
     /// A kernel listener in the client's namespace.

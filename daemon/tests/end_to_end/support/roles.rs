@@ -35,6 +35,8 @@ pub enum Role {
     Written,
     /// Accepts a connection through fourwave and writes the same pattern without end.
     Endless,
+    /// Listens through fourwave and never accepts.
+    Hoard,
 }
 
 /// Bytes that [`Role::Written`] leaves behind: what fits in a connection's send buffer.
@@ -43,12 +45,13 @@ pub const WRITTEN: usize = 48 * 1024;
 pub const WRITTEN_SEED: u64 = 99;
 
 impl Role {
-    const ALL: [(Role, &'static str); 5] = [
+    const ALL: [(Role, &'static str); 6] = [
         (Role::FourwaveEcho, "fourwave-echo"),
         (Role::KernelEcho, "kernel-echo"),
         (Role::Unread, "unread"),
         (Role::Written, "written"),
         (Role::Endless, "endless"),
+        (Role::Hoard, "hoard"),
     ];
 
     /// Its name, in the lab too.
@@ -135,6 +138,11 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             let mut bytes = vec![0; WRITTEN];
             Pattern::new(WRITTEN_SEED).fill(&mut bytes);
             (&accept_one(&listen)?).write_all(&bytes)?;
+            hang()
+        }
+        Role::Hoard => {
+            let _listener = fourwave::TcpListener::bind(&listen[..])?;
+            say(server::READY)?;
             hang()
         }
         Role::Endless => {
