@@ -23,6 +23,8 @@ pub struct Tcp {
     pub somaxconn: u32,
     /// SYN cookies: 0 never, 1 when the SYN queue is full, 2 always.
     pub syncookies: u8,
+    /// Handshakes under way of one listener when there are no cookies.
+    pub max_syn_backlog: u32,
     /// A connection that finds the accept queue full is reset instead of tried again.
     pub abort_on_overflow: bool,
     /// Retransmission timeout before a round trip was measured.
@@ -56,6 +58,7 @@ impl Default for Tcp {
             rfc1337: false,
             somaxconn: 4096,
             syncookies: 1,
+            max_syn_backlog: 4096,
             abort_on_overflow: false,
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(200),
@@ -87,6 +90,8 @@ impl Tcp {
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;
+        let backlog = "1 to 16777216 are allowed";
+        within("tcp.max_syn_backlog", self.max_syn_backlog, 1..=1 << 24, backlog)?;
         within("tcp.somaxconn", self.somaxconn, 1..=65_535, "1 to 65535 are allowed")?;
         for (key, value) in [
             ("tcp.syn_retries", self.syn_retries),

@@ -113,6 +113,7 @@ pub(super) fn stack(
             // Checked to be 2.
             _ => SynCookies::Always,
         },
+        max_syn_backlog: config.tcp.max_syn_backlog,
         abort_on_overflow: config.tcp.abort_on_overflow,
         rfc1337: config.tcp.rfc1337,
         tcp: tcp(config),

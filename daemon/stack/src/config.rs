@@ -34,12 +34,23 @@ pub struct Config {
     pub abort_on_overflow: bool,
     /// When SYNs are answered by cookies.
     pub syncookies: SynCookies,
+    /// Handshakes of one listener under way, without cookies: the last quarter of so many is kept
+    /// for peers that have completed a handshake before.
+    pub max_syn_backlog: u32,
     /// Ignore a RST in TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// How long an active open waits for a link address of its next hop.
     pub neighbour_timeout: Nanos,
     /// Shared by all connections.
     pub tcp: fourwave_tcp::Config,
+}
+
+impl Config {
+    /// The longest SYN queue, the new SYN included, that takes any peer when there are no cookies.
+    pub(crate) fn syn_backlog_for_all(&self) -> u32 {
+        // Linux counts before the new one and asks whether less than a quarter is left.
+        self.max_syn_backlog - (self.max_syn_backlog >> 2) + 1
+    }
 }
 
 /// When a SYN is answered by a cookie instead of a record.
@@ -68,6 +79,7 @@ impl Default for Config {
             checksum: ChecksumPolicy::Verify,
             abort_on_overflow: false,
             syncookies: SynCookies::OnOverflow,
+            max_syn_backlog: 4_096,
             rfc1337: false,
             neighbour_timeout: 3_000_000_000,
             tcp: fourwave_tcp::Config::default(),

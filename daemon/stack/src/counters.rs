@@ -64,6 +64,9 @@ counters! {
     syn_cookies_failed: "SyncookiesFailed",
     /// SYNs dropped because their listener's SYN queue was full.
     syn_queue_full: "TCPReqQFullDrop",
+    /// SYNs dropped because, without cookies, the last quarter of `max_syn_backlog` is kept for
+    /// peers that have completed a handshake before.
+    syn_peer_not_proven: "syn_peer_not_proven",
     /// SYNs dropped, or answered by a cookie, because no SYN_RCVD record was free.
     syn_records_full: "syn_records_full",
     /// Last ACKs ignored because no connection record was free.

@@ -50,6 +50,7 @@ mod listen;
 mod locals;
 mod passive;
 mod ports;
+mod proven;
 mod reply;
 mod segment;
 mod shard;

@@ -30,6 +30,8 @@ pub struct ListenerShared {
     backlog: AtomicU32,
     accept_len: AtomicU32,
     syn_len: AtomicU32,
+    /// Of those, the ones whose SYN-ACK has not timed out.
+    young: AtomicU32,
     /// When a cookie was last sent, to within [`NOTE_INTERVAL`].
     overflow: AtomicU64,
 }
@@ -42,6 +44,7 @@ impl ListenerShared {
             backlog: AtomicU32::new(backlog),
             accept_len: AtomicU32::new(0),
             syn_len: AtomicU32::new(0),
+            young: AtomicU32::new(0),
             overflow: AtomicU64::new(NEVER),
         })
     }
@@ -81,18 +84,49 @@ impl ListenerShared {
         assert!(before > 0, "a place was given back twice");
     }
 
-    /// Takes a place on the SYN queue, unless it is full.
+    /// Takes a place on the SYN queue, unless it is full, for a young handshake.
     pub(crate) fn claim_syn(&self) -> bool {
-        claim(&self.syn_len, self.backlog())
+        let claimed = claim(&self.syn_len, self.backlog());
+        if claimed {
+            self.young.fetch_add(1, Ordering::Relaxed);
+        }
+        claimed
     }
 
-    /// Takes a place on the SYN queue whether or not it is full.
+    /// Takes a place on the SYN queue whether or not it is full, for a young handshake.
     pub(crate) fn force_syn(&self) {
         self.syn_len.fetch_add(1, Ordering::Relaxed);
+        self.young.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn release_syn(&self) {
+    /// Gives the place of a handshake, `young` or not, back.
+    pub(crate) fn release_syn(&self, young: bool) {
         self.syn_len.fetch_sub(1, Ordering::Relaxed);
+        if young {
+            self.age_syn();
+        }
+    }
+
+    /// A handshake is young no longer: its SYN-ACK has timed out.
+    pub(crate) fn age_syn(&self) {
+        self.young.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How often a SYN-ACK may be sent again now, at most `most` times: half of the queue is kept
+    /// for young handshakes, so when more is taken, the old ones have the fewer retries the more of
+    /// them there are (as Linux, `reqsk_timer_handler`).
+    pub(crate) fn syn_ack_retries(&self, most: u8) -> u8 {
+        let len = u64::from(self.syn_len());
+        if len * 2 <= u64::from(self.backlog().max(8)) {
+            return most;
+        }
+        let mut young = u64::from(self.young.load(Ordering::Relaxed)) * 2;
+        let mut retries = most;
+        while retries > 2 && len >= young {
+            retries -= 1;
+            young *= 2;
+        }
+        retries
     }
 
     /// A SYN is answered by a cookie.
@@ -190,7 +224,7 @@ impl Listeners {
     ) {
         let listener = self.get(id);
         listener.requests.remove(requests, index);
-        listener.shared.release_syn();
+        listener.shared.release_syn(requests[index].is_young());
     }
 
     fn find_exact(&self, local: &Endpoint, fits: impl Fn(&Listener) -> bool) -> Option<ListenerId> {
@@ -315,6 +349,29 @@ mod tests {
         shared.set_backlog(3);
         assert!(shared.claim_syn() && shared.claim_accept());
         assert_eq!((shared.accept_len(), shared.syn_len()), (4, 4));
+    }
+
+    #[test]
+    fn old_handshakes_have_fewer_retries_once_the_queue_is_half_full() {
+        let shared = ListenerShared::new(16);
+        let retries = |young, old, most| {
+            shared.young.store(young, Ordering::Relaxed);
+            shared.syn_len.store(young + old, Ordering::Relaxed);
+            shared.syn_ack_retries(most)
+        };
+        // Half full is not over half full.
+        assert_eq!(retries(0, 8, 5), 5);
+        assert_eq!(retries(0, 9, 5), 2);
+        assert_eq!(retries(5, 4, 5), 5);
+        assert_eq!(retries(4, 5, 5), 4);
+        assert_eq!(retries(2, 8, 5), 3);
+        assert_eq!(retries(1, 14, 5), 2);
+        assert_eq!(retries(0, 16, 1), 1);
+        assert_eq!(retries(16, 0, 5), 5);
+        // A small backlog counts as 8.
+        shared.set_backlog(1);
+        assert_eq!(retries(0, 4, 5), 5);
+        assert_eq!(retries(0, 5, 5), 2);
     }
 
     fn endpoint(text: &str) -> Endpoint {

@@ -105,6 +105,7 @@ impl Shard {
         host: &mut impl Host,
     ) {
         self.counters.passive_opens += 1;
+        self.proven.insert(&self.keys, &frame.tuple.remote.addr);
         let conns = &mut self.flows.records.conns;
         self.listeners.get(id).waiting.push_back(conns, conn);
         let record = &mut conns[conn];

@@ -4,7 +4,7 @@ use fourwave_tcp::Nanos;
 
 use crate::NoMemory;
 use crate::arena::NIL;
-use crate::config::Config;
+use crate::config::{Config, SynCookies};
 use crate::conn::Output;
 use crate::counters::Counters;
 use crate::flows::Flows;
@@ -13,6 +13,7 @@ use crate::keys::Keys;
 use crate::list::List;
 use crate::listen::Listeners;
 use crate::ports::Ports;
+use crate::proven::Proven;
 use crate::table::{Flow, Ref};
 use crate::wheel::{TICK_NANOS, Wheel};
 
@@ -32,6 +33,7 @@ pub struct Shard {
     pub(crate) stranded: List<Output>,
     pub(crate) listeners: Listeners,
     pub(crate) ports: Ports,
+    pub(crate) proven: Proven,
     pub(crate) counters: Counters,
     /// New SYNs are refused.
     pub(crate) draining: bool,
@@ -71,6 +73,7 @@ impl Shard {
             stranded: List::new(),
             listeners: Listeners::new(config.listeners)?,
             ports: Ports::new(&config.local_ports),
+            proven: Proven::new(config.syncookies == SynCookies::Off),
             counters: Counters::default(),
             draining: false,
             epoch: 0,

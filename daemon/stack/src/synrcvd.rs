@@ -2,7 +2,7 @@
 
 use fourwave_tcp::{Nanos, Passive, SeqNum, timestamp};
 use fourwave_wire::{
-    Flags, FourTuple, FrameHead, IcmpKind, Link, Options, Segment, TcpFrame, Timestamps,
+    Addr, Flags, FourTuple, FrameHead, IcmpKind, Link, Options, Segment, TcpFrame, Timestamps,
 };
 
 use crate::arena::{Arena, Record};
@@ -109,6 +109,11 @@ enum Admission {
 }
 
 impl Request {
+    /// Whether its SYN-ACK has not timed out yet.
+    pub(crate) fn is_young(&self) -> bool {
+        self.retransmits == 0
+    }
+
     /// What the peer's SYN offered, of the options that were taken up.
     fn peer_options(&self) -> Options {
         let has = |flag| self.flags & flag != 0;
@@ -191,7 +196,7 @@ impl Shard {
         takeover: Option<Takeover>,
         host: &mut impl Host,
     ) {
-        match self.admit_syn(id, takeover.is_some()) {
+        match self.admit_syn(id, &frame.tuple.remote.addr, takeover.is_some()) {
             Admission::Drop => {
                 self.counters.listen_drops += 1;
                 return;
@@ -202,7 +207,7 @@ impl Shard {
         let request = self.new_request(now, frame, id, takeover.map(|old| old.iss), host);
         let records = &mut self.flows.records;
         let Some(index) = records.requests.insert(request) else {
-            self.listeners.get(id).shared.release_syn();
+            self.listeners.get(id).shared.release_syn(true);
             self.counters.syn_records_full += 1;
             // While the TIME_WAIT record stays, a cookie could not be returned.
             if takeover.is_none() && self.config.syncookies != SynCookies::Off {
@@ -228,10 +233,10 @@ impl Shard {
 
     /// What a SYN gets: for a record its place in the SYN queue is claimed. A SYN that takes a
     /// TIME_WAIT record over comes from a real peer and needs no place (as Linux).
-    fn admit_syn(&mut self, id: ListenerId, takeover: bool) -> Admission {
+    fn admit_syn(&mut self, id: ListenerId, peer: &Addr, takeover: bool) -> Admission {
         let shared = &self.listeners.get(id).shared;
         let admission = match self.config.syncookies {
-            _ if takeover => {
+            SynCookies::Off | SynCookies::OnOverflow | SynCookies::Always if takeover => {
                 shared.force_syn();
                 Admission::Record
             }
@@ -248,9 +253,18 @@ impl Shard {
         }
         if shared.accept_queue_is_full() {
             if admission == Admission::Record {
-                shared.release_syn();
+                shared.release_syn(true);
             }
             self.counters.listen_overflows += 1;
+            return Admission::Drop;
+        }
+        if self.config.syncookies == SynCookies::Off
+            && !takeover
+            && shared.syn_len() > self.config.syn_backlog_for_all()
+            && !self.proven.contains(&self.keys, peer)
+        {
+            shared.release_syn(true);
+            self.counters.syn_peer_not_proven += 1;
             return Admission::Drop;
         }
         admission
@@ -315,11 +329,15 @@ impl Shard {
     /// The SYN-ACK has not been answered in time.
     pub(crate) fn handle_request_timer(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
         let request = &mut self.flows.records.requests[index];
-        if request.retransmits >= self.config.tcp.synack_retries {
+        let shared = &self.listeners.get(request.listener).shared;
+        if request.retransmits >= shared.syn_ack_retries(self.config.tcp.synack_retries) {
             self.counters.attempt_fails += 1;
             self.counters.syn_ack_timeouts += 1;
             self.drop_request(index);
             return;
+        }
+        if request.is_young() {
+            shared.age_syn();
         }
         request.retransmits += 1;
         request.flags |= RESENT;

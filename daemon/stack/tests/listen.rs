@@ -115,6 +115,88 @@ fn the_syn_ack_is_sent_again_after_1_2_4_8_16_s_and_given_up_after_63() {
 }
 
 #[test]
+fn old_handshakes_are_given_up_early_when_the_queue_is_over_half_full() {
+    let mut world = World::new(small());
+    let shared = world.listen(16);
+    for port in 1..=9 {
+        Peer::new(false, port).half_open(&mut world);
+    }
+    // No young ones are left after the first second: two retries instead of five, for all but those
+    // that find the queue no longer over half full.
+    let sent = world.pass(7 * SECONDS);
+    assert_eq!(sent.iter().filter(|(at, _)| *at < 1_500).count(), 9);
+    assert_eq!(sent.iter().filter(|(at, _)| (1_500..6_500).contains(at)).count(), 9);
+    assert_eq!(shared.syn_len(), 8);
+    assert_eq!(world.shard.counters().syn_ack_timeouts, 1);
+    assert_eq!(sent.iter().filter(|(at, _)| *at >= 6_500).count(), 8);
+    world.pass(60 * SECONDS);
+    assert_eq!(shared.syn_len(), 0);
+    world.assert_empty();
+}
+
+#[test]
+fn young_handshakes_spare_the_old_ones() {
+    let mut world = World::new(small());
+    let shared = world.listen(16);
+    Peer::new(false, 1).half_open(&mut world);
+    let mut young = 2;
+    // Answered within a second each, but always more of them than of old ones.
+    for _ in 0..40 {
+        let mut peers: Vec<Peer> = (young..young + 12).map(|port| Peer::new(false, port)).collect();
+        young += 12;
+        for peer in &mut peers {
+            world.inject(&peer.syn());
+        }
+        world.drain();
+        world.pass(900 * MILLIS);
+        for peer in &peers {
+            let mut gone = peer.rst();
+            gone.head.seq = peer.seq + 1;
+            world.inject(&gone);
+        }
+        assert_eq!(shared.syn_len(), 1);
+    }
+    // 36 s: the last retry was at 31 s.
+    assert_eq!(world.shard.counters().syn_ack_timeouts, 0);
+    assert_eq!(world.shard.counters().retrans_segs, 5);
+}
+
+#[test]
+fn without_cookies_the_last_quarter_is_for_peers_that_proved_themselves() {
+    let config = Config { syncookies: SynCookies::Off, max_syn_backlog: 8, ..small() };
+    let mut world = World::new(config);
+    let shared = world.listen(20);
+    let elsewhere = |port| {
+        let mut syn = Peer::new(false, port).syn();
+        syn.head.tuple.local.addr = endpoint("10.0.0.3:0").addr;
+        syn
+    };
+    let app = Peer::new(false, 1).open(&mut world);
+    assert!(world.app(app).accepted);
+    // Less than a quarter of 8 is left when 7 are there.
+    for port in 1..=9 {
+        assert_eq!(world.exchange(&elsewhere(port)).len(), usize::from(port <= 7), "{port}");
+    }
+    assert_eq!(shared.syn_len(), 7);
+    let counters = world.shard.counters();
+    assert_eq!((counters.syn_peer_not_proven, counters.listen_drops), (2, 2));
+    // The peer that has been here gets in, up to the backlog.
+    for port in 2..=20 {
+        let expected = usize::from(shared.syn_len() <= 20);
+        assert_eq!(world.exchange(&Peer::new(false, port).syn()).len(), expected);
+    }
+    assert_eq!(shared.syn_len(), 21);
+    assert_eq!(world.shard.counters().syn_queue_full, 5);
+    // With cookies the rule does not hold.
+    let mut world = World::new(Config { max_syn_backlog: 8, ..small() });
+    let shared = world.listen(20);
+    for port in 1..=12 {
+        Peer::new(true, port).half_open(&mut world);
+    }
+    assert_eq!(shared.syn_len(), 12);
+}
+
+#[test]
 fn a_repeated_syn_gets_the_syn_ack_again_at_most_every_500_ms() {
     let mut world = World::new(small());
     world.listen(4);
