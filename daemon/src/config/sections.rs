@@ -17,6 +17,14 @@ pub struct Tcp {
     pub fin_timeout: Duration,
     /// Connections in TIME_WAIT over all workers; beyond it they end at once, counted.
     pub max_tw_buckets: u32,
+    /// Outgoing connections may take a four-tuple in TIME_WAIT: 0 never, 1 if that is safe, 2 on
+    /// the loopback interface alone.
+    pub tw_reuse: u8,
+    /// How long a connection must have been in TIME_WAIT for that.
+    #[serde(with = "quantity::duration")]
+    pub tw_reuse_delay: Duration,
+    /// Connections over all workers that nobody holds any more and that are not yet over.
+    pub max_orphans: u32,
     /// A RST does not end TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// Largest backlog of a listener.
@@ -55,6 +63,9 @@ impl Default for Tcp {
             time_wait: Duration::from_secs(60),
             fin_timeout: Duration::from_secs(60),
             max_tw_buckets: 16 << 20,
+            tw_reuse: 2,
+            tw_reuse_delay: Duration::from_secs(1),
+            max_orphans: 65_536,
             rfc1337: false,
             somaxconn: 4096,
             syncookies: 1,
@@ -87,6 +98,11 @@ impl Tcp {
             self.rto_max,
             "it must lie between tcp.rto_min and tcp.rto_max",
         )?;
+        let delay = "0s to 1h are allowed";
+        time("tcp.tw_reuse_delay", self.tw_reuse_delay, Duration::ZERO, s(3600), delay)?;
+        within("tcp.tw_reuse", self.tw_reuse, 0..=2, "0, 1 and 2 are allowed")?;
+        let orphans = "0 to 268435456 are allowed";
+        within("tcp.max_orphans", self.max_orphans, 0..=1 << 28, orphans)?;
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;

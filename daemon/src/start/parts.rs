@@ -115,6 +115,10 @@ pub(super) fn stack(
         },
         max_syn_backlog: config.tcp.max_syn_backlog,
         abort_on_overflow: config.tcp.abort_on_overflow,
+        max_orphans: config.tcp.max_orphans.div_ceil(workers),
+        // 2 is the loopback interface, whose frames never pass here.
+        tw_reuse: config.tcp.tw_reuse == 1,
+        tw_reuse_delay: nanos(config.tcp.tw_reuse_delay),
         rfc1337: config.tcp.rfc1337,
         tcp: tcp(config),
         ..fourwave_stack::Config::default()

@@ -95,6 +95,7 @@ fn visit(shard: &Shard, counters: &Counters, mut each: impl FnMut(Name, u64)) {
     shard.counters().for_each(|name, reason, value| each((name, reason), value));
     let gauges = shard.gauges();
     each(("connections", None), gauges.connections.into());
+    each(("orphans", None), gauges.orphans.into());
     each(("syn_received", None), gauges.syn_received.into());
     each(("time_wait", None), gauges.time_wait.into());
     each(("timers", None), gauges.timers.into());

@@ -1,6 +1,6 @@
 //! The application's side: what is done to a connection by its number.
 
-use fourwave_tcp::{Nanos, OutOfRange, Tcb};
+use fourwave_tcp::{Nanos, OutOfRange, State, Tcb};
 use fourwave_wire::FourTuple;
 
 use crate::conn::Conn;
@@ -62,15 +62,35 @@ impl Shard {
     }
 
     /// The application holds the connection no more: a reset if it leaves bytes unread, else FIN
-    /// after what has been written.
+    /// after what has been written. Over [`Config::max_orphans`](crate::Config::max_orphans) it is
+    /// reset.
     ///
     /// # Errors
     /// [`CommandError::Stale`].
     pub fn close(&mut self, now: Nanos, conn: ConnId) -> Result<(), CommandError> {
         let index = self.index(conn)?;
+        let tcb = &mut self.flows.records.conns[index].tcb;
+        self.orphans += u32::from(!tcb.is_orphan());
         // Nobody is left to hear of it.
-        let _ = self.flows.records.conns[index].tcb.close(&self.config.tcp, now);
-        self.mark_dirty(index);
+        let _ = tcb.close(&self.config.tcp, now);
+        let lingers = match tcb.state() {
+            State::SynReceived
+            | State::Established
+            | State::CloseWait
+            | State::FinWait1
+            | State::Closing
+            | State::LastAck => true,
+            // It is freed, or becomes a small record, at the next flush.
+            State::Closed | State::Listen | State::SynSent | State::FinWait2 | State::TimeWait => {
+                false
+            }
+        };
+        if lingers && self.orphans > self.config.max_orphans {
+            self.counters.abort_on_memory += 1;
+            self.reset(index);
+        } else {
+            self.mark_dirty(index);
+        }
         Ok(())
     }
 

@@ -37,6 +37,14 @@ pub struct Config {
     /// Handshakes of one listener under way, without cookies: the last quarter of so many is kept
     /// for peers that have completed a handshake before.
     pub max_syn_backlog: u32,
+    /// Most connections that nobody holds any more and that have segments to send or to wait for.
+    /// One more is reset.
+    pub max_orphans: u32,
+    /// An active open may take the four-tuple of a TIME_WAIT record, if that has timestamps and is
+    /// older than `tw_reuse_delay`.
+    pub tw_reuse: bool,
+    /// See `tw_reuse`.
+    pub tw_reuse_delay: Nanos,
     /// Ignore a RST in TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// How long an active open waits for a link address of its next hop.
@@ -80,6 +88,9 @@ impl Default for Config {
             abort_on_overflow: false,
             syncookies: SynCookies::OnOverflow,
             max_syn_backlog: 4_096,
+            max_orphans: 65_536,
+            tw_reuse: false,
+            tw_reuse_delay: 1_000_000_000,
             rfc1337: false,
             neighbour_timeout: 3_000_000_000,
             tcp: fourwave_tcp::Config::default(),

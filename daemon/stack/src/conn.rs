@@ -259,6 +259,7 @@ impl Shard {
         let conns = &mut self.flows.records.conns;
         let conn = &conns[index];
         let app = conn.app;
+        self.orphans -= u32::from(conn.tcb.is_orphan());
         if conn.waiting.is_linked() {
             self.listeners.forget(conn.listener, conns, index);
         }

@@ -32,6 +32,14 @@ pub enum ConnectError {
     Full,
 }
 
+/// Whether a four-tuple can be had.
+enum Seat {
+    Free,
+    /// In place of this record.
+    TimeWait(u32),
+    Taken,
+}
+
 impl Shard {
     /// Opens a connection; its SYN goes out in [`Shard::flush`], once the next hop is known.
     /// The host hears of it by `app`. An unspecified local address means the route's, local port 0
@@ -64,12 +72,12 @@ impl Shard {
         if self.flows.records.conns.is_full() {
             return Err(ConnectError::Full);
         }
-        let tuple = self.choose_port(source, local.port, remote, host.random())?;
+        let (tuple, old) = self.choose_port(now, source, local.port, remote, host.random())?;
         let hash = self.keys.flow_hash(&tuple);
         let initial = self.keys.initial(&tuple, now);
         let is_v4 = tuple.is_v4();
         let active = Active {
-            iss: initial.sequence,
+            iss: old.map_or(initial.sequence, |old| self.iss_after(old)),
             is_v4,
             mss: max_payload(mtu, is_v4, 0),
             ts_offset: initial.ts_offset,
@@ -84,36 +92,55 @@ impl Shard {
         let conns = &mut self.flows.records.conns;
         let index = conns.insert(conn).ok_or(ConnectError::Full)?;
         let id = conns[index].id(index);
-        self.flows.insert(hash, Flow::Conn(index), tuple.local.port);
+        match old {
+            Some(old) => {
+                self.counters.time_wait_takeovers += 1;
+                self.flows.replace(hash, Flow::TimeWait(old), Flow::Conn(index));
+                self.release_time_wait(old);
+            }
+            None => self.flows.insert(hash, Flow::Conn(index), tuple.local.port),
+        }
         self.counters.active_opens += 1;
         self.mark_dirty(index);
         Ok((id, tuple))
     }
 
-    /// The local port asked for, or one that is free for this peer and makes the flow ours.
+    /// The local port asked for, or one that is free for this peer and makes the flow ours; and the
+    /// TIME_WAIT record whose place is taken.
     fn choose_port(
         &mut self,
+        now: Nanos,
         source: Addr,
         port: u16,
         remote: Endpoint,
         random: u64,
-    ) -> Result<FourTuple, ConnectError> {
+    ) -> Result<(FourTuple, Option<u32>), ConnectError> {
         let tuple = |port| FourTuple { local: Endpoint { addr: source, port }, remote };
         if port != 0 {
             let tuple = tuple(port);
             if !self.owns(&tuple) {
                 return Err(ConnectError::NotOwner);
             }
-            return if self.is_free(&tuple) { Ok(tuple) } else { Err(ConnectError::InUse) };
+            return match self.seat(now, &tuple, true) {
+                Seat::Free => Ok((tuple, None)),
+                Seat::TimeWait(old) => Ok((tuple, Some(old))),
+                Seat::Taken => Err(ConnectError::InUse),
+            };
         }
         let hash = self.keys.port_hash(&source, &remote.addr, remote.port);
         let mut search = self.ports.search(hash, random);
         while let Some(port) = search.next() {
             let tuple = tuple(port);
-            if self.owns(&tuple) && self.is_free(&tuple) {
-                self.ports.taken(&search);
-                return Ok(tuple);
+            if !self.owns(&tuple) {
+                continue;
             }
+            let old = match self.seat(now, &tuple, false) {
+                Seat::Free => None,
+                Seat::TimeWait(old) => Some(old),
+                Seat::Taken => continue,
+            };
+            self.ports.taken(&search);
+            return Ok((tuple, old));
         }
         self.counters.no_local_port += 1;
         Err(ConnectError::NoPort)
@@ -123,7 +150,13 @@ impl Shard {
         owner(&self.keys, tuple, self.config.workers) == self.config.worker
     }
 
-    fn is_free(&self, tuple: &FourTuple) -> bool {
-        self.flows.find(self.keys.flow_hash(tuple), tuple).is_none()
+    fn seat(&self, now: Nanos, tuple: &FourTuple, asked_for: bool) -> Seat {
+        match self.flows.find(self.keys.flow_hash(tuple), tuple) {
+            None => Seat::Free,
+            Some(Flow::TimeWait(old)) if self.is_reusable(now, old, asked_for) => {
+                Seat::TimeWait(old)
+            }
+            Some(Flow::TimeWait(_) | Flow::Conn(_) | Flow::Request(_)) => Seat::Taken,
+        }
     }
 }

@@ -95,6 +95,8 @@ counters! {
     paws_rejected: "PAWSTimewait",
     /// Data for a connection whose application is gone.
     abort_on_data: "TCPAbortOnData",
+    /// Connections reset because more than `max_orphans` were held by nobody.
+    abort_on_memory: "TCPAbortOnMemory",
     /// Connections given up because the peer did not answer.
     abort_on_timeout: "TCPAbortOnTimeout",
     /// Segments without a connection, answered by a reset.

@@ -34,6 +34,8 @@ pub struct Shard {
     pub(crate) listeners: Listeners,
     pub(crate) ports: Ports,
     pub(crate) proven: Proven,
+    /// Connections that nobody holds any more.
+    pub(crate) orphans: u32,
     pub(crate) counters: Counters,
     /// New SYNs are refused.
     pub(crate) draining: bool,
@@ -48,6 +50,8 @@ pub struct Shard {
 pub struct Gauges {
     /// Connections with a full control block.
     pub connections: u32,
+    /// Of those, the ones that nobody holds any more.
+    pub orphans: u32,
     /// SYN_RCVD records.
     pub syn_received: u32,
     /// TIME_WAIT records, FIN_WAIT_2 orphans included.
@@ -74,6 +78,7 @@ impl Shard {
             listeners: Listeners::new(config.listeners)?,
             ports: Ports::new(&config.local_ports),
             proven: Proven::new(config.syncookies == SynCookies::Off),
+            orphans: 0,
             counters: Counters::default(),
             draining: false,
             epoch: 0,
@@ -113,6 +118,7 @@ impl Shard {
         let records = &self.flows.records;
         Gauges {
             connections: records.conns.len(),
+            orphans: self.orphans,
             syn_received: records.requests.len(),
             time_wait: records.time_waits.len(),
             // No more than there are records.

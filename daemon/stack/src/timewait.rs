@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::segment::overlaps;
 use crate::shard::Shard;
 use crate::table::{Flow, Ref};
-use crate::wheel::Timer;
+use crate::wheel::{TICK_NANOS, Timer};
 
 /// `acked` counts in units of four ticks: 4 ms, going round in 262 s.
 const STAMP_SHIFT: u32 = 2;
@@ -302,8 +302,7 @@ impl Shard {
         hash: u64,
         host: &mut impl Host,
     ) {
-        let record = &self.flows.records.time_waits[index];
-        let iss = record.snd_nxt.wrapping_add(ISS_STEP);
+        let iss = self.iss_after(index);
         match self.listeners.find(&frame.tuple.local) {
             Some(id) if !self.draining => {
                 self.handle_syn(now, frame, hash, id, Some(Takeover { index, iss }), host);
@@ -314,6 +313,27 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether an active open may have the record's four-tuple (RFC 6191, and as Linux): its
+    /// timestamps must set the two connections apart. A local port that was asked for is given
+    /// whatever `tw_reuse` says.
+    pub(crate) fn is_reusable(&self, now: Nanos, index: u32, asked_for: bool) -> bool {
+        let record = &self.flows.records.time_waits[index];
+        if record.flags & (TIMESTAMPS | FIN_WAIT_2) != TIMESTAMPS || !self.config.tcp.timestamps {
+            return false;
+        }
+        // A repeated FIN starts its time again; that makes it seem no older than it is.
+        let left = record.timer.deadline().wrapping_sub(self.tick_of(now) as u32) as i32;
+        // Not negative.
+        let left = Nanos::from(left.max(0) as u32) * TICK_NANOS;
+        let age = self.config.tcp.time_wait.saturating_sub(left);
+        asked_for || self.config.tw_reuse && age > self.config.tw_reuse_delay
+    }
+
+    /// Where a connection that follows the record's starts.
+    pub(crate) fn iss_after(&self, index: u32) -> u32 {
+        self.flows.records.time_waits[index].snd_nxt.wrapping_add(ISS_STEP)
     }
 
     /// From now on, 60 s, or `fin_timeout` for the peer's FIN.

@@ -5,7 +5,7 @@ mod common;
 use common::{App, MILLIS, PEER_MAC, Peer, ROUTER_MAC, SECONDS, World, endpoint, shown, small};
 use fourwave_stack::{Config, ConnectError, PathError, owner};
 use fourwave_tcp::Error;
-use fourwave_wire::{Addr, Endpoint, Flags};
+use fourwave_wire::{Addr, Endpoint, Flags, Timestamps};
 
 /// Connects as a new application to 10.0.0.2:443 or fd00::2:443.
 fn connect(world: &mut World, local: Option<Endpoint>, v6: bool) -> Result<Peer, ConnectError> {
@@ -228,4 +228,91 @@ fn full_room_keeps_output_for_the_next_flush() {
     assert_eq!(world.drain().len(), 1);
     assert!(!world.shard.has_output());
     world.pass(SECONDS / 2);
+}
+
+/// The connection that was opened last, closed from here: in FIN_WAIT_2, or in TIME_WAIT.
+fn closed(world: &mut World, mut peer: Peer, timestamps: bool, fin: bool) -> Peer {
+    peer.take(&world.round()[0]);
+    if timestamps {
+        peer.options.timestamps = Some(Timestamps { value: 100, echo: 0 });
+    }
+    let syn_ack = peer.seg(Flags::SYN | Flags::ACK, &[]);
+    peer.seq += 1;
+    assert_eq!(world.exchange(&syn_ack).len(), 1);
+    let conn = world.conn(world.host.apps.0.len() - 1);
+    world.shard.close(world.now, conn).unwrap();
+    peer.take(&world.round()[0]);
+    assert_eq!(world.exchange(&if fin { peer.fin() } else { peer.ack() }).len(), usize::from(fin));
+    assert_eq!(world.shard.gauges().time_wait, 1);
+    peer
+}
+
+/// One port.
+fn narrow(tw_reuse: bool) -> Config {
+    Config { local_ports: 20_000..=20_000, tw_reuse, ..small() }
+}
+
+#[test]
+fn a_port_in_time_wait_is_free_after_60_s() {
+    let mut world = World::new(narrow(false));
+    let peer = connect(&mut world, None, false).unwrap();
+    closed(&mut world, peer, true, true);
+    world.pass(59_900 * MILLIS);
+    assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::NoPort));
+    world.pass(200 * MILLIS);
+    assert!(connect(&mut world, None, false).is_ok());
+}
+
+#[test]
+fn tw_reuse_takes_a_record_over_after_its_delay() {
+    for v6 in [false, true] {
+        let mut world = World::new(narrow(true));
+        let peer = connect(&mut world, None, v6).unwrap();
+        let old = closed(&mut world, peer, true, true);
+        world.pass(SECONDS);
+        assert_eq!(connect(&mut world, None, v6).err(), Some(ConnectError::NoPort));
+        world.pass(MILLIS);
+        let mut peer = connect(&mut world, None, v6).unwrap();
+        assert_eq!(peer.tuple, old.tuple);
+        let gauges = world.shard.gauges();
+        assert_eq!((gauges.connections, gauges.time_wait), (1, 0));
+        assert_eq!(world.shard.counters().time_wait_takeovers, 1);
+        let syn = &world.round()[0];
+        assert_eq!(syn.head.flags, Flags::SYN);
+        // Above all that the old connection sent, and newer.
+        assert_eq!(syn.head.seq, old.ack.wrapping_add(65_537));
+        let newer = syn.head.options.timestamps.unwrap().value;
+        let last = old.options.timestamps.unwrap().echo;
+        assert!((1_001..1_100).contains(&newer.wrapping_sub(last)), "{newer} after {last}");
+        peer.take(syn);
+        let syn_ack = peer.seg(Flags::SYN | Flags::ACK, &[]);
+        peer.seq += 1;
+        assert_eq!(world.exchange(&syn_ack).len(), 1);
+        world.shard.abort_all();
+        assert_eq!(world.round().len(), 1);
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn tw_reuse_needs_timestamps_and_the_end_of_both_directions() {
+    for (timestamps, fin) in [(false, true), (true, false)] {
+        let mut world = World::new(narrow(true));
+        let peer = connect(&mut world, None, false).unwrap();
+        let old = closed(&mut world, peer, timestamps, fin);
+        world.pass(30 * SECONDS);
+        assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::NoPort));
+        let local = Some(old.tuple.remote);
+        assert_eq!(connect(&mut world, local, false).err(), Some(ConnectError::InUse));
+    }
+}
+
+#[test]
+fn a_port_that_is_asked_for_is_reused_at_once() {
+    let mut world = World::new(small());
+    let local = Some(endpoint("10.0.0.1:5000"));
+    let peer = connect(&mut world, local, false).unwrap();
+    let old = closed(&mut world, peer, true, true);
+    connect(&mut world, local, false).unwrap();
+    assert_eq!(world.round()[0].head.seq, old.ack.wrapping_add(65_537));
 }
