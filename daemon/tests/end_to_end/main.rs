@@ -21,4 +21,5 @@ mod neighbour;
 mod queues;
 mod restart;
 mod support;
+mod tools;
 mod transfer;

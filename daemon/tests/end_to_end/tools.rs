@@ -1,0 +1,76 @@
+//! What an operator sees: counters, metrics, and why a daemon does not start.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use fourwave_bench::lab::{Side, daemon_binary};
+
+use crate::support::{Bed, eventually, within};
+
+#[test]
+fn counters_for_people_and_for_prometheus() {
+    // Written out: the lab's own daemon must be known before its address is.
+    let settings = [("metrics_address", "\"10.99.0.2:9400\"")];
+    let Some(bed) = Bed::with("metrics", |lab| lab, &settings) else { return };
+    let runtime = bed.runtime();
+    let listener = bed.listen(&runtime, bed.server_address(false, 7777));
+    let _pair = bed.connected_pair(&listener);
+
+    let mut stats = Command::new(env!("CARGO_BIN_EXE_fourwave"));
+    stats.arg("stats").arg("--runtime-dir").arg(bed.runtime_dir(Side::Server));
+    let mut seen = String::new();
+    eventually("`fourwave stats` shows the connection", || {
+        let output = stats.output().expect("it can be started");
+        assert!(output.status.success(), "{output:?}");
+        seen = String::from_utf8(output.stdout).expect("text");
+        seen.lines().any(|line| line == "connections 1")
+    });
+    assert!(seen.lines().any(|line| line == "PassiveOpens 1"), "{seen}");
+    eventually("the metrics show it", || {
+        let metrics = scrape(&bed, bed.server_address(false, 9400));
+        metrics.lines().any(|line| line == "fourwave_PassiveOpens{worker=\"0\"} 1")
+    });
+}
+
+/// `GET /metrics`, from the client's side: the port is the kernel's, like all that are not served.
+fn scrape(bed: &Bed, address: SocketAddr) -> String {
+    let mut connection = bed.kernel_connect(address);
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).expect("it is connected");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an orderly end");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer
+}
+
+/// A start that must fail; what it says.
+fn failed_start(bed: &Bed, config: &Path) -> String {
+    let binary = daemon_binary().unwrap_or_else(|error| panic!("{error}"));
+    let mut command = bed.server().command(binary);
+    command.arg("--config").arg(config);
+    command.arg("--runtime-dir").arg(bed.runtime_dir(Side::Server));
+    let output = within("a start that must fail", move || command.output());
+    let Output { status, stderr, .. } = output.expect("it can be started");
+    assert!(!status.success(), "it started, and stopped as if all were well");
+    String::from_utf8(stderr).expect("text")
+}
+
+#[test]
+fn a_start_that_fails_says_why() {
+    let Some(bed) = Bed::without_daemon("why", |lab| lab, &[]) else { return };
+    let config = bed.folder().join("broken.toml");
+    let attempt = |text: &str, expected: &str| {
+        std::fs::write(&config, text).expect("the lab's folder is writable");
+        let said = failed_start(&bed, &config);
+        assert!(said.contains(expected), "{text:?}: {said}");
+    };
+    attempt("interface = \"nowhere0\"", "nowhere0");
+    attempt("interface = \"fw-srv0\"\nqueues = [7]", "queue");
+    attempt("interface = \"fw-srv0\"\ninterfaces = 2", "interfaces");
+    attempt("interface = \"fw-srv0\"\nlocal_ports = \"40000-50000\"", "ip_local_port_range");
+    let missing = bed.folder().join("missing.toml");
+    let said = failed_start(&bed, &missing);
+    assert!(said.contains("missing.toml"), "{said}");
+}
