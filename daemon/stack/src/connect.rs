@@ -18,7 +18,7 @@ pub enum ConnectError {
     /// No route leads to the peer.
     #[error("no route to the peer")]
     NoRoute,
-    /// No local port is free for this peer.
+    /// No local port is free for this peer, or so few that none was found in a bounded search.
     #[error("no local port is free")]
     NoPort,
     /// The local port given is in use for this peer.
@@ -31,6 +31,10 @@ pub enum ConnectError {
     #[error("no connection record is free")]
     Full,
 }
+
+/// Most ports that one active open looks at: nearly exhausted ports must not hold a worker up. The
+/// next one to such a peer goes on behind them, so a port that is free is found before long.
+const PORT_PROBES: u32 = 256;
 
 /// Whether a four-tuple can be had.
 enum Seat {
@@ -129,19 +133,24 @@ impl Shard {
         }
         let hash = self.keys.port_hash(&source, &remote.addr, remote.port);
         let mut search = self.ports.search(hash, random);
-        while let Some(port) = search.next() {
+        let mut probes = 0;
+        while probes < PORT_PROBES
+            && let Some(port) = search.next()
+        {
             let tuple = tuple(port);
             if !self.owns(&tuple) {
                 continue;
             }
+            probes += 1;
             let old = match self.seat(now, &tuple, false) {
                 Seat::Free => None,
                 Seat::TimeWait(old) => Some(old),
                 Seat::Taken => continue,
             };
-            self.ports.taken(&search);
+            self.ports.advance(&search);
             return Ok((tuple, old));
         }
+        self.ports.advance(&search);
         self.counters.no_local_port += 1;
         Err(ConnectError::NoPort)
     }

@@ -38,8 +38,8 @@ impl Ports {
         Search { low: self.low, count: self.count, start, group, tried: 0 }
     }
 
-    /// The search has ended at the port it gave last.
-    pub(crate) fn taken(&mut self, search: &Search) {
+    /// The search has ended, found or not: the next one goes on behind it.
+    pub(crate) fn advance(&mut self, search: &Search) {
         let counter = &mut self.counters[search.group];
         *counter = counter.wrapping_add(search.tried);
     }
@@ -85,7 +85,7 @@ mod tests {
         let mut ports = Ports::new(&(1_000..=1_999));
         let mut first = ports.search(77, 0);
         let port = first.next().unwrap();
-        ports.taken(&first);
+        ports.advance(&first);
         let next = ports.search(77, 0).next().unwrap();
         assert_eq!((next - 1_000) % 1_000, (port - 1_000 + 1) % 1_000);
         // Another peer's start does not tell of this one's.

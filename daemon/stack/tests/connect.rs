@@ -81,6 +81,43 @@ fn ports_are_owned_distinct_and_run_out_at_once() {
 }
 
 #[test]
+fn a_search_among_nearly_exhausted_ports_is_bounded_and_goes_on_where_it_ended() {
+    const PORTS: u16 = 2_048;
+    let local_ports = 20_000..=20_000 + PORTS - 1;
+    let config = Config { connections: u32::from(PORTS), local_ports, ..small() };
+    let mut world = World::new(config);
+    let mut conns = std::collections::BTreeMap::new();
+    let mut failures = 0;
+    while conns.len() < usize::from(PORTS) {
+        match connect(&mut world, None, false) {
+            Ok(peer) => {
+                let conn = world.conn(world.host.apps.0.len() - 1);
+                assert!(conns.insert(peer.tuple.remote.port, conn).is_none());
+            }
+            Err(error) => {
+                assert_eq!(error, ConnectError::NoPort);
+                failures += 1;
+                assert!(failures < 10 * PORTS, "{} ports are used", conns.len());
+            }
+        }
+    }
+    // One port is free: it is found, but not always by the first search.
+    failures = 0;
+    for _ in 0..20 {
+        let (port, conn) = conns.pop_first().unwrap();
+        world.shard.abort(conn).unwrap();
+        world.round();
+        let tries = (0..16).position(|_| match connect(&mut world, None, false) {
+            Ok(peer) => peer.tuple.remote.port == port,
+            Err(_) => false,
+        });
+        failures += tries.expect("found within a little more than one turn") as u16;
+        conns.insert(port + PORTS, world.conn(world.host.apps.0.len() - 1));
+    }
+    assert!(failures > 20, "{failures}");
+}
+
+#[test]
 fn owners_agree_with_the_ports_chosen() {
     let mut seed = 77u64;
     let keys = fourwave_stack::Keys::generate(|| {
