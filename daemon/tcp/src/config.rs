@@ -6,6 +6,16 @@ pub type Nanos = u64;
 pub(crate) const MILLISECOND: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000 * MILLISECOND;
 
+/// How the congestion window grows and shrinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CongestionControl {
+    /// RFC 5681 and RFC 6582; Linux calls it `reno`.
+    NewReno = 0,
+    /// RFC 9438.
+    Cubic = 1,
+}
+
 /// Settings, the defaults being Linux's unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -37,6 +47,8 @@ pub struct Config {
     pub window_scale: u8,
     /// Duplicate ACKs that mean loss (RFC 5681 §3.2).
     pub duplicate_ack_threshold: u8,
+    /// Congestion control of new connections.
+    pub congestion_control: CongestionControl,
     /// Initial congestion window in segments (RFC 6928).
     pub initial_window: u8,
     /// Full-sized segments at the start that are acknowledged one by one, for the peer's slow start.
@@ -72,6 +84,7 @@ impl Default for Config {
             orphan_retries: 8,
             window_scale: 7,
             duplicate_ack_threshold: 3,
+            congestion_control: CongestionControl::Cubic,
             initial_window: 10,
             quick_acks: 16,
             recv_window_max: 64 * 1024,

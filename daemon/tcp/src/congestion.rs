@@ -3,9 +3,16 @@
 //! The record is fixed in size. How the window grows and shrinks is in a file of its own per
 //! algorithm; when it does is decided where loss is noticed.
 
+mod cubic;
 mod newreno;
 
+use cubic::Cubic;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::config::{CongestionControl, Nanos};
+
+/// No loss takes the threshold below this (RFC 5681 equation 4).
+const MIN_SEGMENTS: u32 = 2;
 
 /// Congestion state of one connection; sizes in bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -16,11 +23,64 @@ pub(crate) struct Congestion {
     threshold: u32,
     /// Bytes acknowledged towards the next step of congestion avoidance.
     credit: u32,
+    /// A [`CongestionControl`].
+    algorithm: u32,
+    cubic: Cubic,
+}
+
+/// An acknowledgement that lets the window grow; sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    pub(crate) acked: u32,
+    /// In the network before it.
+    pub(crate) flight: u32,
+    pub(crate) mss: u32,
+    pub(crate) now: Nanos,
+    pub(crate) srtt: Nanos,
 }
 
 impl Congestion {
-    pub(crate) fn new(mss: u32, segments: u8) -> Congestion {
-        Congestion { window: initial_window(mss, segments), threshold: u32::MAX, credit: 0 }
+    pub(crate) fn new(algorithm: CongestionControl, mss: u32, segments: u8) -> Congestion {
+        Congestion {
+            window: initial_window(mss, segments),
+            threshold: u32::MAX,
+            credit: 0,
+            algorithm: algorithm as u32,
+            cubic: Cubic::new(),
+        }
+    }
+
+    fn algorithm(&self) -> CongestionControl {
+        if self.algorithm == CongestionControl::Cubic as u32 {
+            CongestionControl::Cubic
+        } else {
+            CongestionControl::NewReno
+        }
+    }
+
+    /// Bytes left the network in good order: slow start, or congestion avoidance.
+    #[inline]
+    pub(crate) fn grow(&mut self, ack: Growth) {
+        if self.window < self.threshold {
+            // A window that is not used is not probed (RFC 7661 §3).
+            if ack.flight.saturating_mul(2) > self.window {
+                // RFC 3465 §2.2: two segments make up for delayed ACKs.
+                self.window = self.window.saturating_add(ack.acked.min(2 * ack.mss));
+            }
+        } else if ack.flight.saturating_add(ack.mss) > self.window {
+            match self.algorithm() {
+                CongestionControl::Cubic => self.window = self.cubic.avoid(self.window, ack),
+                CongestionControl::NewReno => self.avoid(ack.acked, ack.mss),
+            }
+        }
+    }
+
+    /// A loss with `flight` bytes in the network: where the window will settle.
+    pub(crate) fn reduce(&mut self, flight: u32, mss: u32) {
+        self.threshold = match self.algorithm() {
+            CongestionControl::Cubic => self.cubic.reduce(self.window, flight, mss),
+            CongestionControl::NewReno => self.halve(flight, mss),
+        };
     }
 
     #[inline]
@@ -61,6 +121,7 @@ impl Congestion {
         if first {
             self.reduce(flight, mss);
         }
+        self.cubic.forget();
         self.window = mss;
     }
 
@@ -68,6 +129,7 @@ impl Congestion {
     /// (RFC 5681 §4.1).
     pub(crate) fn restart_after_idle(&mut self, mss: u32, segments: u8) {
         self.window = self.window.min(initial_window(mss, segments));
+        self.cubic.pause();
     }
 }
 
@@ -84,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_partial_acknowledgement_deflates() {
-        let mut congestion = Congestion::new(MSS, 10);
+        let mut congestion = Congestion::new(CongestionControl::NewReno, MSS, 10);
         congestion.inflate(3, MSS);
         congestion.deflate(4000, MSS);
         assert_eq!(congestion.window(), 10_000);
@@ -96,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_repeated_timeout_keeps_the_threshold() {
-        let mut congestion = Congestion::new(MSS, 10);
+        let mut congestion = Congestion::new(CongestionControl::NewReno, MSS, 10);
         congestion.handle_timeout(10_000, MSS, true);
         congestion.handle_timeout(1000, MSS, false);
         assert_eq!((congestion.window(), congestion.threshold()), (MSS, 5000));

@@ -30,7 +30,7 @@
 //!
 //! # Not here
 //! LISTEN, SYN_RCVD of a passive open, and TIME_WAIT at scale are the stack's: [`Tcb`] knows
-//! SYN_RCVD only from a simultaneous open. CUBIC and keepalive are not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
+//! SYN_RCVD only from a simultaneous open. Keepalive is not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
 
 #![forbid(unsafe_code)]
 
@@ -56,7 +56,7 @@ mod timers;
 mod transmit;
 mod window;
 
-pub use config::{Config, Nanos};
+pub use config::{Config, CongestionControl, Nanos};
 pub use options::timestamp;
 pub use reaction::{Buffers, DropReason, Error, Events, OutOfRange, Reaction};
 pub use seq::SeqNum;

@@ -4,7 +4,8 @@
 use fourwave_wire::SackBlock;
 
 use crate::assembler::Range;
-use crate::config::Config;
+use crate::config::{Config, Nanos};
+use crate::congestion::Growth;
 use crate::receive::Arrival;
 use crate::recovery::Progress;
 use crate::tcb::{Tcb, flag};
@@ -41,7 +42,7 @@ impl Tcb {
         let blocks = arrival.segment.options.sack;
         let is_calm = before.held == 0 && !self.recovery.is_active() && !self.rack.is_probing();
         if blocks.is_empty() && is_calm {
-            self.grow(before);
+            self.grow(arrival.now, before);
             return;
         }
         if self.rack.is_probing() {
@@ -69,7 +70,7 @@ impl Tcb {
         } else if self.is_loss(cfg) && self.recovery.may_start(self.snd_una) {
             self.start_recovery(cfg, delivered);
         } else {
-            self.grow(before);
+            self.grow(arrival.now, before);
         }
     }
 
@@ -92,11 +93,16 @@ impl Tcb {
         }
     }
 
-    fn grow(&mut self, before: Before) {
+    fn grow(&mut self, now: Nanos, before: Before) {
         let acked = (self.snd_una - before.una) as u32;
         if acked > 0 {
-            let mss = self.payload_limit();
-            self.congestion.grow(acked, before.flight, mss);
+            self.congestion.grow(Growth {
+                acked,
+                flight: before.flight,
+                mss: self.payload_limit(),
+                now,
+                srtt: self.rtt.srtt().unwrap_or(0),
+            });
         }
     }
 
@@ -195,11 +201,11 @@ impl Tcb {
     }
 
     /// The peer does not report what it holds: an acknowledgement of new data.
-    pub(crate) fn learn_from_ack(&mut self, before: Before) {
+    pub(crate) fn learn_from_ack(&mut self, now: Nanos, before: Before) {
         let acked = (self.snd_una - before.una) as u32;
         let mss = self.payload_limit();
         if !self.recovery.is_active() {
-            self.congestion.grow(acked, before.flight, mss);
+            self.grow(now, before);
         } else if self.recovery.is_complete(self.snd_una) {
             // RFC 6582 §3.2 step 3, full acknowledgement, option 1: no burst.
             let window = self.congestion.threshold().min(self.flight().max(mss) + mss);

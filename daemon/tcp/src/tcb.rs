@@ -169,11 +169,11 @@ pub struct Tcb {
     pub(crate) rcv_scale: u8,
     pub(crate) error: u8,
     pub(crate) soft_error: u8,
-    reserved: [u8; 5],
+    reserved: [u8; 1],
 }
 
-/// What SACK needs on both sides is a third of it, and untouched while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 512);
+/// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
+const _: () = assert!(size_of::<Tcb>() <= 520);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -269,7 +269,7 @@ impl Tcb {
             ts_recent_at: now,
             challenge_at: 0,
             rtt: Rtt::new(cfg),
-            congestion: Congestion::new(u32::from(mss), cfg.initial_window),
+            congestion: Congestion::new(cfg.congestion_control, u32::from(mss), cfg.initial_window),
             recovery: Recovery::new(),
             rack: Rack::new(),
             assembler: Assembler::default(),
@@ -298,7 +298,7 @@ impl Tcb {
             rcv_scale: 0,
             error: 0,
             soft_error: 0,
-            reserved: [0; 5],
+            reserved: [0; 1],
         }
     }
 
@@ -325,7 +325,7 @@ impl Tcb {
     pub(crate) fn open(&mut self, cfg: &Config) {
         // RFC 6928 §2: a path that lost the handshake more than once starts with one segment.
         let segments = if self.retries > 1 { 1 } else { cfg.initial_window };
-        self.congestion = Congestion::new(self.payload_limit(), segments);
+        self.congestion = Congestion::new(cfg.congestion_control, self.payload_limit(), segments);
         if self.retries > 0 {
             self.rtt.open_after_loss();
         }

@@ -1,66 +1,67 @@
-//! Slow start and congestion avoidance (RFC 5681 §3.1), counted in bytes (RFC 3465).
+//! Congestion avoidance by one segment a round trip (RFC 5681 §3.1), counted in bytes (RFC 3465).
 
-use super::Congestion;
+use super::{Congestion, MIN_SEGMENTS};
 
 impl Congestion {
-    /// `acked` bytes left the network in good order, `flight` were in it before.
+    /// `acked` bytes left the network in good order.
     #[inline]
-    pub(crate) fn grow(&mut self, acked: u32, flight: u32, mss: u32) {
-        if self.window < self.threshold {
-            // A window that is not used is not probed (RFC 7661 §3).
-            if flight.saturating_mul(2) > self.window {
-                // RFC 3465 §2.2: two segments make up for delayed ACKs.
-                self.window = self.window.saturating_add(acked.min(2 * mss));
-            }
-        } else if flight.saturating_add(mss) > self.window {
-            self.credit = self.credit.saturating_add(acked);
-            if self.credit >= self.window {
-                self.credit -= self.window;
-                self.window = self.window.saturating_add(mss);
-            }
+    pub(super) fn avoid(&mut self, acked: u32, mss: u32) {
+        self.credit = self.credit.saturating_add(acked);
+        if self.credit >= self.window {
+            self.credit -= self.window;
+            self.window = self.window.saturating_add(mss);
         }
     }
 
-    /// Loss: half of what was in flight is what the path takes (RFC 5681 equation 4).
-    pub(crate) fn reduce(&mut self, flight: u32, mss: u32) {
-        self.threshold = (flight / 2).max(2 * mss);
+    /// Half of what was in flight is what the path takes (RFC 5681 equation 4).
+    pub(super) fn halve(&mut self, flight: u32, mss: u32) -> u32 {
         self.credit = 0;
+        (flight / 2).max(MIN_SEGMENTS * mss)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::CongestionControl;
+    use crate::congestion::{Congestion, Growth};
 
     const MSS: u32 = 1000;
 
+    fn reno() -> Congestion {
+        Congestion::new(CongestionControl::NewReno, MSS, 10)
+    }
+
+    fn ack(segments: u32, flight: u32) -> Growth {
+        Growth { acked: segments * MSS, flight: flight * MSS, mss: MSS, now: 0, srtt: 0 }
+    }
+
     #[test]
     fn doubles_in_slow_start_then_adds_one_segment_a_window() {
-        let mut congestion = Congestion::new(MSS, 10);
+        let mut congestion = reno();
         for _ in 0..5 {
-            congestion.grow(2 * MSS, 10 * MSS, MSS);
+            congestion.grow(ack(2, 10));
         }
         assert_eq!(congestion.window(), 20 * MSS);
         congestion.threshold = 20 * MSS;
         for _ in 0..10 {
-            congestion.grow(2 * MSS, 20 * MSS, MSS);
+            congestion.grow(ack(2, 20));
         }
         assert_eq!(congestion.window(), 21 * MSS);
     }
 
     #[test]
     fn an_unused_window_does_not_grow() {
-        let mut congestion = Congestion::new(MSS, 10);
-        congestion.grow(MSS, 5 * MSS, MSS);
+        let mut congestion = reno();
+        congestion.grow(ack(1, 5));
         assert_eq!(congestion.window(), 10 * MSS);
         congestion.threshold = 5 * MSS;
-        congestion.grow(MSS, 9 * MSS, MSS);
+        congestion.grow(ack(1, 8));
         assert_eq!(congestion.credit, 0);
     }
 
     #[test]
     fn the_threshold_is_at_least_two_segments() {
-        let mut congestion = Congestion::new(MSS, 10);
+        let mut congestion = reno();
         congestion.reduce(MSS, MSS);
         assert_eq!(congestion.threshold, 2 * MSS);
     }

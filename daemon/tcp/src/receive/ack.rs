@@ -25,7 +25,7 @@ impl Tcb {
         if self.has(flag::SACK) {
             self.learn_from_sack(arrival, before);
         } else if is_new {
-            self.learn_from_ack(before);
+            self.learn_from_ack(arrival.now, before);
         } else if same_window && is_bare(arrival) && self.is_outstanding() {
             self.learn_from_duplicate(arrival.cfg);
         }

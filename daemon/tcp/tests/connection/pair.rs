@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use fourwave_tcp::{Active, Config, Events, Nanos, Passive, State, Tcb, Transmit};
+use fourwave_tcp::{
+    Active, Config, CongestionControl, Events, Nanos, Passive, State, Tcb, Transmit,
+};
 use fourwave_wire::{Flags, Segment};
 
 use crate::random::Random;
@@ -235,6 +237,11 @@ fn config(random: &mut Random) -> Config {
     Config {
         timestamps: random.chance(60),
         sack: random.chance(80),
+        congestion_control: if random.chance(70) {
+            CongestionControl::Cubic
+        } else {
+            CongestionControl::NewReno
+        },
         nagle: random.chance(60),
         window_scale: random.below(10) as u8,
         recv_window_max: [2_000, 8_000, 65_536, 300_000][random.below(4) as usize],

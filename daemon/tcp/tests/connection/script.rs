@@ -5,7 +5,8 @@
 //! `sack L:R,L:R` (in an expectation `sack -` for no blocks), `sackok yes`.
 
 use fourwave_tcp::{
-    Active, Buffers, Config, DropReason, Events, Nanos, Passive, State, Tcb, Transmit,
+    Active, Buffers, Config, CongestionControl, DropReason, Events, Nanos, Passive, State, Tcb,
+    Transmit,
 };
 use fourwave_wire::{Flags, Options, SackBlock, SackBlocks, Segment, Timestamps};
 
@@ -52,9 +53,11 @@ pub(crate) struct Script {
     written: u64,
 }
 
-/// Scripts read better without timestamps; those about them turn them on.
+/// Scripts read better without timestamps, and with windows that halve; those about other things
+/// turn them on.
 pub(crate) fn plain() -> Config {
-    Config { timestamps: false, ..Config::default() }
+    let congestion_control = CongestionControl::NewReno;
+    Config { timestamps: false, congestion_control, ..Config::default() }
 }
 
 /// Where a passive script starts: MSS 1000, no scaling, the peer's window 60000.

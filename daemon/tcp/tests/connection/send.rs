@@ -1,7 +1,7 @@
 //! Sending: windows, Nagle, probes, loss and its recovery.
 
 use crate::script::{MS, MSS, Script, passive, plain};
-use fourwave_tcp::{Config, Error, Events, Passive, State};
+use fourwave_tcp::{Config, CongestionControl, Error, Events, Passive, State};
 use fourwave_wire::IcmpKind;
 
 /// Expects full segments number `first..first + count`, the last one pushed or not.
@@ -381,4 +381,22 @@ fn icmp_explains_a_timeout_and_ends_only_attempts() {
         assert_eq!(reaction.events, events | Events::CLOSED);
         assert_eq!(t.tcb.error(), Some(error));
     }
+}
+
+#[test]
+fn cubic_gives_up_three_tenths() {
+    let cfg = Config { congestion_control: CongestionControl::Cubic, ..plain() };
+    let mut t = Script::passive(cfg, &Passive { sack_permitted: true, ..passive() });
+    t.write(30 * MSS);
+    expect_full(&mut t, 0, 10, false);
+    t.inject(". 1 ack 1 sack 1001:4001");
+    expect_full(&mut t, 0, 1, false);
+    t.inject(". 1 ack 10001");
+    assert_eq!(t.tcb.congestion_window(), 7000);
+    expect_full(&mut t, 10, 7, false);
+    t.silent();
+    // With so small a window the curve lags behind Reno's share: 9/17 of a segment a round trip.
+    t.wait(10);
+    t.inject(". 1 ack 17001");
+    assert_eq!(t.tcb.congestion_window(), 7529);
 }
