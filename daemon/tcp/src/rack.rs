@@ -142,9 +142,10 @@ impl Tcb {
         else {
             return;
         };
-        // A single segment's ACK may be delayed by the peer (WCDelAckT).
-        let single = self.flight() <= self.payload_limit();
-        let at = now + 2 * srtt + if single { cfg.rto_min } else { PROBE_SLACK };
+        // RFC 8985 §7.2 allows for a delayed ACK of a single segment (WCDelAckT); but the peer may
+        // delay until two full-sized ones have come.
+        let delayed = self.flight() < 2 * self.payload_limit();
+        let at = now + 2 * srtt + if delayed { cfg.rto_min } else { PROBE_SLACK };
         if at < self.rtx_at {
             self.rack.at = at;
         }
