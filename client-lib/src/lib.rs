@@ -60,3 +60,8 @@ pub use options::SocketOptions;
 pub use poller::{Event, Events, Interest, Poller, Source, Trigger};
 pub use runtime::Runtime;
 pub use stream::TcpStream;
+
+/// The README's example, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
