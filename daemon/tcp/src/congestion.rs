@@ -102,6 +102,13 @@ impl Congestion {
         self.window = self.threshold;
     }
 
+    /// There was no loss: the window and threshold from before it.
+    pub(crate) fn restore(&mut self, window: u32, threshold: u32) {
+        self.window = self.window.max(window);
+        self.threshold = self.threshold.max(threshold);
+        self.cubic.restore();
+    }
+
     /// `segments` have left the network, each may be replaced (RFC 5681 §3.2 step 3, 4).
     pub(crate) fn inflate(&mut self, segments: u32, mss: u32) {
         self.window = self.window.saturating_add(segments * mss);

@@ -54,6 +54,7 @@ mod syn_sent;
 mod tcb;
 mod timers;
 mod transmit;
+mod undo;
 mod window;
 
 pub use config::{Config, CongestionControl, Nanos};

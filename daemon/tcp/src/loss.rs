@@ -116,6 +116,7 @@ impl Tcb {
 
     /// RFC 6675 §5, step 4; `delivered` bytes by the acknowledgement that tells, if one does.
     pub(crate) fn start_recovery(&mut self, cfg: &Config, delivered: u32) {
+        self.prepare_undo();
         self.congestion.reduce(self.loss_flight(), self.payload_limit());
         let visible = self.flight() - self.scoreboard.bytes() + delivered;
         self.recovery.start(self.snd_una, self.snd_max, visible);
@@ -232,6 +233,7 @@ impl Tcb {
         {
             return;
         }
+        self.prepare_undo();
         self.congestion.reduce(self.loss_flight(), mss);
         self.recovery.start(self.snd_una, self.snd_max, self.flight());
         self.congestion.settle();

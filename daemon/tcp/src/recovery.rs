@@ -65,6 +65,11 @@ impl Recovery {
         una >= self.point
     }
 
+    /// All that had been sent when loss was last noticed.
+    pub(crate) fn point(&self) -> i64 {
+        self.point
+    }
+
     pub(crate) fn finish(&mut self) {
         self.active = 0;
     }

@@ -15,6 +15,7 @@ use crate::rtt::Rtt;
 use crate::scoreboard::Scoreboard;
 use crate::seq::SeqNum;
 use crate::state::State;
+use crate::undo::Undo;
 
 /// A timer that is not running, a position that is not known.
 pub(crate) const NEVER: Nanos = Nanos::MAX;
@@ -134,6 +135,7 @@ pub struct Tcb {
     pub(crate) recovery: Recovery,
     pub(crate) rack: Rack,
     pub(crate) congestion: Congestion,
+    pub(crate) undo: Undo,
     pub(crate) assembler: Assembler,
     pub(crate) scoreboard: Scoreboard,
     pub(crate) iss: u32,
@@ -173,7 +175,7 @@ pub struct Tcb {
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 520);
+const _: () = assert!(size_of::<Tcb>() <= 536);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -207,6 +209,10 @@ pub(crate) mod flag {
     pub(crate) const DUPLICATE: u32 = 1 << 13;
     /// The tail of what is outstanding is to be probed.
     pub(crate) const TAIL_PROBE: u32 = 1 << 14;
+    /// A loss was noticed that may turn out to be none.
+    pub(crate) const UNDO: u32 = 1 << 15;
+    /// The first acknowledgement since may tell by its timestamp.
+    pub(crate) const EIFEL: u32 = 1 << 16;
 }
 
 impl Tcb {
@@ -272,6 +278,7 @@ impl Tcb {
             congestion: Congestion::new(cfg.congestion_control, u32::from(mss), cfg.initial_window),
             recovery: Recovery::new(),
             rack: Rack::new(),
+            undo: Undo::default(),
             assembler: Assembler::default(),
             scoreboard: Scoreboard::default(),
             iss,

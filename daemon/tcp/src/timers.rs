@@ -88,6 +88,9 @@ impl Tcb {
     /// found out when its acknowledgement reaches it.
     fn go_back(&mut self) {
         let first = self.retries == 1;
+        if first {
+            self.prepare_undo();
+        }
         let (flight, mss) = (self.flight(), self.payload_limit());
         self.congestion.handle_timeout(flight, mss, first);
         self.recovery.give_way(self.snd_max);

@@ -256,6 +256,7 @@ impl Tcb {
         if retransmission {
             self.retransmits = self.retransmits.wrapping_add(1);
             self.rtt.cancel();
+            self.note_repetition((end - start) as u32, timestamp(now, self.ts_offset));
         } else {
             self.rtt.start(end, now);
             if data_end - start < i64::from(self.segment_limit()) {

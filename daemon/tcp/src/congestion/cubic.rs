@@ -74,6 +74,12 @@ impl Cubic {
         self.plateau = 0;
     }
 
+    /// There was no loss (RFC 9438 §4.9).
+    pub(super) fn restore(&mut self) {
+        self.epoch = NO_EPOCH;
+        self.plateau = self.plateau.max(self.prior);
+    }
+
     /// Time spent idle is not time to grow in (RFC 9438 §5.8).
     pub(super) fn pause(&mut self) {
         self.epoch = NO_EPOCH;

@@ -22,6 +22,7 @@ impl Tcb {
         if is_new {
             self.receive_new_ack(arrival, ack, events);
         }
+        self.undo_if_spurious(arrival, is_new);
         if self.has(flag::SACK) {
             self.learn_from_sack(arrival, before);
         } else if is_new {

@@ -10,3 +10,4 @@ mod receive;
 mod sack;
 mod script;
 mod send;
+mod undo;
