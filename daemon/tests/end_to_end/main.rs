@@ -13,6 +13,7 @@ mod backlog;
 mod closing;
 mod hostile;
 mod idle;
+mod instances;
 mod killed;
 mod load;
 mod lossy;

@@ -12,8 +12,8 @@ fn length() -> u64 {
     if soaking() { 1 << 30 } else { 10 << 20 }
 }
 
-/// What the two transfer tests need of either library's streams.
-pub trait HalfClose {
+/// What the transfer tests need of either library's streams.
+pub trait HalfClose: Sync {
     fn shut_write(&self) -> io::Result<()>;
 }
 
@@ -40,16 +40,22 @@ where
     sum
 }
 
+/// Reads to the end of the stream.
+fn receive_all(stream: impl io::Read) -> Sum {
+    receive(stream).expect("the stream comes whole")
+}
+
 /// Both directions at once, a thread for each end of each.
-pub fn both_at_once(fourwave: &fourwave::TcpStream, kernel: &std::net::TcpStream, length: u64) {
-    let receive_fourwave = || receive(fourwave).expect("the stream comes whole");
-    let receive_kernel = || receive(kernel).expect("the stream comes whole");
+pub fn both_at_once<A, B>(a: &A, b: &B, length: u64)
+where
+    A: HalfClose,
+    B: HalfClose,
+    for<'a> &'a A: io::Read + io::Write,
+    for<'b> &'b B: io::Read + io::Write,
+{
     thread::scope(|scope| {
-        let sent = [
-            scope.spawn(|| send_all(kernel, 1, length)),
-            scope.spawn(|| send_all(fourwave, 2, length)),
-        ];
-        let received = [scope.spawn(receive_fourwave), scope.spawn(receive_kernel)];
+        let sent = [scope.spawn(|| send_all(b, 1, length)), scope.spawn(|| send_all(a, 2, length))];
+        let received = [scope.spawn(|| receive_all(a)), scope.spawn(|| receive_all(b))];
         let join = |thread: thread::ScopedJoinHandle<'_, Sum>| thread.join().expect("no panic");
         assert_eq!(received.map(join), sent.map(join));
     });
@@ -59,10 +65,10 @@ pub fn both_at_once(fourwave: &fourwave::TcpStream, kernel: &std::net::TcpStream
 fn one_after_the_other(fourwave: &fourwave::TcpStream, kernel: &std::net::TcpStream) {
     thread::scope(|scope| {
         let sent = scope.spawn(|| send_all(kernel, 3, length()));
-        let received = receive(fourwave).expect("the stream comes whole");
+        let received = receive_all(fourwave);
         assert_eq!(received, sent.join().expect("no panic"));
         let sent = scope.spawn(|| send_all(fourwave, 4, length()));
-        let received = receive(kernel).expect("the stream comes whole");
+        let received = receive_all(kernel);
         assert_eq!(received, sent.join().expect("no panic"));
     });
 }
