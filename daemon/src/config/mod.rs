@@ -11,6 +11,7 @@ mod sections;
 
 pub use choices::{All, PollMode, Queues, RxChecksum, Scheduler, XdpMode, ZeroCopy};
 pub use ports::PortRange;
+pub(crate) use sections::NO_CHALLENGE_ACK_LIMIT;
 pub use sections::{Clients, Limits, Rule, Tcp};
 
 use serde::{Deserialize, Serialize};

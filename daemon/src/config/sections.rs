@@ -25,6 +25,8 @@ pub struct Tcp {
     pub tw_reuse_delay: Duration,
     /// Connections over all workers that nobody holds any more and that are not yet over.
     pub max_orphans: u32,
+    /// Challenge ACKs a second over all connections; 2147483647 is no limit.
+    pub challenge_ack_limit: u32,
     /// A RST does not end TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// Largest backlog of a listener.
@@ -57,6 +59,9 @@ pub struct Tcp {
     pub orphan_retries: u8,
 }
 
+/// The number that Linux writes for "no limit", its default.
+pub(crate) const NO_CHALLENGE_ACK_LIMIT: u32 = i32::MAX as u32;
+
 impl Default for Tcp {
     fn default() -> Tcp {
         Tcp {
@@ -66,6 +71,7 @@ impl Default for Tcp {
             tw_reuse: 2,
             tw_reuse_delay: Duration::from_secs(1),
             max_orphans: 65_536,
+            challenge_ack_limit: NO_CHALLENGE_ACK_LIMIT,
             rfc1337: false,
             somaxconn: 4096,
             syncookies: 1,
@@ -103,6 +109,9 @@ impl Tcp {
         within("tcp.tw_reuse", self.tw_reuse, 0..=2, "0, 1 and 2 are allowed")?;
         let orphans = "0 to 268435456 are allowed";
         within("tcp.max_orphans", self.max_orphans, 0..=1 << 28, orphans)?;
+        let limits = "0 to 2147483647 are allowed";
+        let most = NO_CHALLENGE_ACK_LIMIT;
+        within("tcp.challenge_ack_limit", self.challenge_ack_limit, 0..=most, limits)?;
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;

@@ -1,6 +1,8 @@
 //! From the configuration's words to those of the crates that do the work.
 
-use crate::config::{Config, PollMode, RxChecksum, Scheduler, XdpMode, ZeroCopy};
+use crate::config::{
+    Config, NO_CHALLENGE_ACK_LIMIT, PollMode, RxChecksum, Scheduler, XdpMode, ZeroCopy,
+};
 use crate::worker::{Polling, Scheduling};
 use fourwave_protocol::STREAM_WINDOW;
 use fourwave_stack::SynCookies;
@@ -119,6 +121,10 @@ pub(super) fn stack(
         // 2 is the loopback interface, whose frames never pass here.
         tw_reuse: config.tcp.tw_reuse == 1,
         tw_reuse_delay: nanos(config.tcp.tw_reuse_delay),
+        challenge_ack_limit: match config.tcp.challenge_ack_limit {
+            NO_CHALLENGE_ACK_LIMIT => None,
+            limit => Some(limit.div_ceil(workers)),
+        },
         rfc1337: config.tcp.rfc1337,
         tcp: tcp(config),
         ..fourwave_stack::Config::default()
@@ -204,6 +210,8 @@ mod tests {
         let config = Config::default();
         let stack = stack(&config, 3, 61_000..=65_535);
         assert_eq!(stack.time_wait, (16 << 20) / 3 + 1);
+        assert_eq!(stack.challenge_ack_limit, None);
+        assert_eq!(stack.max_orphans, 65_536 / 3 + 1);
         assert_eq!(stack.syncookies, SynCookies::OnOverflow);
         let linux = fourwave_tcp::Config::default();
         let window = 64 * 1024;

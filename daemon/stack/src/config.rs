@@ -45,6 +45,10 @@ pub struct Config {
     pub tw_reuse: bool,
     /// See `tw_reuse`.
     pub tw_reuse_delay: Nanos,
+    /// Most challenge ACKs (RFC 5961 §7) a second over all connections; `None` is no limit but
+    /// each connection's own. A number that outsiders can use up tells them about connections of
+    /// others (RFC 9293 §3.8.6), so it varies from second to second, as in Linux.
+    pub challenge_ack_limit: Option<u32>,
     /// Ignore a RST in TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
     /// How long an active open waits for a link address of its next hop.
@@ -91,6 +95,7 @@ impl Default for Config {
             max_orphans: 65_536,
             tw_reuse: false,
             tw_reuse_delay: 1_000_000_000,
+            challenge_ack_limit: None,
             rfc1337: false,
             neighbour_timeout: 3_000_000_000,
             tcp: fourwave_tcp::Config::default(),

@@ -79,6 +79,10 @@ counters! {
     request_ignored: "request_ignored",
     /// Answers to a handshake's stray segments left out: less than 500 ms after the last.
     ack_skipped_syn_recv: "TCPACKSkippedSynRecv",
+    /// Challenge ACKs sent.
+    challenge_acks: "TCPChallengeACK",
+    /// Challenge ACKs left out: `challenge_ack_limit` was used up.
+    challenge_acks_limited: "challenge_acks_limited",
     /// Answers in TIME_WAIT left out: less than 500 ms after the last.
     ack_skipped_time_wait: "TCPACKSkippedTimeWait",
     /// The same in FIN_WAIT_2.

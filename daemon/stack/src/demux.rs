@@ -1,7 +1,7 @@
 //! The way in: from a frame to the record it concerns.
 
 use fourwave_tcp::{Nanos, State};
-use fourwave_wire::{Flags, IcmpQuote, Inbound, TcpFrame, parse};
+use fourwave_wire::{Flags, IcmpQuote, Inbound, Segment, TcpFrame, parse};
 
 use crate::host::{Host, Stream};
 use crate::shard::Shard;
@@ -46,12 +46,39 @@ impl Shard {
     }
 
     fn handle_conn(&mut self, now: Nanos, index: u32, frame: &TcpFrame<'_>, host: &mut impl Host) {
+        self.deliver(now, index, &frame.segment, host);
+        self.mark_dirty(index);
+    }
+
+    /// Gives a segment to its connection and tells the host what came of it.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Nanos,
+        index: u32,
+        segment: &Segment<'_>,
+        host: &mut impl Host,
+    ) {
         let conn = &mut self.flows.records.conns[index];
         let mut stream = Stream { host, app: conn.app };
-        let segment = &frame.segment;
         let reaction = conn.tcb.handle_segment(&self.config.tcp, now, segment, &mut stream);
+        if reaction.drop.is_some() && conn.tcb.take_challenge() {
+            self.limit_challenge(now, index, host);
+        }
         self.report(index, &reaction, host);
-        self.mark_dirty(index);
+    }
+
+    /// A challenge ACK is due: counted, or taken back if there have been too many.
+    fn limit_challenge(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
+        let allowed = match self.config.challenge_ack_limit {
+            Some(limit) => self.challenges.allow(now, limit, || host.random()),
+            None => true,
+        };
+        if allowed {
+            self.counters.challenge_acks += 1;
+        } else {
+            self.counters.challenge_acks_limited += 1;
+            self.flows.records.conns[index].tcb.withdraw_challenge();
+        }
     }
 
     /// RFC 9293 §3.10.7.1 and §3.10.7.2: CLOSED and LISTEN.

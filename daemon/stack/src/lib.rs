@@ -35,6 +35,7 @@
 mod app;
 pub mod arena;
 mod bits;
+mod challenge;
 mod config;
 mod conn;
 mod connect;

@@ -4,7 +4,7 @@ use fourwave_tcp::{Nanos, Passive, Tcb};
 use fourwave_wire::{FourTuple, Link, TcpFrame, max_payload};
 
 use crate::conn::Conn;
-use crate::host::{Host, ListenerId, PathError, Refused, Stream};
+use crate::host::{Host, ListenerId, PathError, Refused};
 use crate::shard::Shard;
 
 /// For the MSS when no route leads back to the peer: the least that IPv6 allows (RFC 8200 §5).
@@ -111,10 +111,7 @@ impl Shard {
         let record = &mut conns[conn];
         record.listener = id;
         let (app, conn_id) = (record.app, record.id(conn));
-        let mut stream = Stream { host, app };
-        let segment = &frame.segment;
-        let reaction = record.tcb.handle_segment(&self.config.tcp, now, segment, &mut stream);
-        self.report(conn, &reaction, host);
+        self.deliver(now, conn, &frame.segment, host);
         host.accept(id, conn_id, app);
         self.mark_dirty(conn);
     }

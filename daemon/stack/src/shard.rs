@@ -4,6 +4,7 @@ use fourwave_tcp::Nanos;
 
 use crate::NoMemory;
 use crate::arena::NIL;
+use crate::challenge::Challenges;
 use crate::config::{Config, SynCookies};
 use crate::conn::Output;
 use crate::counters::Counters;
@@ -34,6 +35,7 @@ pub struct Shard {
     pub(crate) listeners: Listeners,
     pub(crate) ports: Ports,
     pub(crate) proven: Proven,
+    pub(crate) challenges: Challenges,
     /// Connections that nobody holds any more.
     pub(crate) orphans: u32,
     pub(crate) counters: Counters,
@@ -79,6 +81,7 @@ impl Shard {
             ports: Ports::new(&config.local_ports),
             proven: Proven::new(config.syncookies == SynCookies::Off),
             orphans: 0,
+            challenges: Challenges::default(),
             counters: Counters::default(),
             draining: false,
             epoch: 0,

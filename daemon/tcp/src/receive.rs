@@ -176,7 +176,9 @@ impl Tcb {
     /// and two peers that disagree would go on for ever: those are limited.
     fn answer_unacceptable(&mut self, arrival: &Arrival<'_>) {
         if arrival.segment.payload.is_empty() {
-            self.challenge(arrival);
+            if self.may_answer(arrival) {
+                self.set_flag(flag::ACK_NOW, true);
+            }
         } else {
             let end = arrival.start + i64::from(arrival.segment.sequence_len());
             self.note_duplicate(arrival.start, end.min(self.rcv_nxt));
@@ -187,13 +189,31 @@ impl Tcb {
         }
     }
 
-    /// Asks the peer where it stands (RFC 5961 §7): at most one ACK in a while. The limit is per
-    /// connection alone: a shared one tells an attacker about other connections (RFC 9293 §3.8.6).
+    /// Asks the peer where it stands (RFC 5961 §7): at most one ACK in a while. The limit here is
+    /// per connection; one for all of them is the caller's, see [`Tcb::take_challenge`].
     pub(crate) fn challenge(&mut self, arrival: &Arrival<'_>) {
-        if arrival.now >= self.challenge_at {
-            self.challenge_at = arrival.now + arrival.cfg.challenge_interval;
-            self.set_flag(flag::ACK_NOW, true);
+        if self.may_answer(arrival) && !self.has(flag::ACK_NOW) {
+            self.set_flag(flag::ACK_NOW | flag::CHALLENGED, true);
         }
+    }
+
+    fn may_answer(&mut self, arrival: &Arrival<'_>) -> bool {
+        let may = arrival.now >= self.challenge_at;
+        if may {
+            self.challenge_at = arrival.now + arrival.cfg.challenge_interval;
+        }
+        may
+    }
+
+    /// Whether the segment handled last, which was dropped, made a challenge ACK due. To be asked
+    /// right after it, once; [`Tcb::withdraw_challenge`] may follow.
+    pub fn take_challenge(&mut self) -> bool {
+        self.take_flag(flag::CHALLENGED)
+    }
+
+    /// No challenge ACK after all: too many are sent (RFC 5961 §7).
+    pub fn withdraw_challenge(&mut self) {
+        self.set_flag(flag::ACK_NOW, false);
     }
 
     /// RFC 9293 §3.10.7.4, fifth check with RFC 5961 §5.2: the acknowledged position, if it can be

@@ -213,6 +213,8 @@ pub(crate) mod flag {
     pub(crate) const UNDO: u32 = 1 << 15;
     /// The first acknowledgement since may tell by its timestamp.
     pub(crate) const EIFEL: u32 = 1 << 16;
+    /// `ACK_NOW` was set by a challenge and by nothing else.
+    pub(crate) const CHALLENGED: u32 = 1 << 17;
 }
 
 impl Tcb {
