@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use fourwave_ebpf_common::{Config, LAYOUT, PortKey, SERVED, Verdict, map_names};
 
@@ -62,6 +62,16 @@ pub struct Program {
     limits: ProgramLimits,
 }
 
+/// How often the verifier is asked when it is interrupted; libbpf does it as often.
+const VERIFY_ATTEMPTS: u32 = 5;
+
+fn was_interrupted(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::LoadError { io_error, .. } => io_error.kind() == io::ErrorKind::WouldBlock,
+        _ => false,
+    }
+}
+
 type Ports<'a> = HashMap<&'a mut MapData, [u8; PortKey::SIZE], u32>;
 
 impl Program {
@@ -89,9 +99,21 @@ impl Program {
             .set(0, entry.to_bytes(), 0)
             .map_err(|error| SteeringError::bpf("configure the XDP program", error))?;
         let mut program = Self { ebpf, limits };
-        let loaded = program.xdp()?.load();
-        loaded.map_err(|error| SteeringError::bpf("load the XDP program", error))?;
+        program.verify()?;
         Ok(program)
+    }
+
+    /// Lets the kernel's verifier look at the program. A signal to this thread makes the verifier
+    /// give up with `EAGAIN`, which says nothing about the program: it is asked again.
+    fn verify(&mut self) -> Result<(), SteeringError> {
+        for attempt in 1.. {
+            match self.xdp()?.load() {
+                Ok(()) => break,
+                Err(error) if attempt < VERIFY_ATTEMPTS && was_interrupted(&error) => {}
+                Err(error) => return Err(SteeringError::bpf("load the XDP program", error)),
+            }
+        }
+        Ok(())
     }
 
     /// Steers TCP for this local address and port to the sockets; again is no error.
