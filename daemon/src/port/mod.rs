@@ -40,7 +40,31 @@ pub enum Evict {
 }
 
 impl Evict {
-    /// Name in logs and counters.
+    /// Every reason, in the order of the discriminants.
+    pub const ALL: [Evict; 7] = [
+        Evict::RingIndex,
+        Evict::AcceptIndex,
+        Evict::UnknownCommand,
+        Evict::ConnectionIndex,
+        Evict::SendTail,
+        Evict::SendExtent,
+        Evict::ReceiveHead,
+    ];
+
+    /// Name in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Evict::RingIndex => "ring_index",
+            Evict::AcceptIndex => "accept_index",
+            Evict::UnknownCommand => "unknown_command",
+            Evict::ConnectionIndex => "connection_index",
+            Evict::SendTail => "send_tail",
+            Evict::SendExtent => "send_extent",
+            Evict::ReceiveHead => "receive_head",
+        }
+    }
+
+    /// What the client did, for logs.
     pub fn reason(self) -> &'static str {
         match self {
             Evict::RingIndex => "ring index out of range",

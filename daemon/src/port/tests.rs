@@ -442,3 +442,10 @@ fn a_reused_lane_starts_empty() {
     bench.grants = Consumer::new();
     assert_eq!(std::iter::from_fn(|| bench.grant()).count(), 16);
 }
+
+#[test]
+fn reasons_of_eviction_are_numbered_as_listed() {
+    for (index, why) in Evict::ALL.into_iter().enumerate() {
+        assert_eq!(why as usize, index, "{}", why.name());
+    }
+}

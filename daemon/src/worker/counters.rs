@@ -16,26 +16,12 @@ pub(super) struct Counters {
     pub(super) stale_handles: u64,
     pub(super) turns: u64,
     pub(super) sleeps: u64,
-    evicted: [u64; EVICTIONS.len()],
+    evicted: [u64; Evict::ALL.len()],
 }
-
-const EVICTIONS: [(Evict, &str); 7] = [
-    (Evict::RingIndex, "ring_index"),
-    (Evict::AcceptIndex, "accept_index"),
-    (Evict::UnknownCommand, "unknown_command"),
-    (Evict::ConnectionIndex, "connection_index"),
-    (Evict::SendTail, "send_tail"),
-    (Evict::SendExtent, "send_extent"),
-    (Evict::ReceiveHead, "receive_head"),
-];
 
 impl Counters {
     pub(super) fn count_eviction(&mut self, why: Evict) {
-        for (counter, (reason, _)) in self.evicted.iter_mut().zip(EVICTIONS) {
-            if reason == why {
-                *counter += 1;
-            }
-        }
+        self.evicted[why as usize] += 1;
     }
 
     fn for_each(&self, mut each: impl FnMut(&'static str, Option<&'static str>, u64)) {
@@ -48,8 +34,8 @@ impl Counters {
         each("stale_handles", None, self.stale_handles);
         each("turns", None, self.turns);
         each("sleeps", None, self.sleeps);
-        for (value, (_, reason)) in self.evicted.iter().zip(EVICTIONS) {
-            each("clients_evicted", Some(reason), *value);
+        for why in Evict::ALL {
+            each("clients_evicted", Some(why.name()), self.evicted[why as usize]);
         }
     }
 }
