@@ -4,6 +4,7 @@
 //! its group), and each queue keeps its order. An answer names the worker that gives it; a thing
 //! is gone when every worker has answered.
 
+use crate::inquiry::Inquiry;
 use crate::path::PathTable;
 use crate::port::Group;
 use fourwave_stack::ListenerShared;
@@ -75,6 +76,8 @@ pub enum ToWorker {
         /// Which one.
         port: u16,
     },
+    /// A tool's question, answered through itself.
+    Inquire(Arc<Inquiry>),
     /// Refuse new connections; answered by [`FromWorker::Drained`].
     Drain,
     /// Reset every connection, send what is due, end the thread.

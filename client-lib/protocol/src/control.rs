@@ -5,6 +5,7 @@
 //! reply that says how many to expect.
 
 use crate::layout::Params;
+use crate::query::{Query, Socket};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,13 @@ pub enum Request {
     },
     /// Counters as text, for tools: answered by any number of [`Reply::Text`].
     Stats,
+    /// Something that workers have to look up, for tools.
+    Query {
+        /// [`crate::VERSION`] of the tool.
+        version: u32,
+        /// What.
+        query: Query,
+    },
 }
 
 /// Options of [`Request::Bind`].
@@ -92,6 +100,13 @@ pub enum Reply {
         /// The piece.
         text: String,
         /// Whether another piece follows.
+        more: bool,
+    },
+    /// Some listeners and connections.
+    Sockets {
+        /// At most [`ROWS_PER_REPLY`](crate::query::ROWS_PER_REPLY).
+        rows: Vec<Socket>,
+        /// Whether another reply follows.
         more: bool,
     },
 }

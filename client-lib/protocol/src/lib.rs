@@ -41,6 +41,7 @@ pub mod control;
 pub mod layout;
 #[cfg(all(test, loom))]
 mod model;
+pub mod query;
 pub mod ring;
 pub mod segment;
 mod sync;

@@ -2,7 +2,7 @@
 
 use super::packets::{Packets, Peer};
 use super::registry::Refusal;
-use super::{Control, stats};
+use super::{Control, query, stats};
 use crate::messages::GroupId;
 use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ const DETAIL_BYTES: usize = 2048;
 const FIRST_PACKET: Duration = Duration::from_secs(1);
 
 /// A reply and the descriptors that go with it.
-struct Answer {
+pub(super) struct Answer {
     reply: Reply,
     descriptors: Vec<OwnedFd>,
 }
@@ -84,6 +84,10 @@ impl Session {
                 };
                 // One client cannot fill the workers' queues faster than they empty them.
                 self.control.room().await;
+                if let Request::Query { version, query } = request {
+                    query::answer(&self.control, packets, self.peer, version, query).await?;
+                    return Ok(true);
+                }
                 for answer in self.answer(request).await {
                     send(packets, answer).await?;
                 }
@@ -144,8 +148,8 @@ impl Session {
                 registry().close_listener(self.group()?, listener)?;
                 Reply::Done.into()
             }
-            // Answered by answer().
-            Request::Stats => Reply::Done.into(),
+            // Answered before.
+            Request::Stats | Request::Query { .. } => Reply::Done.into(),
         })
     }
 
@@ -167,7 +171,7 @@ impl Session {
     }
 }
 
-async fn send(packets: &Packets, answer: Answer) -> io::Result<()> {
+pub(super) async fn send(packets: &Packets, answer: Answer) -> io::Result<()> {
     let mut buffer = Box::new([0; MAX_MESSAGE]);
     let packet = encode(&answer.reply, &mut buffer).map_err(io::Error::other)?;
     let descriptors: Vec<BorrowedFd<'_>> = answer.descriptors.iter().map(AsFd::as_fd).collect();

@@ -16,6 +16,8 @@ pub trait WorkerLink {
     /// # Errors
     /// The message.
     fn send(&self, message: ToWorker) -> Result<(), ToWorker>;
+    /// Wakes the worker: something that it waits for has changed.
+    fn wake(&self);
     /// The worker's next message.
     fn receive(&self) -> Option<FromWorker>;
     /// Readable when the worker may have sent something.
@@ -29,6 +31,10 @@ pub trait WorkerLink {
 impl WorkerLink for Rc<WorkerHandle> {
     fn send(&self, message: ToWorker) -> Result<(), ToWorker> {
         WorkerHandle::send(self, message)
+    }
+
+    fn wake(&self) {
+        WorkerHandle::wake(self);
     }
 
     fn receive(&self) -> Option<FromWorker> {

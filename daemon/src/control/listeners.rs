@@ -1,6 +1,7 @@
 //! The listeners of a group and the steps of their lives.
 
 use super::Mask;
+use fourwave_protocol::query::{Socket, SocketKind, SocketState};
 use fourwave_stack::ListenerShared;
 use rustix::io::Errno;
 use std::net::SocketAddr;
@@ -73,6 +74,27 @@ impl Listeners {
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
         let used = self.0.iter().enumerate().filter(|(_, listener)| listener.is_some());
         used.map(|(index, _)| index as u32).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Those that listen, for people.
+    pub(super) fn listening(&self) -> impl Iterator<Item = Socket> {
+        self.0.iter().flatten().filter_map(|listener| {
+            let Phase::Listening(shared) = &listener.phase else { return None };
+            Some(Socket {
+                state: SocketState::Listen,
+                receive_queue: shared.accept_len(),
+                send_queue: shared.backlog(),
+                local: listener.address,
+                peer: None,
+                owner: None,
+                timer: None,
+                worker: None,
+                kind: SocketKind::Listener {
+                    syn_queue: shared.syn_len(),
+                    v6_only: listener.v6_only,
+                },
+            })
+        })
     }
 
     /// `listen`: a listener that listens already gets another backlog. One that does not yet is

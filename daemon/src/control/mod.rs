@@ -8,6 +8,7 @@ mod lanes;
 mod link;
 mod listeners;
 mod packets;
+mod query;
 mod registry;
 mod stats;
 
@@ -72,6 +73,8 @@ pub struct Control {
     paths: Paths,
     counters: Box<dyn Fn(&mut Totals)>,
     clients: Cell<usize>,
+    /// Questions of tools under way.
+    inquiries: Cell<usize>,
     /// Told when the workers' queues have become shorter.
     room: Notify,
 }
@@ -89,6 +92,7 @@ impl Control {
             paths,
             counters,
             clients: Cell::new(0),
+            inquiries: Cell::new(0),
             room: Notify::new(),
         })
     }

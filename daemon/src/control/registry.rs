@@ -14,6 +14,7 @@ use crate::policy::{Policy, Quota};
 use crate::port;
 use crate::served::{Claimant, ServedPorts};
 use fourwave_protocol::control::BindOptions;
+use fourwave_protocol::query::{Owner, Socket};
 use fourwave_protocol::{Params, Segment, VERSION};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -75,6 +76,12 @@ pub(super) struct Admitted {
     pub(super) memory: OwnedFd,
     /// Told when the client is to be disconnected.
     pub(super) evict: Rc<Notify>,
+}
+
+impl Group {
+    fn owner(&self) -> Owner {
+        Owner { pid: self.peer.pid, uid: self.peer.uid, name: self.name.clone() }
+    }
 }
 
 impl Registry {
@@ -277,6 +284,25 @@ impl Registry {
         }
         tracing::info!(group = group.0, pid = record.peer.pid, "a client is gone");
         self.outboxes.broadcast(|_| ToWorker::RemoveGroup { group });
+    }
+
+    /// Who a group is.
+    pub(super) fn owner(&self, group: GroupId) -> Option<Owner> {
+        self.groups.get(&group).map(Group::owner)
+    }
+
+    /// Every listener, for people; with its owner where `may_know` says so.
+    pub(super) fn listeners(
+        &self,
+        may_know: impl Fn(&Owner) -> bool,
+    ) -> impl Iterator<Item = Socket> {
+        self.groups.values().flat_map(move |group| {
+            let owner = Some(group.owner()).filter(&may_know);
+            group
+                .listeners
+                .listening()
+                .map(move |listener| Socket { owner: owner.clone(), ..listener })
+        })
     }
 
     /// Works on a worker's message.

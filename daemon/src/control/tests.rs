@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::config::Clients;
+use crate::inquiry::{Answer, Inquiry, Row};
 use crate::messages::ToWorker;
 use crate::path::view::AddressView;
 use crate::path::{PathTable, View};
 use crate::served::tests::FakeMap;
 use crate::worker::Name;
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::query::{Query, SocketFilter, SocketKind, SocketState};
 use fourwave_protocol::{Params, Segment, VERSION};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
@@ -24,12 +26,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 const WORKERS: u32 = 2;
+/// Rows that each worker has for a tool: more than fit into queues and socket together.
+const ROWS: u32 = 20_000;
 
 /// A worker that answers every message at once and remembers what it was told.
 struct FakeWorker {
     index: u32,
     bell: OwnedFd,
     answers: RefCell<VecDeque<FromWorker>>,
+    questions: RefCell<Vec<Arc<Inquiry>>>,
+    /// Rows that it still has to give.
+    rows: Cell<u32>,
     log: Log,
     /// Messages that it takes before its queue is full.
     room: Cell<usize>,
@@ -62,6 +69,11 @@ impl WorkerLink for FakeWorker {
                 FromWorker::Unlistened { group, listener, worker }
             }
             ToWorker::ReportIdle { port } => FromWorker::PortIdle { port, worker },
+            ToWorker::Inquire(inquiry) => {
+                self.questions.borrow_mut().push(inquiry);
+                self.go_on();
+                return Ok(());
+            }
             ToWorker::Drain => FromWorker::Drained { worker },
             ToWorker::AddGroup { group } => {
                 self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
@@ -71,6 +83,10 @@ impl WorkerLink for FakeWorker {
         };
         self.say(answer);
         Ok(())
+    }
+
+    fn wake(&self) {
+        self.go_on();
     }
 
     fn receive(&self) -> Option<FromWorker> {
@@ -91,9 +107,41 @@ impl WorkerLink for FakeWorker {
 }
 
 impl FakeWorker {
+    /// Gives as many rows as there is room for, then the end.
+    fn go_on(&self) {
+        self.questions.borrow_mut().retain(|inquiry| {
+            if inquiry.is_withdrawn() {
+                self.log.lock().unwrap().push(format!("{}:withdrawn", self.index));
+                return false;
+            }
+            while self.rows.get() > 0 && inquiry.answer(self.index, Answer::Socket(row())) {
+                self.rows.set(self.rows.get() - 1);
+            }
+            let ended = self.rows.get() == 0 && inquiry.answer(self.index, Answer::End);
+            inquiry.ring();
+            !ended
+        });
+    }
+
     fn say(&self, message: FromWorker) {
         self.answers.borrow_mut().push_back(message);
         rustix::io::write(&self.bell, &1u64.to_ne_bytes()).unwrap();
+    }
+}
+
+fn row() -> Row {
+    let endpoint = |text: &str| fourwave_wire::Endpoint::from(text.parse::<SocketAddr>().unwrap());
+    Row {
+        tuple: fourwave_wire::FourTuple {
+            local: endpoint("10.0.0.1:80"),
+            remote: endpoint("10.0.0.2:5000"),
+        },
+        state: SocketState::Established,
+        group: Some(crate::messages::GroupId(1)),
+        receive_queue: 3,
+        send_queue: 4,
+        timer: None,
+        kind: SocketKind::Held,
     }
 }
 
@@ -103,6 +151,9 @@ struct SharedWorker(Rc<FakeWorker>);
 impl WorkerLink for SharedWorker {
     fn send(&self, message: ToWorker) -> Result<(), ToWorker> {
         self.0.send(message)
+    }
+    fn wake(&self) {
+        self.0.wake();
     }
     fn receive(&self) -> Option<FromWorker> {
         self.0.receive()
@@ -137,9 +188,13 @@ impl Client {
     }
 
     fn ask(&self, request: &Request) -> (Reply, Vec<OwnedFd>) {
+        self.send_request(request);
+        self.reply()
+    }
+
+    fn send_request(&self, request: &Request) {
         let mut buffer = [0; MAX_MESSAGE];
         self.send(encode(request, &mut buffer).unwrap());
-        self.reply()
     }
 
     fn send(&self, packet: &[u8]) {
@@ -239,6 +294,8 @@ fn with_control<S: Future<Output = ()>>(
                 index,
                 bell: rustix::event::eventfd(0, flags).unwrap(),
                 answers: RefCell::default(),
+                questions: RefCell::default(),
+                rows: Cell::new(ROWS),
                 log: Arc::clone(&scene.log),
                 room: Cell::new(room),
             })
@@ -481,6 +538,54 @@ fn statistics_are_for_everyone() {
     });
 }
 
+fn sockets() -> Request {
+    Request::Query { version: VERSION, query: Query::Sockets(SocketFilter::ALL) }
+}
+
+#[test]
+fn sockets_come_bit_by_bit_with_listeners_first() {
+    run(|scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (_, address) = client.listen("0.0.0.0:0");
+        client.send_request(&sockets());
+        let mut rows = Vec::new();
+        loop {
+            let Reply::Sockets { rows: next, more } = client.reply().0 else { panic!("no rows") };
+            rows.extend(next);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!((rows[0].state, rows[0].local), (SocketState::Listen, address));
+        assert_eq!((rows[0].receive_queue, rows[0].send_queue), (0, 5));
+        assert_eq!(rows.len(), 1 + (WORKERS * ROWS) as usize);
+        let owner = rows[1].owner.as_ref().expect("it is ours");
+        assert_eq!((owner.pid as u32, owner.name.as_str()), (std::process::id(), "test"));
+        for worker in 0..WORKERS {
+            assert_eq!(rows.iter().filter(|row| row.worker == Some(worker)).count(), ROWS as usize);
+        }
+    });
+}
+
+#[test]
+fn a_tool_that_goes_away_takes_its_question_back() {
+    run(|scene| {
+        let tool = Client::connect(&scene.path);
+        tool.send_request(&sockets());
+        drop(tool);
+        scene.until_told(&["0:withdrawn", "1:withdrawn"]);
+    });
+}
+
+#[test]
+fn a_tool_of_another_release_is_told() {
+    run(|scene| {
+        let query = Query::Sockets(SocketFilter::ALL);
+        let other = Request::Query { version: VERSION + 1, query };
+        assert_eq!(errno(Client::connect(&scene.path).ask(&other)), Errno::PROTONOSUPPORT);
+    });
+}
+
 #[test]
 fn a_draining_daemon_refuses_what_is_new() {
     let (ready, drained) = std::sync::mpsc::channel();
@@ -504,6 +609,8 @@ fn workers_get_new_tables_and_ports_follow() {
         index: 0,
         bell: rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap(),
         answers: RefCell::default(),
+        questions: RefCell::default(),
+        rows: Cell::new(0),
         log: Arc::clone(&log),
         room: Cell::new(usize::MAX),
     };

@@ -194,6 +194,17 @@ impl Group {
         }
     }
 
+    /// Bytes that were delivered and that the client has not read, by what it says right now:
+    /// a figure for people, believed only as far as it is possible.
+    pub fn unread(&self, index: u32) -> u64 {
+        let conn = &self.conns[index as usize];
+        if !matches!(conn.life, Life::Open | Life::Ended) {
+            return 0;
+        }
+        let (head, tail) = (conn.receive_head(), conn.receive_tail());
+        tail - self.block(index).receive_head().clamp(head, tail)
+    }
+
     /// Keeps received bytes; see the stack's `Host::store`.
     pub fn store(&mut self, index: u32, offset: u64, bytes: &[u8]) -> bool {
         let conn = &mut self.conns[index as usize];

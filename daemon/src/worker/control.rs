@@ -72,6 +72,7 @@ impl Worker {
         self.env.outbox.flush();
         self.report_evictions();
         done += self.close_leaving();
+        done += self.answer_inquiries();
         done
     }
 
@@ -111,6 +112,7 @@ impl Worker {
                 self.env.outbox.send(FromWorker::Unlistened { group, listener, worker });
             }
             ToWorker::ReportIdle { port } => self.idle_ports.push(port),
+            ToWorker::Inquire(inquiry) => self.inquiries.add(inquiry),
             ToWorker::Drain => self.drain(),
             ToWorker::Stop => self.stopping = true,
         }

@@ -18,10 +18,12 @@ mod control;
 mod counters;
 mod handoff;
 mod host;
+mod inquiries;
 mod sleep;
 mod turn;
 
 pub use counters::{Name, Published};
+pub use inquiries::MOST_INQUIRIES;
 
 use crate::messages::{FromWorker, ToWorker};
 use crate::path::PathTable;
@@ -161,6 +163,7 @@ fn start(
         counters: counters::Counters::default(),
         idle_ports: Vec::new(),
         leaving: Vec::new(),
+        inquiries: inquiries::Inquiries::new(),
         draining: false,
         stopping: false,
         tx_behind: false,
@@ -185,6 +188,11 @@ impl WorkerHandle {
         self.to.push(message)?;
         self.worker_bell.ring();
         Ok(())
+    }
+
+    /// Wakes the worker if it sleeps: something that it waits for has changed.
+    pub fn wake(&self) {
+        self.worker_bell.ring();
     }
 
     /// The next message from the worker.
@@ -236,6 +244,7 @@ struct Worker {
     idle_ports: Vec<u16>,
     /// Groups that are being closed: slot, and the connection to go on with.
     leaving: Vec<control::Leaving>,
+    inquiries: inquiries::Inquiries,
     draining: bool,
     stopping: bool,
     /// The kernel has not taken everything that was handed to it.

@@ -63,6 +63,7 @@ impl Worker {
         self.rx.ready()
             || !self.inbox.is_empty()
             || self.exchange.waits(self.index)
+            || self.inquiries.can_go_on(self.index)
             || self.env.clients.iter_mut().any(crate::port::Group::has_command)
     }
 

@@ -48,6 +48,7 @@ mod host;
 mod keys;
 mod list;
 mod listen;
+mod listing;
 mod locals;
 mod passive;
 mod ports;
@@ -68,6 +69,7 @@ pub use counters::Counters;
 pub use host::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refused, Update};
 pub use keys::{Keys, owner};
 pub use listen::{ListenError, ListenerShared};
+pub use listing::{Cursor, Listed};
 pub use shard::{Gauges, Shard};
 
 /// The memory asked for cannot be reserved.

@@ -114,6 +114,11 @@ impl Request {
         self.retransmits == 0
     }
 
+    /// How often its SYN-ACK was sent again.
+    pub(crate) fn retransmits(&self) -> u8 {
+        self.retransmits
+    }
+
     /// What the peer's SYN offered, of the options that were taken up.
     fn peer_options(&self) -> Options {
         let has = |flag| self.flags & flag != 0;

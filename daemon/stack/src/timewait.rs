@@ -104,6 +104,11 @@ enum Verdict {
 }
 
 impl TimeWait {
+    /// Whether the peer's FIN is still to come.
+    pub(crate) fn is_fin_wait_2(&self) -> bool {
+        self.flags & FIN_WAIT_2 != 0
+    }
+
     /// PAWS (RFC 7323 §5.3), a RST excepted.
     fn is_stale(&self, segment: &Segment<'_>) -> bool {
         self.newer_by(segment).is_some_and(|step| step < 0) && !segment.flags.contains(Flags::RST)

@@ -63,4 +63,5 @@ pub use reaction::{Buffers, DropReason, Error, Events, OutOfRange, Reaction};
 pub use seq::SeqNum;
 pub use state::{State, TRANSITIONS};
 pub use tcb::{Active, Passive, Tcb, TimeWait};
+pub use timers::{Timer, TimerKind};
 pub use transmit::Transmit;

@@ -481,6 +481,17 @@ impl Tcb {
         self.snd_una.clamp(0, self.snd_tail) as u64
     }
 
+    /// Bytes written and not acknowledged.
+    pub fn send_queue(&self) -> u64 {
+        self.snd_tail as u64 - self.snd_acked()
+    }
+
+    /// In-order bytes that the application has not said it has read.
+    pub fn receive_queue(&self) -> u64 {
+        // Nobody reads what has not come.
+        (self.rcv_data_end() - self.rcv_head) as u64
+    }
+
     /// Bytes sent at least once.
     pub fn snd_sent(&self) -> u64 {
         self.snd_max.clamp(0, self.snd_tail) as u64

@@ -5,7 +5,46 @@ use crate::reaction::{Error, Events, Reaction};
 use crate::state::State;
 use crate::tcb::{NEVER, Tcb, flag};
 
+/// A timer that runs, for people who look at connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// What it is for.
+    pub kind: TimerKind,
+    /// When it fires.
+    pub at: Nanos,
+    /// How often it has fired without an answer.
+    pub retries: u8,
+}
+
+/// What a timer is for. A delayed acknowledgement is none, as in Linux's `ss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerKind {
+    /// Sends again what is not acknowledged.
+    Retransmit,
+    /// Ends FIN_WAIT_2.
+    Keepalive,
+    /// Ends TIME_WAIT.
+    TimeWait,
+    /// Probes a window that is closed.
+    Persist,
+}
+
 impl Tcb {
+    /// The timer that says most about the connection's state.
+    pub fn timer(&self) -> Option<Timer> {
+        let rtx_at = self.rtx_at.min(self.rack.at);
+        let (kind, at) = if rtx_at != NEVER {
+            let waits = self.is_outstanding() || !self.state().is_synchronized();
+            (if waits { TimerKind::Retransmit } else { TimerKind::Persist }, rtx_at)
+        } else if self.life_at != NEVER {
+            let over = self.state() == State::TimeWait;
+            (if over { TimerKind::TimeWait } else { TimerKind::Keepalive }, self.life_at)
+        } else {
+            return None;
+        };
+        Some(Timer { kind, at, retries: self.retries })
+    }
+
     /// When [`Tcb::handle_timer`] is due; `None` when no timer runs.
     #[inline]
     pub fn deadline(&self) -> Option<Nanos> {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use fourwave_bench::lab::{Side, daemon_binary};
 
-use crate::support::{Bed, eventually, within};
+use crate::support::{Bed, FAMILIES, eventually, within};
 
 #[test]
 fn counters_for_people_and_for_prometheus() {
@@ -32,6 +32,66 @@ fn counters_for_people_and_for_prometheus() {
         let metrics = scrape(&bed, bed.server_address(false, 9400));
         metrics.lines().any(|line| line == "fourwave_PassiveOpens{worker=\"0\"} 1")
     });
+}
+
+/// What `fourwave` with these words prints.
+fn tool(bed: &Bed, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fourwave"));
+    command.args(words).arg("--runtime-dir").arg(bed.runtime_dir(Side::Server));
+    let output = within("a tool", move || command.output()).expect("it can be started");
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn sockets_are_listed_as_ss_lists_them() {
+    let Some(bed) = Bed::with("ss", |lab| lab.queues(2), &[("xdp_mode", "\"native\"")]) else {
+        return;
+    };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let address = bed.server_address(v6, 7777);
+        let listener = bed.listen(&runtime, address);
+        let (mut held, mut kernel) = bed.connected_pair(&listener);
+        kernel.write_all(b"hello").expect("it is connected");
+        held.read_exact(&mut [0; 2]).expect("it comes");
+        let (closed, closing) = bed.connected_pair(&listener);
+        drop(closed);
+        drop(closing);
+        let _unaccepted = bed.kernel_connect(address);
+
+        let row = |state: &str, port: &str| {
+            let sockets = tool(&bed, &["ss", "-Htanpoe", "sport", "=", port]);
+            let rows = sockets.lines().filter(|line| line.starts_with(state));
+            rows.map(str::to_owned).collect::<Vec<String>>()
+        };
+        let listening = row("LISTEN", ":7777");
+        let pid = format!("pid={}", std::process::id());
+        assert_eq!(listening.len(), 1, "{listening:?}");
+        assert!(
+            listening[0].contains(&pid) && listening[0].contains("syn-queue:0"),
+            "{listening:?}"
+        );
+        eventually("one waits to be accepted", || {
+            let row = &row("LISTEN", ":7777")[0];
+            row.split_whitespace().nth(1) == Some("1")
+        });
+        eventually("three bytes wait to be read", || {
+            row("ESTAB", ":7777")
+                .iter()
+                .any(|row| row.split_whitespace().nth(1) == Some("3") && row.contains(&pid))
+        });
+        let established = row("ESTAB", ":7777");
+        assert!(established.iter().any(|row| row.contains("unaccepted")), "{established:?}");
+        eventually("the closed one is in TIME_WAIT", || {
+            row("TIME-WAIT", ":7777").iter().any(|row| row.contains("timer:(timewait,"))
+        });
+        assert_eq!(row("ESTAB", ":7778"), Vec::<String>::new());
+        let others = tool(&bed, &["ss", "state", "syn-recv"]);
+        assert!(others.starts_with("State ") && others.lines().count() == 1, "{others}");
+    }
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 /// `GET /metrics`, from the client's side: the port is the kernel's, like all that are not served.

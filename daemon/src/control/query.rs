@@ -1,0 +1,183 @@
+//! Tools' questions: passed on to the workers, answers sent on as they come.
+
+use super::Control;
+use super::client::send;
+use super::packets::{self, Packets, Peer};
+use super::registry::Refusal;
+use crate::inquiry::{Answer, Inquiry, Question, Row};
+use crate::messages::ToWorker;
+use crate::worker::MOST_INQUIRIES;
+use fourwave_protocol::VERSION;
+use fourwave_protocol::control::Reply;
+use fourwave_protocol::query::{Owner, Query, ROWS_PER_REPLY, Socket, SocketFilter};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::Interest;
+
+/// A tool that takes nothing for this long is disconnected: it keeps others from asking.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Questions under way of users other than root, so that root can always ask.
+const MOST_OF_USERS: usize = MOST_INQUIRIES / 2;
+
+/// Answers a tool's question.
+///
+/// # Errors
+/// Those of the socket, and `TimedOut` for a tool that does not read. It is then disconnected.
+pub(super) async fn answer(
+    control: &Rc<Control>,
+    packets: &Packets,
+    peer: Peer,
+    version: u32,
+    query: Query,
+) -> io::Result<()> {
+    let asked = match control.ask(peer, version, query) {
+        Ok(asked) => asked,
+        Err(refusal) => return send(packets, refusal.into()).await,
+    };
+    let reader = Reader { control, packets, peer };
+    match query {
+        Query::Sockets(filter) => reader.sockets(&asked, &filter).await,
+    }
+}
+
+/// A question under way; given up by being dropped.
+struct Asked {
+    control: Rc<Control>,
+    inquiry: Arc<Inquiry>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.inquiry.withdraw();
+        self.control.inquiries.set(self.control.inquiries.get() - 1);
+        self.control.wake_workers();
+    }
+}
+
+impl Control {
+    fn ask(self: &Rc<Control>, peer: Peer, version: u32, query: Query) -> Result<Asked, Refusal> {
+        if version != VERSION {
+            let detail = format!(
+                "the tool speaks version {version} and fourwaved version {VERSION}: both must \
+                 be of one release"
+            );
+            return Err(Refusal::new(Errno::PROTONOSUPPORT, detail));
+        }
+        let most = if peer.uid == 0 { MOST_INQUIRIES } else { MOST_OF_USERS };
+        if self.inquiries.get() >= most {
+            let detail = format!("fourwaved answers {most} questions already: try again");
+            return Err(Refusal::new(Errno::BUSY, detail));
+        }
+        let question = match query {
+            Query::Sockets(filter) => Question::Sockets(filter),
+        };
+        let inquiry = Inquiry::new(question, self.links.len())
+            .map_err(|error| Refusal::new(Errno::NFILE, error.to_string()))?;
+        self.inquiries.set(self.inquiries.get() + 1);
+        let asked = Asked { control: Rc::clone(self), inquiry };
+        let inquiry = &asked.inquiry;
+        let mut registry = self.registry.borrow_mut();
+        registry.outboxes.broadcast(|_| ToWorker::Inquire(Arc::clone(inquiry)));
+        drop(registry);
+        Ok(asked)
+    }
+
+    fn wake_workers(&self) {
+        for link in self.links.iter() {
+            link.wake();
+        }
+    }
+}
+
+/// The way to the tool.
+struct Reader<'a> {
+    control: &'a Rc<Control>,
+    packets: &'a Packets,
+    peer: Peer,
+}
+
+impl Reader<'_> {
+    /// Listeners, which control knows, then the workers' flows.
+    async fn sockets(&self, asked: &Asked, filter: &SocketFilter) -> io::Result<()> {
+        let mut rows: Vec<Socket> = {
+            let registry = self.control.registry.borrow();
+            let listeners = registry.listeners(|owner| self.may_know(owner.uid));
+            let takes = |socket: &Socket| filter.takes(socket.state, socket.local.port(), 0);
+            listeners.filter(takes).collect()
+        };
+        let bell = packets::register(asked.inquiry.as_fd().try_clone_to_owned()?)?;
+        let mut left: Vec<usize> = (0..self.control.links.len()).collect();
+        while !left.is_empty() {
+            let mut ready = bell.ready(Interest::READABLE).await?;
+            // Cleared first: what comes after is announced again.
+            let _ = rustix::io::read(&asked.inquiry, &mut [0u8; 8]);
+            ready.clear_ready();
+            while self.take(asked, &mut left, &mut rows) {
+                self.send_full(&mut rows).await?;
+                self.control.wake_workers();
+            }
+            self.control.wake_workers();
+        }
+        self.send_full(&mut rows).await?;
+        self.reply(rows, false).await
+    }
+
+    /// Takes what answers there are, up to a reply's worth; whether there may be more.
+    fn take(&self, asked: &Asked, left: &mut Vec<usize>, rows: &mut Vec<Socket>) -> bool {
+        let registry = self.control.registry.borrow();
+        left.retain(|&worker| {
+            while rows.len() < ROWS_PER_REPLY {
+                match asked.inquiry.take(worker) {
+                    Some(Answer::Socket(row)) => {
+                        let owner = row.group.and_then(|group| registry.owner(group));
+                        let owner = owner.filter(|owner| self.may_know(owner.uid));
+                        rows.push(socket(worker, &row, owner));
+                    }
+                    Some(Answer::End) => return false,
+                    None => return true,
+                }
+            }
+            true
+        });
+        rows.len() >= ROWS_PER_REPLY
+    }
+
+    /// Sends whole replies' worth of rows.
+    async fn send_full(&self, rows: &mut Vec<Socket>) -> io::Result<()> {
+        while rows.len() >= ROWS_PER_REPLY {
+            let rest = rows.split_off(ROWS_PER_REPLY);
+            self.reply(std::mem::replace(rows, rest), true).await?;
+        }
+        Ok(())
+    }
+
+    async fn reply(&self, rows: Vec<Socket>, more: bool) -> io::Result<()> {
+        let reply = send(self.packets, Reply::Sockets { rows, more }.into());
+        tokio::time::timeout(PATIENCE, reply).await?
+    }
+
+    /// As in Linux: who holds a socket is told to root, and to who it is.
+    fn may_know(&self, uid: u32) -> bool {
+        self.peer.uid == 0 || self.peer.uid == uid
+    }
+}
+
+fn socket(worker: usize, row: &Row, owner: Option<Owner>) -> Socket {
+    Socket {
+        state: row.state,
+        receive_queue: row.receive_queue,
+        send_queue: row.send_queue,
+        local: SocketAddr::from(row.tuple.local),
+        peer: Some(SocketAddr::from(row.tuple.remote)),
+        owner,
+        timer: row.timer,
+        worker: Some(worker as u32),
+        kind: row.kind,
+    }
+}
