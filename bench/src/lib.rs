@@ -5,10 +5,16 @@
 //! * [`server`] is the echo-and-close server whose two versions are compared.
 //! * [`load`] makes very many short connections and measures them.
 //! * [`compare`] puts them together, for both servers in turn.
+//! * [`goodput`] compares long streams over bad paths.
+//! * [`relay`] is a path between two ends of a lab that loses, repeats, reorders and delays.
+//! * [`packet`] sends and receives whole frames.
 //! * [`machine`] reads what the kernel counts.
 
 pub mod compare;
+pub mod goodput;
 pub mod lab;
 pub mod load;
 pub mod machine;
+pub mod packet;
+pub mod relay;
 pub mod server;

@@ -4,17 +4,13 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
 use fourwave_bench::lab::{self, LabConfig};
-use fourwave_bench::machine;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{duration, rate};
+use super::{cpu, duration, interruptible, rate};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -75,13 +71,7 @@ impl Args {
             opened.with_context(|| format!("cannot write {}", path.display()))
         });
         let json = json.transpose()?;
-        let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&cancelled))?;
-        }
-        for name in lab::remove_orphans()? {
-            eprintln!("removed what a crashed run left: lab `{name}`");
-        }
+        let cancelled = interruptible()?;
         let loads = u32::try_from(config.rounds * config.contenders.len())?;
         let warm_ups = u32::try_from(config.contenders.len())?;
         let progress = Progress::visible(config.duration * loads + config.warm_up * warm_ups);
@@ -102,12 +92,6 @@ impl Args {
         ensure!(self.size > 0, "--size must be above 0");
         ensure!(self.queues > 0, "--queues must be above 0");
         ensure!(!self.duration.is_zero(), "--duration must be above 0");
-        let cpus = machine::cpus().context("reading the CPU set")?;
-        let choose = |wanted: Option<usize>, place: usize| match wanted {
-            Some(cpu) if !cpus.contains(&cpu) => bail!("CPU {cpu} may not be used; {cpus:?} may"),
-            Some(cpu) => Ok(cpu),
-            None => Ok(cpus.get(place).or(cpus.first()).copied().unwrap_or(0)),
-        };
         if self.servers.contains(&Contender::Fourwave) {
             lab::daemon_binary()?;
         }
@@ -127,8 +111,8 @@ impl Args {
             rate: self.rate,
             size: self.size,
             v6: self.ipv6,
-            client_cpu: choose(self.client_cpu, 0)?,
-            server_cpu: choose(self.server_cpu, 1)?,
+            client_cpu: cpu(self.client_cpu, 0)?,
+            server_cpu: cpu(self.server_cpu, 1)?,
             rps: self.rps,
             daemon_keys: [("xdp_mode", &self.xdp_mode), ("poll", &self.poll)]
                 .into_iter()

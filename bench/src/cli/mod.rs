@@ -1,14 +1,21 @@
 //! Arguments and what they do.
 
 mod compare;
+mod goodput;
 mod lab;
 mod load;
 mod serve;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use fourwave_bench::lab::remove_orphans;
+use fourwave_bench::machine;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Short TCP connections on fourwave and on the kernel: a lab to try, servers, load, comparison.
 #[derive(Debug, Parser)]
@@ -22,6 +29,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Compare fourwave with kernel sockets, in a lab of its own
     Compare(compare::Args),
+    /// Compare long streams of fourwave and kernel sockets over paths that lose and reorder
+    Goodput(goodput::Args),
     /// Two network namespaces with a veth pair, to try programs in
     Lab(lab::Args),
     /// Make short connections to a server, from kernel sockets
@@ -36,11 +45,35 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Compare(args) => args.run(),
+            Command::Goodput(args) => args.run(),
             Command::Lab(args) => args.run(),
             Command::Load(args) => args.run(),
             Command::ServeKernel(args) => args.run(serve::Sockets::Kernel),
             Command::ServeFourwave(args) => args.run(serve::Sockets::Fourwave),
         }
+    }
+}
+
+/// A flag that becomes true when somebody wants the command to end; and labs that crashed runs left
+/// are removed.
+fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&cancelled))?;
+    }
+    for name in remove_orphans()? {
+        eprintln!("removed what a crashed run left: lab `{name}`");
+    }
+    Ok(cancelled)
+}
+
+/// The CPU `wanted`, or the one at `place` of those that may be used.
+fn cpu(wanted: Option<usize>, place: usize) -> anyhow::Result<usize> {
+    let cpus = machine::cpus().context("reading the CPU set")?;
+    match wanted {
+        Some(cpu) if !cpus.contains(&cpu) => bail!("CPU {cpu} may not be used; {cpus:?} may"),
+        Some(cpu) => Ok(cpu),
+        None => Ok(cpus.get(place).or(cpus.first()).copied().unwrap_or(0)),
     }
 }
 
@@ -56,6 +89,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("`{number}` is no number"))?;
     Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+/// `4096`, `64KiB`, `100MiB` or `1GiB`.
+fn bytes(text: &str) -> Result<usize, String> {
+    let cut = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(cut);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        other => return Err(format!("unknown unit `{other}`: use B, KiB, MiB or GiB")),
+    };
+    let number: usize = number.parse().map_err(|_| format!("`{number}` is no number"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
 /// A number of things per second, above zero.
@@ -84,6 +132,16 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for bad in ["", "s", "3h", "-1", "1e400"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("12"), Ok(12));
+        assert_eq!(bytes("64KiB"), Ok(65_536));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        for bad in ["", "MiB", "-1", "1.5MiB", "3MB", "99999999999GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -27,7 +27,7 @@ impl Contender {
     }
 
     /// Where it listens in the lab. Both may be up at once.
-    pub(super) fn address(self, lab: &Lab, v6: bool) -> SocketAddr {
+    pub(crate) fn address(self, lab: &Lab, v6: bool) -> SocketAddr {
         let node = lab.server();
         let port = match self {
             Contender::Kernel => 7778,
@@ -56,7 +56,7 @@ impl Contender {
     }
 
     /// What its TCP has counted so far.
-    pub(super) fn counters(self, lab: &Lab) -> Result<Counters, CompareError> {
+    pub(crate) fn counters(self, lab: &Lab) -> Result<Counters, CompareError> {
         match self {
             Contender::Kernel => {
                 let counters = lab.server().run(NetCounters::read)?;
@@ -69,14 +69,14 @@ impl Contender {
 
 /// Counters of one server's TCP.
 #[derive(Clone, Debug)]
-pub(super) enum Counters {
+pub(crate) enum Counters {
     Kernel(NetCounters),
     Fourwave(DaemonCounters),
 }
 
 impl Counters {
     /// Segments sent again since `earlier`.
-    pub(super) fn retransmits_since(&self, earlier: &Counters) -> Result<u64, CompareError> {
+    pub(crate) fn retransmits_since(&self, earlier: &Counters) -> Result<u64, CompareError> {
         self.since(earlier, "TcpRetransSegs", "RetransSegs")
     }
 

@@ -7,7 +7,7 @@ use crate::lab::{DaemonOptions, Lab, Side};
 
 /// What the daemon counts, added up over its workers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DaemonCounters(HashMap<String, u64>);
+pub(crate) struct DaemonCounters(HashMap<String, u64>);
 
 impl DaemonCounters {
     /// Asks the daemon on the server's side.

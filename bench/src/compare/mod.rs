@@ -22,6 +22,7 @@ use crate::lab::{Lab, LabConfig, LabError};
 
 pub use contender::Contender;
 pub use progress::Progress;
+pub(crate) use result::median;
 pub use result::{Comparison, ConnectLatency, Ratio, Row};
 pub use settings::Settings;
 pub use table::render;
@@ -108,7 +109,7 @@ pub enum CompareError {
 }
 
 impl CompareError {
-    fn io(what: &'static str) -> impl FnOnce(io::Error) -> CompareError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> CompareError {
         move |source| CompareError::Io { what, source }
     }
 }

@@ -103,7 +103,7 @@ impl Row {
 
 impl Ratio {
     /// Over pairs of the same round. `None` without rounds.
-    fn over(pairs: impl Iterator<Item = (f64, f64)>) -> Option<Ratio> {
+    pub(crate) fn over(pairs: impl Iterator<Item = (f64, f64)>) -> Option<Ratio> {
         let ratios: Vec<f64> = pairs.filter(|pair| pair.1 > 0.0).map(|(a, b)| a / b).collect();
         Some(Ratio {
             median: median(&ratios)?,
@@ -127,7 +127,7 @@ pub(super) fn ratios(fourwave: &[Sample], kernel: &[Sample]) -> BTreeMap<&'stati
 }
 
 /// The middle value, or the mean of the two middle ones.
-fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

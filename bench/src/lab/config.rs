@@ -31,6 +31,15 @@ pub struct NodeConfig {
     pub addresses: Vec<Cidr>,
 }
 
+/// The namespace between the two ends of a lab that is [relayed](LabConfig::relayed).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MiddleConfig {
+    /// Name under `/run/netns`.
+    pub namespace: String,
+    /// The interfaces that lead to the server and to the client.
+    pub interfaces: [String; 2],
+}
+
 /// A whole lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabConfig {
@@ -40,6 +49,9 @@ pub struct LabConfig {
     pub server: NodeConfig,
     /// The end with the load.
     pub client: NodeConfig,
+    /// Between the two, if they are not joined directly.
+    #[serde(default)]
+    pub middle: Option<MiddleConfig>,
     /// RX and TX queues of each end.
     pub queues: u32,
     /// MTU of each end in bytes.
@@ -71,6 +83,7 @@ impl LabConfig {
             name: name.to_owned(),
             server: node("srv", vec![v4(0, 2), v6(2)]),
             client: node("cli", client_v4.chain([v6(1)]).collect()),
+            middle: None,
             queues: 1,
             mtu: 1500,
             offloads: false,
@@ -95,6 +108,23 @@ impl LabConfig {
     pub fn queues(mut self, queues: u32) -> LabConfig {
         self.queues = queues;
         self
+    }
+
+    /// With a third namespace, `NAME-mid`, between the two ends: nothing crosses unless somebody
+    /// carries it, such as a [`Relay`](crate::relay::Relay).
+    #[must_use]
+    pub fn relayed(mut self) -> LabConfig {
+        self.middle = Some(MiddleConfig {
+            namespace: format!("{}-mid", self.name),
+            interfaces: ["fw-mid-srv".to_owned(), "fw-mid-cli".to_owned()],
+        });
+        self
+    }
+
+    /// Names of all its namespaces.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &str> {
+        let middle = self.middle.iter().map(|middle| &middle.namespace);
+        [&self.server.namespace, &self.client.namespace].into_iter().chain(middle).map(|s| &**s)
     }
 
     /// With `count` more IPv6 addresses on the client, from fd99::1:0 on.

@@ -109,6 +109,12 @@ pub enum LabError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A relay was asked for between ends that are joined directly.
+    #[error("the lab was not built to be relayed")]
+    NotRelayed,
+    /// A relay could not be started.
+    #[error("the relay's packet sockets: {0}")]
+    Relay(#[source] io::Error),
     /// A process could not be ended.
     #[error("process {pid} ({role}) does not end: {source}")]
     Stop {

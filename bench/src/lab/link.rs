@@ -1,4 +1,4 @@
-//! The veth pair between the two namespaces, made and configured through netlink.
+//! The veth pair between the two namespaces, or one from each to the middle, made and configured through netlink.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -13,17 +13,35 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::config::{Cidr, LabConfig};
+use super::Middle;
+use super::config::{Cidr, LabConfig, MiddleConfig};
 use super::error::LabError;
 use super::netns::Netns;
 
 /// Links and addresses are usable within milliseconds; longer means that something is wrong.
 const USABLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes the pair, one end in each namespace, with addresses, up and usable.
-pub(super) fn connect(config: &LabConfig, srv: &Netns, cli: &Netns) -> Result<(), LabError> {
-    let create = || on_netlink(async |handle| create_pair(&handle, config, cli).await);
-    srv.run(create).map_err(LabError::Namespace)??;
+/// Makes the pair, one end in each namespace, or with a `middle` one pair from each namespace to
+/// that; with addresses, up and usable.
+pub(super) fn connect(
+    config: &LabConfig,
+    srv: &Netns,
+    cli: &Netns,
+    middle: Option<&Middle>,
+) -> Result<(), LabError> {
+    let [server, client] = [&config.server, &config.client].map(|node| node.interface.as_str());
+    match middle {
+        None => create_pair(config, (srv, server), (cli, client))?,
+        Some(Middle { netns, config: MiddleConfig { interfaces, .. } }) => {
+            for (near, far) in [(srv, server), (cli, client)].into_iter().zip(interfaces) {
+                create_pair(config, near, (netns, far))?;
+                let raise = || -> Result<(), LabError> {
+                    on_netlink(async |handle| configure(&handle, far, &[]).await)
+                };
+                netns.run(raise).map_err(LabError::Namespace)??;
+            }
+        }
+    }
     for (netns, node) in [(srv, &config.server), (cli, &config.client)] {
         let raise = || -> Result<(), LabError> {
             on_netlink(async |handle| configure(&handle, &node.interface, &[]).await)
@@ -90,24 +108,31 @@ fn on_netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, LabError>) -> Resul
     })
 }
 
-async fn create_pair(handle: &Handle, config: &LabConfig, cli: &Netns) -> Result<(), LabError> {
+/// A veth pair between two namespaces, by the names of its ends.
+fn create_pair(
+    config: &LabConfig,
+    (near, near_end): (&Netns, &str),
+    (far, far_end): (&Netns, &str),
+) -> Result<(), LabError> {
     let queues = |message: &mut LinkMessage| {
         message.attributes.push(LinkAttribute::NumTxQueues(config.queues));
         message.attributes.push(LinkAttribute::NumRxQueues(config.queues));
     };
-    let (server, client) = (&config.server.interface, &config.client.interface);
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(client.clone())
+        .name(far_end.to_owned())
         .mtu(config.mtu)
-        .setns_by_fd(cli.as_fd().as_raw_fd())
+        .setns_by_fd(far.as_fd().as_raw_fd())
         .build();
     queues(&mut peer);
-    let mut pair = LinkMessageBuilder::<LinkVeth>::new(server, client)
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(near_end, far_end)
         .mtu(config.mtu)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     queues(&mut pair);
-    Ok(handle.link().add(pair).execute().await?)
+    let create = || -> Result<(), LabError> {
+        on_netlink(async |handle| Ok(handle.link().add(pair).execute().await?))
+    };
+    near.run(create).map_err(LabError::Namespace)?
 }
 
 /// Brings `lo` and `interface` up and adds `addresses` to the latter.

@@ -33,7 +33,7 @@ use std::process::{Child, Command};
 
 use serde::{Deserialize, Serialize};
 
-pub use config::{Cidr, LabConfig, NodeConfig};
+pub use config::{Cidr, LabConfig, MiddleConfig, NodeConfig};
 pub use daemon::DaemonOptions;
 pub use error::LabError;
 pub use netns::Netns;
@@ -127,6 +127,29 @@ impl Node {
     }
 }
 
+/// The namespace between the two ends of a relayed lab.
+#[derive(Clone, Debug)]
+pub struct Middle {
+    netns: Netns,
+    config: MiddleConfig,
+}
+
+impl Middle {
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The interfaces that lead to the server and to the client.
+    pub fn interfaces(&self) -> [&str; 2] {
+        self.config.interfaces.each_ref().map(|name| &**name)
+    }
+
+    fn ends(&self) -> impl Iterator<Item = (&Netns, &str)> {
+        self.interfaces().into_iter().map(|interface| (&self.netns, interface))
+    }
+}
+
 /// A lab that is up.
 ///
 /// One that is not [persistent](LabConfig::persistent) is removed when this is dropped.
@@ -135,6 +158,7 @@ pub struct Lab {
     state: State,
     server: Node,
     client: Node,
+    middle: Option<Middle>,
     /// Programs that this very process started, to be reaped.
     children: Vec<Child>,
     removed: bool,
@@ -155,16 +179,14 @@ impl Lab {
             }
             remove::remove(&old)?;
         }
-        for node in [&config.server, &config.client] {
-            if Netns::exists(&node.namespace) {
-                return Err(LabError::ForeignNamespace { name: node.namespace.clone() });
-            }
+        if let Some(name) = config.namespaces().find(|name| Netns::exists(name)) {
+            return Err(LabError::ForeignNamespace { name: name.to_owned() });
         }
         let state = State::new(config);
         state.save()?;
         match build(&state.config) {
-            Ok((server, client)) => {
-                Ok(Lab { state, server, client, children: Vec::new(), removed: false })
+            Ok((server, client, middle)) => {
+                Ok(Lab { state, server, client, middle, children: Vec::new(), removed: false })
             }
             Err(error) => {
                 // The error that made us give up says more than one from tidying up after it.
@@ -187,7 +209,12 @@ impl Lab {
             Ok(Node { netns, config: config.clone(), queues: state.config.queues })
         };
         let (server, client) = (open(&state.config.server)?, open(&state.config.client)?);
-        Ok(Lab { state, server, client, children: Vec::new(), removed: false })
+        let middle = state.config.middle.clone().map(|config| {
+            let netns = Netns::open(&config.namespace).map_err(|_| not_up())?;
+            Ok::<_, LabError>(Middle { netns, config })
+        });
+        let middle = middle.transpose()?;
+        Ok(Lab { state, server, client, middle, children: Vec::new(), removed: false })
     }
 
     /// The end with the servers.
@@ -198,6 +225,11 @@ impl Lab {
     /// The end with the load.
     pub fn client(&self) -> &Node {
         &self.client
+    }
+
+    /// What lies between the two ends, if they are not joined directly.
+    pub fn middle(&self) -> Option<&Middle> {
+        self.middle.as_ref()
     }
 
     /// One of the two ends.
@@ -268,18 +300,28 @@ fn require_root() -> Result<(), LabError> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 
-fn build(config: &LabConfig) -> Result<(Node, Node), LabError> {
+fn build(config: &LabConfig) -> Result<(Node, Node, Option<Middle>), LabError> {
     let make = |node: &NodeConfig| -> Result<Node, LabError> {
         let netns = Netns::create(&node.namespace).map_err(LabError::Namespace)?;
         netns.run(tune::set_sysctls).map_err(LabError::Namespace)??;
         Ok(Node { netns, config: node.clone(), queues: config.queues })
     };
     let (server, client) = (make(&config.server)?, make(&config.client)?);
-    link::connect(config, &server.netns, &client.netns)?;
+    let middle = config.middle.as_ref().map(|config| -> Result<Middle, LabError> {
+        let netns = Netns::create(&config.namespace).map_err(LabError::Namespace)?;
+        netns.run(tune::be_silent).map_err(LabError::Namespace)??;
+        Ok(Middle { netns, config: config.clone() })
+    });
+    let middle = middle.transpose()?;
+    link::connect(config, &server.netns, &client.netns, middle.as_ref())?;
     if !config.offloads {
         for node in [&server, &client] {
             node.run(|| tune::offloads_off(node.interface()))??;
         }
+        for (netns, interface) in middle.iter().flat_map(Middle::ends) {
+            let off = || tune::offloads_off(interface);
+            netns.run(off).map_err(LabError::Namespace)??;
+        }
     }
-    Ok((server, client))
+    Ok((server, client, middle))
 }

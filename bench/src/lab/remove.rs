@@ -30,8 +30,7 @@ pub fn down(name: &str) -> Result<bool, LabError> {
         return Err(LabError::InUse { name: name.to_owned(), pid: owner.pid });
     }
     let config = &state.config;
-    let was_there = state::folder(name).exists()
-        || [&config.server, &config.client].iter().any(|node| Netns::exists(&node.namespace));
+    let was_there = state::folder(name).exists() || config.namespaces().any(Netns::exists);
     remove(&state)?;
     Ok(was_there)
 }
@@ -72,12 +71,18 @@ pub(super) fn remove(state: &State) -> Result<(), LabError> {
     for instance in &state.instances {
         note(programs::release(instance, namespace_of(&state.config, instance.side)));
     }
-    for node in [&state.config.server, &state.config.client] {
-        match Netns::open(&node.namespace) {
+    let LabConfig { server, client, middle, .. } = &state.config;
+    let ends =
+        [server, client].map(|node| (&node.namespace, std::slice::from_ref(&node.interface)));
+    let middle = middle.iter().map(|middle| (&middle.namespace, middle.interfaces.as_slice()));
+    for (namespace, interfaces) in ends.into_iter().chain(middle) {
+        match Netns::open(namespace) {
             Ok(netns) => {
                 note(stop_inside(&netns));
-                note(link::delete(&netns, &node.interface));
-                note(Netns::delete(&node.namespace).map_err(LabError::Namespace));
+                for interface in interfaces {
+                    note(link::delete(&netns, interface));
+                }
+                note(Netns::delete(namespace).map_err(LabError::Namespace));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => note(Err(LabError::Namespace(error))),

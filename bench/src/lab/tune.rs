@@ -65,6 +65,15 @@ pub(super) fn set_sysctls() -> Result<(), LabError> {
     set.map_err(LabError::file(CONGESTION_CONTROL_SYSCTL))
 }
 
+/// For a namespace that only carries frames: its kernel says nothing of its own on the links.
+pub(super) fn be_silent() -> Result<(), LabError> {
+    for scope in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
+        fs::write(&path, "1").map_err(LabError::file(path))?;
+    }
+    Ok(())
+}
+
 /// The congestion control of new connections.
 pub(super) fn congestion_control() -> Result<String, LabError> {
     let name = fs::read_to_string(CONGESTION_CONTROL_SYSCTL);
