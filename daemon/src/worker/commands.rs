@@ -238,9 +238,13 @@ impl Worker {
         let conn = self.env.clients.of(AppId { group: slot, conn: index }).conn(index);
         let (stack, life) = (conn_from_raw(conn.stack), conn.life);
         if life == Life::Open {
-            let _ = match option {
-                ConnOption::NoDelay => self.shard.set_nodelay(stack, value != 0),
-            };
+            if let Ok(tcb) = self.shard.tcb(stack) {
+                let mut settings = *tcb.settings();
+                match option {
+                    ConnOption::NoDelay => settings.set_nodelay(value != 0),
+                }
+                let _ = self.shard.apply(self.env.now, stack, &settings);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The application's side: what is done to a connection by its number.
 
-use fourwave_tcp::{Nanos, OutOfRange, State, Tcb};
+use fourwave_tcp::{Info, Nanos, OutOfRange, Settings, State, Tcb};
 use fourwave_wire::FourTuple;
 
 use crate::conn::Conn;
@@ -61,8 +61,8 @@ impl Shard {
         Ok(())
     }
 
-    /// The application holds the connection no more: a reset if it leaves bytes unread, else FIN
-    /// after what has been written. Over [`Config::max_orphans`](crate::Config::max_orphans) it is
+    /// The application holds the connection no more: a reset if it leaves bytes unread or lingers for
+    /// no time, else FIN after what has been written. Over [`Config::max_orphans`](crate::Config::max_orphans) it is
     /// reset.
     ///
     /// # Errors
@@ -104,15 +104,39 @@ impl Shard {
         Ok(())
     }
 
-    /// Nagle's algorithm off, or on again.
+    /// The application has made other choices for the connection.
     ///
     /// # Errors
     /// [`CommandError::Stale`].
-    pub fn set_nodelay(&mut self, conn: ConnId, nodelay: bool) -> Result<(), CommandError> {
+    pub fn apply(
+        &mut self,
+        now: Nanos,
+        conn: ConnId,
+        settings: &Settings,
+    ) -> Result<(), CommandError> {
         let index = self.index(conn)?;
-        self.flows.records.conns[index].tcb.set_nodelay(nodelay);
+        self.flows.records.conns[index].tcb.apply(&self.config.tcp, now, settings);
         self.mark_dirty(index);
         Ok(())
+    }
+
+    /// Acknowledgements at once for a while, or not.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn set_quickack(&mut self, conn: ConnId, on: bool) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        self.flows.records.conns[index].tcb.set_quickack(&self.config.tcp, on);
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// What the connection knows about itself.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn info(&self, now: Nanos, conn: ConnId) -> Result<Info, CommandError> {
+        self.record(conn).map(|record| record.tcb.info(&self.config.tcp, now))
     }
 
     /// The state of the connection.

@@ -1,6 +1,6 @@
 //! Active opens.
 
-use fourwave_tcp::{Active, Nanos, Tcb};
+use fourwave_tcp::{Active, Nanos, Settings, Tcb};
 use fourwave_wire::{Addr, Endpoint, FourTuple, max_payload};
 
 use crate::conn::Conn;
@@ -59,6 +59,22 @@ impl Shard {
         remote: Endpoint,
         host: &mut impl Host,
     ) -> Result<(ConnId, FourTuple), ConnectError> {
+        self.connect_with(now, app, local, remote, &Settings::default(), host)
+    }
+
+    /// As [`Shard::connect`], with settings that the handshake has to know.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing has happened then.
+    pub fn connect_with(
+        &mut self,
+        now: Nanos,
+        app: u64,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+        settings: &Settings,
+        host: &mut impl Host,
+    ) -> Result<(ConnId, FourTuple), ConnectError> {
         if !remote.addr.is_unicast() || remote.port == 0 {
             return Err(ConnectError::BadAddress);
         }
@@ -83,10 +99,11 @@ impl Shard {
         let active = Active {
             iss: old.map_or(initial.sequence, |old| self.iss_after(old)),
             is_v4,
-            mss: max_payload(mtu, is_v4, 0),
+            mss: settings.limit_mss(max_payload(mtu, is_v4, 0)),
             ts_offset: initial.ts_offset,
         };
-        let tcb = Tcb::active(&self.config.tcp, now, &active);
+        let mut tcb = Tcb::active(&self.config.tcp, now, &active);
+        tcb.begin(&self.config.tcp, now, settings);
         // The lower half chooses the bucket.
         let mut conn = Conn::new(tuple, hash as u32, tcb);
         conn.app = app;

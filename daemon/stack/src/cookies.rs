@@ -82,7 +82,9 @@ impl Shard {
         id: ListenerId,
         host: &mut impl Host,
     ) {
-        self.listeners.get(id).shared.note_overflow(now);
+        let listener = self.listeners.get(id);
+        listener.shared.note_overflow(now);
+        let settings = listener.settings;
         self.counters.syn_cookies_sent += 1;
         let tuple = frame.tuple;
         let (irs, offered) = (frame.segment.seq, frame.segment.options);
@@ -92,7 +94,7 @@ impl Shard {
             // Nothing could carry them.
             None => Options { mss: offered.mss, ..Options::default() },
         };
-        let way = self.way_back(frame, host);
+        let way = self.way_back(frame, &settings, host);
         let mut options = self.config.tcp.syn_ack_options(way.mss, &peer, 0);
         let bits = option_bits(&peer, &options);
         if let Some(times) = &mut options.timestamps {
@@ -103,11 +105,12 @@ impl Shard {
             // To where the SYN came from: the next hop may still have to be resolved.
             link: frame.link.reply(),
             tuple,
+            tos: settings.ip_tos(tuple.is_v4()),
             ttl: self.config.hop_limit,
             seq: self.keys.cookie(&tuple, irs, offered.mss, now),
             ack: irs.wrapping_add(1),
             flags: Flags::SYN | Flags::ACK,
-            window: self.config.tcp.syn_window(),
+            window: settings.syn_window(&self.config.tcp),
             options,
             ..FrameHead::default()
         };
@@ -146,7 +149,8 @@ impl Shard {
         let Some(peer) = peer_options(&self.config.tcp, segment, mss, initial.ts_offset) else {
             return false;
         };
-        let way = self.way_back(frame, host);
+        let settings = self.listeners.get(id).settings;
+        let way = self.way_back(frame, &settings, host);
         let handshake = Handshake {
             tuple,
             listener: id,

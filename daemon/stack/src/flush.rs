@@ -40,6 +40,7 @@ impl Shard {
                 let head = FrameHead {
                     link: route,
                     tuple: conn.tuple,
+                    tos: conn.tcb.settings().ip_tos(conn.tuple.is_v4()),
                     ttl: self.config.hop_limit,
                     seq: segment.seq,
                     ack: segment.ack,

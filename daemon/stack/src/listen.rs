@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fourwave_tcp::Nanos;
+use fourwave_tcp::{Nanos, Settings};
 use fourwave_wire::{Addr, Endpoint};
 
 use crate::NoMemory;
@@ -169,6 +169,8 @@ pub(crate) struct Listener {
     /// Next of the same bucket.
     next: u32,
     pub(crate) shared: Arc<ListenerShared>,
+    /// What its connections begin with.
+    pub(crate) settings: Settings,
     pub(crate) requests: List<Requests>,
     pub(crate) waiting: List<Waiting>,
 }
@@ -293,9 +295,18 @@ impl Shard {
             return Err(ListenError::InUse);
         }
         let (requests, waiting) = (List::new(), List::new());
-        let listener = Listener { local, v6_only, next: NIL, shared, requests, waiting };
+        let settings = Settings::default();
+        let listener = Listener { local, v6_only, next: NIL, shared, settings, requests, waiting };
         self.listeners.insert(id, listener);
         Ok(())
+    }
+
+    /// What connections of a listener begin with from now on, if there is such a listener. Those
+    /// that it has opened already keep what they have.
+    pub fn configure_listener(&mut self, id: ListenerId, settings: &Settings) {
+        if let Some(listener) = self.listener(id) {
+            listener.settings = *settings;
+        }
     }
 
     /// Ends a listener, if there is one. Handshakes under way are forgotten, so that their last ACK
@@ -387,6 +398,7 @@ mod tests {
                 v6_only,
                 next: NIL,
                 shared: ListenerShared::new(1),
+                settings: Settings::default(),
                 requests: List::new(),
                 waiting: List::new(),
             };

@@ -1,6 +1,6 @@
 //! The end of a handshake: from its last ACK to a connection on the accept queue.
 
-use fourwave_tcp::{Nanos, Passive, Tcb};
+use fourwave_tcp::{Nanos, Passive, Settings, Tcb};
 use fourwave_wire::{FourTuple, Link, TcpFrame, max_payload};
 
 use crate::conn::Conn;
@@ -40,15 +40,20 @@ pub(crate) enum Opened {
 }
 
 impl Shard {
-    /// The way to where a frame came from.
-    pub(crate) fn way_back(&self, frame: &TcpFrame<'_>, host: &mut impl Host) -> WayBack {
+    /// The way to where a frame came from, for a connection with these settings.
+    pub(crate) fn way_back(
+        &self,
+        frame: &TcpFrame<'_>,
+        settings: &Settings,
+        host: &mut impl Host,
+    ) -> WayBack {
         let tuple = &frame.tuple;
         let (link, mtu) = match host.path(Some(tuple.local.addr), tuple.remote.addr) {
             Ok(path) => (path.link, path.mtu),
             Err(PathError::Unresolved { mtu, .. }) => (frame.link.reply(), mtu),
             Err(PathError::NoRoute) => (frame.link.reply(), FALLBACK_MTU),
         };
-        WayBack { link, mss: max_payload(mtu, tuple.is_v4(), 0) }
+        WayBack { link, mss: settings.limit_mss(max_payload(mtu, tuple.is_v4(), 0)) }
     }
 
     /// A place on the accept queue and a record for the connection, if there is room for it there,
@@ -61,12 +66,15 @@ impl Shard {
         host: &mut impl Host,
     ) -> Opened {
         let id = handshake.listener;
-        if !self.listeners.get(id).shared.claim_accept() {
+        let listener = self.listeners.get(id);
+        let settings = listener.settings;
+        if !listener.shared.claim_accept() {
             self.counters.listen_overflows += 1;
             self.counters.listen_drops += 1;
             return Opened::QueueFull;
         }
-        let tcb = Tcb::passive(&self.config.tcp, now, &handshake.passive);
+        let mut tcb = Tcb::passive(&self.config.tcp, now, &handshake.passive);
+        tcb.begin(&self.config.tcp, now, &settings);
         // The lower half chooses the bucket.
         let mut conn = Conn::new(handshake.tuple, hash as u32, tcb);
         conn.set_route(handshake.route, handshake.epoch);

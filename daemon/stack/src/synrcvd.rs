@@ -284,8 +284,9 @@ impl Shard {
         hash: u64,
         host: &mut impl Host,
     ) {
-        let window = u32::from(self.config.tcp.syn_window());
         let request = &self.flows.records.requests[index];
+        let settings = &self.listeners.get(request.listener).settings;
+        let window = u32::from(settings.syn_window(&self.config.tcp));
         match request.judge(&frame.segment, window) {
             Verdict::Ignore => self.counters.request_ignored += 1,
             Verdict::Repeat => {
@@ -371,7 +372,7 @@ impl Shard {
     }
 
     fn new_request(
-        &self,
+        &mut self,
         now: Nanos,
         frame: &TcpFrame<'_>,
         listener: ListenerId,
@@ -380,7 +381,8 @@ impl Shard {
     ) -> Request {
         let tuple = frame.tuple;
         let initial = self.keys.initial(&tuple, now);
-        let way = self.way_back(frame, host);
+        let settings = self.listeners.get(listener).settings;
+        let way = self.way_back(frame, &settings, host);
         let peer = &frame.segment.options;
         let times = peer.timestamps.filter(|_| self.config.tcp.timestamps);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -404,7 +406,7 @@ impl Shard {
             peer_window: frame.segment.window,
             peer_scale: peer.window_scale.unwrap_or(0),
             flags: flag(times.is_some(), TIMESTAMPS)
-                | flag(peer.window_scale.is_some(), SCALED)
+                | flag(peer.window_scale.is_some() && self.config.tcp.window_scaling, SCALED)
                 | flag(peer.sack_permitted && self.config.tcp.sack, SACK_PERMITTED)
                 | flag(peer.mss.is_some(), PEER_MSS),
             retransmits: 0,
@@ -436,16 +438,18 @@ impl Shard {
 
     fn send_syn_ack(&mut self, now: Nanos, index: u32, link: Link, host: &mut impl Host) {
         let request = &self.flows.records.requests[index];
+        let settings = &self.listeners.get(request.listener).settings;
         let tcp = &self.config.tcp;
         let value = timestamp(now, request.ts_offset);
         let head = FrameHead {
             link,
             tuple: request.tuple,
+            tos: settings.ip_tos(request.tuple.is_v4()),
             ttl: self.config.hop_limit,
             seq: request.iss,
             ack: request.irs.wrapping_add(1),
             flags: Flags::SYN | Flags::ACK,
-            window: tcp.syn_window(),
+            window: settings.syn_window(tcp),
             options: tcp.syn_ack_options(request.mss, &request.peer_options(), value),
             ..FrameHead::default()
         };
@@ -458,6 +462,7 @@ impl Shard {
             value: timestamp(now, request.ts_offset),
             echo: request.ts_recent,
         });
+        let settings = &self.listeners.get(request.listener).settings;
         let shift = match request.flags & SCALED {
             0 => 0,
             _ => self.config.tcp.window_scale,
@@ -465,11 +470,12 @@ impl Shard {
         let head = FrameHead {
             link,
             tuple: request.tuple,
+            tos: settings.ip_tos(request.tuple.is_v4()),
             ttl: self.config.hop_limit,
             seq: request.iss.wrapping_add(1),
             ack: request.irs.wrapping_add(1),
             flags: Flags::ACK,
-            window: self.config.tcp.syn_window() >> shift,
+            window: settings.syn_window(&self.config.tcp) >> shift,
             options: Options { timestamps, ..Options::default() },
             ..FrameHead::default()
         };

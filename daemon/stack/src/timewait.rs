@@ -197,10 +197,19 @@ impl Shard {
             self.free(conn, host);
             return;
         };
-        let hash = self.flows.records.conns[conn].hash;
+        let (hash, settings) = {
+            let conn = &self.flows.records.conns[conn];
+            (conn.hash, *conn.tcb.settings())
+        };
         self.flows.replace(u64::from(hash), Flow::Conn(conn), Flow::TimeWait(index));
         self.release(conn, host);
-        self.arm_time_wait(now, index);
+        let tcp = &self.config.tcp;
+        let wait = match substate {
+            Substate::TimeWait => tcp.time_wait,
+            // An orphan that does not wait at all never comes here.
+            Substate::FinWait2 => settings.fin_timeout(tcp).unwrap_or(tcp.fin_timeout),
+        };
+        self.arm_for(now, index, wait);
     }
 
     /// A segment for a record.
@@ -341,11 +350,12 @@ impl Shard {
         self.flows.records.time_waits[index].snd_nxt.wrapping_add(ISS_STEP)
     }
 
-    /// From now on, 60 s, or `fin_timeout` for the peer's FIN.
+    /// 60 s from now on.
     fn arm_time_wait(&mut self, now: Nanos, index: u32) {
-        let fin_wait_2 = self.flows.records.time_waits[index].flags & FIN_WAIT_2 != 0;
-        let tcp = &self.config.tcp;
-        let wait = if fin_wait_2 { tcp.fin_timeout } else { tcp.time_wait };
+        self.arm_for(now, index, self.config.tcp.time_wait);
+    }
+
+    fn arm_for(&mut self, now: Nanos, index: u32, wait: Nanos) {
         let tick = self.tick_at(now + wait);
         let id = Ref::from(Flow::TimeWait(index)).raw();
         self.wheel.arm(&mut self.flows.records, id, tick);

@@ -3,7 +3,7 @@
 use crate::config::{Config, Nanos};
 use crate::reaction::{Events, Reaction};
 use crate::state::State;
-use crate::tcb::{Tcb, flag};
+use crate::tcb::{NEVER, Tcb, flag};
 
 impl Tcb {
     /// The application will write no more: a FIN follows what is queued. Reading goes on.
@@ -32,22 +32,26 @@ impl Tcb {
     }
 
     /// The application's handle is gone. What is queued is still sent, unless data that it never
-    /// read is lost with it: then the peer is told by RST (RFC 9293 §3.6.1, RFC 2525 §2.17).
+    /// read is lost with it, or it lingers for no time: then the peer is told by RST
+    /// (RFC 9293 §3.6.1, RFC 2525 §2.17).
     ///
     /// The last [`Tcb::set_consumed`] comes before this call.
     pub fn close(&mut self, cfg: &Config, now: Nanos) -> Reaction {
         self.set_flag(flag::ORPHAN, true);
         let unread = self.rcv_data_end() > self.rcv_head;
-        if unread && self.state() != State::TimeWait {
+        if (unread || self.settings.resets_on_close()) && self.state() != State::TimeWait {
             return self.abort();
         }
         let reaction = self.shutdown_write();
         // Nobody is left to be told of a late answer: an orphan's retries count from here.
         self.retries = 0;
-        if self.state() == State::FinWait2 {
-            return self.orphaned_in_fin_wait_2(cfg, now).into();
+        if self.state() != State::FinWait2 {
+            return reaction;
         }
-        reaction
+        if self.settings.fin_timeout(cfg).is_none() {
+            return self.abort();
+        }
+        self.orphaned_in_fin_wait_2(cfg, now).into()
     }
 
     /// Ends the connection at once; a RST is due where the peer knows of it.
@@ -70,13 +74,20 @@ impl Tcb {
 
     /// `fin_timeout` bounds the wait for a FIN that nobody reads up to.
     pub(crate) fn orphaned_in_fin_wait_2(&mut self, cfg: &Config, now: Nanos) -> Events {
-        self.life_at = now + cfg.fin_timeout;
-        Events::FIN_WAIT2_ORPHAN
+        self.keepalive_at = NEVER;
+        match self.settings.fin_timeout(cfg) {
+            Some(timeout) => {
+                self.life_at = now + timeout;
+                Events::FIN_WAIT2_ORPHAN
+            }
+            None => self.finish(None, Events::NONE),
+        }
     }
 
     /// Both FINs are acknowledged, ours first: old duplicates are waited out.
     pub(crate) fn enter_time_wait(&mut self, cfg: &Config, now: Nanos) -> Events {
         self.transition(State::TimeWait);
+        self.keepalive_at = NEVER;
         self.life_at = now + cfg.time_wait;
         Events::TIME_WAIT
     }

@@ -43,6 +43,15 @@ pub struct Config {
     pub retries2: u8,
     /// The same for a connection whose handle is closed. Linux writes 0 for this default.
     pub orphan_retries: u8,
+    /// Seconds of silence before the first keepalive probe, where keepalive is wanted
+    /// (RFC 9293 §3.8.4, MUST-28: not less than two hours by default).
+    pub keepalive_time: u32,
+    /// Seconds between keepalive probes.
+    pub keepalive_interval: u32,
+    /// Unanswered keepalive probes before the connection is given up.
+    pub keepalive_probes: u8,
+    /// Offer and accept window scaling (RFC 7323 §2).
+    pub window_scaling: bool,
     /// Window scale to offer; at most 14.
     pub window_scale: u8,
     /// Duplicate ACKs that mean loss (RFC 5681 §3.2).
@@ -67,6 +76,13 @@ pub struct Config {
     pub nagle: bool,
 }
 
+impl CongestionControl {
+    /// The one that a byte stands for.
+    pub(crate) fn from_byte(byte: u8) -> Option<CongestionControl> {
+        [CongestionControl::NewReno, CongestionControl::Cubic].get(usize::from(byte)).copied()
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -82,6 +98,10 @@ impl Default for Config {
             synack_retries: 5,
             retries2: 15,
             orphan_retries: 8,
+            keepalive_time: 7200,
+            keepalive_interval: 75,
+            keepalive_probes: 9,
+            window_scaling: true,
             window_scale: 7,
             duplicate_ack_threshold: 3,
             congestion_control: CongestionControl::Cubic,

@@ -58,6 +58,13 @@ impl Congestion {
         }
     }
 
+    /// Goes on with another algorithm, from the window that there is.
+    pub(crate) fn set_algorithm(&mut self, algorithm: CongestionControl) {
+        self.algorithm = algorithm as u32;
+        self.cubic = Cubic::new();
+        self.credit = 0;
+    }
+
     /// Bytes left the network in good order: slow start, or congestion avoidance.
     #[inline]
     pub(crate) fn grow(&mut self, ack: Growth) {

@@ -30,7 +30,7 @@
 //!
 //! # Not here
 //! LISTEN, SYN_RCVD of a passive open, and TIME_WAIT at scale are the stack's: [`Tcb`] knows
-//! SYN_RCVD only from a simultaneous open. Keepalive is not offered. Urgent data is delivered in line, as with `SO_OOBINLINE`.
+//! SYN_RCVD only from a simultaneous open. Urgent data is delivered in line, as with `SO_OOBINLINE`.
 
 #![forbid(unsafe_code)]
 
@@ -39,6 +39,8 @@ mod close;
 mod config;
 mod congestion;
 mod icmp;
+mod info;
+mod keepalive;
 mod loss;
 mod options;
 mod rack;
@@ -49,6 +51,7 @@ mod rtt;
 mod sack;
 mod scoreboard;
 mod seq;
+mod settings;
 mod state;
 mod syn_sent;
 mod tcb;
@@ -58,9 +61,11 @@ mod undo;
 mod window;
 
 pub use config::{Config, CongestionControl, Nanos};
+pub use info::{Info, Recovery};
 pub use options::timestamp;
 pub use reaction::{Buffers, DropReason, Error, Events, OutOfRange, Reaction};
 pub use seq::SeqNum;
+pub use settings::Settings;
 pub use state::{State, TRANSITIONS};
 pub use tcb::{Active, Passive, Tcb, TimeWait};
 pub use timers::{Timer, TimerKind};

@@ -20,7 +20,7 @@ impl Config {
     pub fn syn_options(&self, mss: u16, tsval: u32) -> Options {
         Options {
             mss: Some(mss),
-            window_scale: Some(self.window_scale),
+            window_scale: self.window_scaling.then_some(self.window_scale),
             sack_permitted: self.sack,
             timestamps: self.timestamps.then_some(Timestamps { value: tsval, echo: 0 }),
             ..Options::default()
@@ -31,9 +31,10 @@ impl Config {
     /// SACK only if the peer offered them (RFC 7323 §2.2, §3.2, RFC 2018 §2).
     pub fn syn_ack_options(&self, mss: u16, peer: &Options, tsval: u32) -> Options {
         let echo = peer.timestamps.filter(|_| self.timestamps);
+        let scale = peer.window_scale.filter(|_| self.window_scaling);
         Options {
             mss: Some(mss),
-            window_scale: peer.window_scale.map(|_| self.window_scale),
+            window_scale: scale.map(|_| self.window_scale),
             sack_permitted: peer.sack_permitted && self.sack,
             timestamps: echo.map(|peer| Timestamps { value: tsval, echo: peer.value }),
             ..Options::default()
@@ -54,10 +55,11 @@ mod tests {
         assert_eq!(all.window_scale, Some(7));
         assert_eq!(all.timestamps, Some(Timestamps { value: 9, echo: 5 }));
         assert!(all.sack_permitted);
-        let off = Config { timestamps: false, sack: false, ..Config::default() };
+        let off =
+            Config { timestamps: false, sack: false, window_scaling: false, ..Config::default() };
         let less = off.syn_ack_options(1460, &cfg.syn_options(1400, 5), 9);
-        assert_eq!((less.timestamps, less.sack_permitted), (None, false));
-        assert!(!off.syn_options(1460, 0).sack_permitted);
+        assert_eq!(less, Options { mss: Some(1460), ..Options::default() });
+        assert_eq!(off.syn_options(1460, 0), less);
     }
 
     #[test]

@@ -57,8 +57,10 @@ impl Events {
     pub const FIN_WAIT2_ORPHAN: Events = Events(1 << 9);
     /// The connection is over: drain, then free the record.
     pub const CLOSED: Events = Events(1 << 10);
+    /// The peer has acknowledged all that we sent and our FIN, while the handle is still open.
+    pub const ALL_ACKED: Events = Events(1 << 11);
 
-    const NAMES: [&'static str; 11] = [
+    const NAMES: [&'static str; 12] = [
         "READABLE",
         "WRITABLE",
         "ESTABLISHED",
@@ -70,6 +72,7 @@ impl Events {
         "TIME_WAIT",
         "FIN_WAIT2_ORPHAN",
         "CLOSED",
+        "ALL_ACKED",
     ];
 
     /// Whether all of `other` happened.

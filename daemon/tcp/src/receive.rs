@@ -32,6 +32,7 @@ impl Tcb {
         buffers: &mut impl Buffers,
     ) -> Reaction {
         let mut events = Events::NONE;
+        self.segments_in = self.segments_in.wrapping_add(1);
         let taken = match self.state() {
             State::Closed | State::Listen => Err(DropReason::Closed),
             State::SynSent => self.receive_in_syn_sent(cfg, now, segment, buffers, &mut events),
@@ -79,6 +80,7 @@ impl Tcb {
             return Err(DropReason::NoAck);
         }
         let ack = self.check_ack(arrival)?;
+        self.heard(arrival.now);
         self.note_timestamp(arrival);
         if self.state() == State::SynReceived {
             self.open_from_syn_received(arrival, events);

@@ -40,6 +40,16 @@ impl Rtt {
         (self.srtt > 0).then_some(self.srtt)
     }
 
+    /// Mean deviation of the round-trip time.
+    pub(crate) fn variance(&self) -> Nanos {
+        self.rttvar
+    }
+
+    /// The smallest sample.
+    pub(crate) fn min(&self) -> Option<Nanos> {
+        (self.min != Nanos::MAX).then_some(self.min)
+    }
+
     pub(crate) fn rto(&self) -> Nanos {
         self.rto
     }

@@ -60,6 +60,7 @@ impl Tcb {
 
     /// The peer's SYN: its numbers, window and options.
     fn take_syn(&mut self, cfg: &Config, now: Nanos, segment: &Segment<'_>) {
+        self.heard(now);
         self.irs = segment.seq;
         self.agree_on_scale(cfg, segment.options.window_scale);
         let timestamps = segment.options.timestamps.filter(|_| self.has(flag::TIMESTAMPS));

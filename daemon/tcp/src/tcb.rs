@@ -14,6 +14,7 @@ use crate::recovery::Recovery;
 use crate::rtt::Rtt;
 use crate::scoreboard::Scoreboard;
 use crate::seq::SeqNum;
+use crate::settings::Settings;
 use crate::state::State;
 use crate::undo::Undo;
 
@@ -131,6 +132,16 @@ pub struct Tcb {
     pub(crate) ts_recent_at: Nanos,
     /// The next challenge ACK may be sent.
     pub(crate) challenge_at: Nanos,
+    /// Keepalive: when to look how long the peer has been silent.
+    pub(crate) keepalive_at: Nanos,
+    /// The peer last said something acceptable.
+    pub(crate) heard_at: Nanos,
+    /// Data was last received.
+    pub(crate) received_at: Nanos,
+    /// The first timeout since there was progress: the user timeout counts from here.
+    pub(crate) stalled_at: Nanos,
+    /// Data bytes sent again.
+    pub(crate) bytes_resent: u64,
     pub(crate) rtt: Rtt,
     pub(crate) recovery: Recovery,
     pub(crate) rack: Rack,
@@ -138,6 +149,11 @@ pub struct Tcb {
     pub(crate) undo: Undo,
     pub(crate) assembler: Assembler,
     pub(crate) scoreboard: Scoreboard,
+    pub(crate) settings: Settings,
+    pub(crate) segments_in: u32,
+    pub(crate) segments_out: u32,
+    pub(crate) data_segments_in: u32,
+    pub(crate) data_segments_out: u32,
     pub(crate) iss: u32,
     pub(crate) irs: u32,
     pub(crate) ts_offset: u32,
@@ -171,11 +187,13 @@ pub struct Tcb {
     pub(crate) rcv_scale: u8,
     pub(crate) error: u8,
     pub(crate) soft_error: u8,
-    reserved: [u8; 1],
+    /// Keepalive probes since the peer was heard.
+    pub(crate) keepalive_probes: u8,
+    reserved: [u8; 4],
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 536);
+const _: () = assert!(size_of::<Tcb>() <= 640);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -183,8 +201,8 @@ pub(crate) mod flag {
     pub(crate) const V4: u32 = 1;
     /// Timestamps in every segment.
     pub(crate) const TIMESTAMPS: u32 = 1 << 1;
-    /// Nagle is off.
-    pub(crate) const NODELAY: u32 = 1 << 2;
+    /// A keepalive probe is due.
+    pub(crate) const KEEPALIVE: u32 = 1 << 2;
     /// A FIN follows the last byte written.
     pub(crate) const FIN_QUEUED: u32 = 1 << 3;
     /// The application's handle is closed.
@@ -215,6 +233,8 @@ pub(crate) mod flag {
     pub(crate) const EIFEL: u32 = 1 << 16;
     /// `ACK_NOW` was set by a challenge and by nothing else.
     pub(crate) const CHALLENGED: u32 = 1 << 17;
+    /// Small segments are acknowledged at once too, while quick ACKs last.
+    pub(crate) const QUICKACK: u32 = 1 << 31;
 }
 
 impl Tcb {
@@ -250,13 +270,16 @@ impl Tcb {
         tcb.state = State::SynSent as u8;
         tcb.set_flag(flag::TIMESTAMPS, cfg.timestamps);
         tcb.set_flag(flag::SACK, cfg.sack);
-        tcb.set_flag(flag::SYN_DUE | flag::SCALING, true);
+        tcb.set_flag(flag::SCALING, cfg.window_scaling);
+        tcb.set_flag(flag::SYN_DUE, true);
         tcb
     }
 
     fn new(cfg: &Config, now: Nanos, iss: u32, is_v4: bool, mss: u16, ts_offset: u32) -> Tcb {
         let mss = mss.max(MIN_MSS);
-        let flags = if is_v4 { flag::V4 } else { 0 } | if cfg.nagle { 0 } else { flag::NODELAY };
+        let flags = if is_v4 { flag::V4 } else { 0 };
+        let mut settings = Settings::default();
+        settings.set_nodelay(!cfg.nagle);
         Tcb {
             snd_una: SYN_POSITION,
             snd_nxt: SYN_POSITION,
@@ -276,6 +299,11 @@ impl Tcb {
             sent_at: now,
             ts_recent_at: now,
             challenge_at: 0,
+            keepalive_at: NEVER,
+            heard_at: now,
+            received_at: now,
+            stalled_at: NEVER,
+            bytes_resent: 0,
             rtt: Rtt::new(cfg),
             congestion: Congestion::new(cfg.congestion_control, u32::from(mss), cfg.initial_window),
             recovery: Recovery::new(),
@@ -283,6 +311,11 @@ impl Tcb {
             undo: Undo::default(),
             assembler: Assembler::default(),
             scoreboard: Scoreboard::default(),
+            settings,
+            segments_in: 0,
+            segments_out: 0,
+            data_segments_in: 0,
+            data_segments_out: 0,
             iss,
             irs: 0,
             ts_offset,
@@ -307,20 +340,27 @@ impl Tcb {
             rcv_scale: 0,
             error: 0,
             soft_error: 0,
-            reserved: [0; 1],
+            keepalive_probes: 0,
+            reserved: [0; 4],
         }
     }
 
     /// The peer's SYN carried this scale, or none: then neither side scales (RFC 7323 §2.2).
     pub(crate) fn agree_on_scale(&mut self, cfg: &Config, peer: Option<u8>) {
+        let peer = peer.filter(|_| cfg.window_scaling);
         self.set_flag(flag::SCALING, peer.is_some());
         match peer {
             Some(scale) => {
                 self.snd_scale = scale.min(fourwave_wire::MAX_WINDOW_SCALE);
                 self.rcv_scale = cfg.window_scale.min(fourwave_wire::MAX_WINDOW_SCALE);
             }
-            None => self.rcv_limit = self.rcv_limit.min(u32::from(u16::MAX)),
+            None => self.rcv_limit = self.scalable(self.rcv_limit),
         }
+    }
+
+    /// A receive buffer of which the window field can tell all.
+    pub(crate) fn scalable(&self, limit: u32) -> u32 {
+        if self.has(flag::SCALING) { limit } else { limit.min(u32::from(u16::MAX)) }
     }
 
     /// The peer's SYN announced this MSS, or none (RFC 9293 §3.7.1, MUST-16).
@@ -334,12 +374,15 @@ impl Tcb {
     pub(crate) fn open(&mut self, cfg: &Config) {
         // RFC 6928 §2: a path that lost the handshake more than once starts with one segment.
         let segments = if self.retries > 1 { 1 } else { cfg.initial_window };
-        self.congestion = Congestion::new(cfg.congestion_control, self.payload_limit(), segments);
+        let algorithm = self.settings.congestion_control(cfg);
+        self.congestion = Congestion::new(algorithm, self.payload_limit(), segments);
         if self.retries > 0 {
             self.rtt.open_after_loss();
         }
         self.retries = 0;
         self.backoff = 0;
+        self.stalled_at = NEVER;
+        self.plan_keepalive(cfg);
     }
 
     /// The one door for changes of state.
@@ -359,7 +402,9 @@ impl Tcb {
         self.ack_at = NEVER;
         self.life_at = NEVER;
         self.rack.at = NEVER;
-        self.flags &= !(flag::ACK_NOW | flag::RESEND | flag::PROBE | flag::SYN_DUE);
+        self.keepalive_at = NEVER;
+        self.flags &=
+            !(flag::ACK_NOW | flag::RESEND | flag::PROBE | flag::KEEPALIVE | flag::SYN_DUE);
         events | Events::CLOSED
     }
 
@@ -407,6 +452,12 @@ impl Tcb {
     #[inline]
     pub(crate) fn is_outstanding(&self) -> bool {
         self.snd_max > self.snd_una
+    }
+
+    /// Whether data or a FIN waits to be sent for the first time.
+    #[inline]
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.snd_max < self.snd_tail + i64::from(self.has(flag::FIN_QUEUED))
     }
 
     /// Whether our FIN was sent and acknowledged.

@@ -1,4 +1,5 @@
-//! The timers: retransmission, loss by time, zero-window probe, delayed ACK, and the ends of life.
+//! The timers: retransmission, loss by time, zero-window probe, delayed ACK, keepalive, and the ends
+//! of life.
 
 use crate::config::{Config, Nanos};
 use crate::reaction::{Error, Events, Reaction};
@@ -48,7 +49,8 @@ impl Tcb {
     /// When [`Tcb::handle_timer`] is due; `None` when no timer runs.
     #[inline]
     pub fn deadline(&self) -> Option<Nanos> {
-        let earliest = self.rtx_at.min(self.ack_at).min(self.life_at).min(self.rack.at);
+        let earliest = self.rtx_at.min(self.ack_at).min(self.life_at);
+        let earliest = earliest.min(self.rack.at).min(self.keepalive_at);
         (earliest != NEVER).then_some(earliest)
     }
 
@@ -62,16 +64,31 @@ impl Tcb {
             self.ack_at = NEVER;
             self.set_flag(flag::ACK_NOW, true);
         }
-        if self.rtx_at > now {
-            if self.rack.at <= now {
-                self.handle_rack_timer(cfg, now);
-            }
+        if self.rtx_at <= now {
+            return self.handle_rtx_timer(cfg, now);
+        }
+        if self.rack.at <= now {
+            self.handle_rack_timer(cfg, now);
+        }
+        if self.keepalive_at <= now {
+            return self.handle_keepalive_timer(cfg, now);
+        }
+        Reaction::default()
+    }
+
+    /// Retransmission, zero-window probe, or the end of a cork's patience.
+    fn handle_rtx_timer(&mut self, cfg: &Config, now: Nanos) -> Reaction {
+        if self.is_corked() && !self.is_outstanding() {
+            // Nothing has failed: what was held back goes now.
+            self.rtx_at = NEVER;
+            self.set_flag(flag::PROBE, true);
             return Reaction::default();
         }
-        if self.retries >= self.retry_limit(cfg) {
+        if self.is_overdue(cfg, now) {
             return self.give_up().into();
         }
-        self.retries += 1;
+        self.stalled_at = self.stalled_at.min(now);
+        self.retries = self.retries.saturating_add(1);
         if self.state() != State::SynSent || self.retries > cfg.syn_linear_timeouts {
             self.backoff = self.backoff.saturating_add(1);
         }
@@ -82,26 +99,54 @@ impl Tcb {
         } else {
             self.set_flag(flag::PROBE, true);
         }
-        self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+        self.rtx_at = self.timeout_from(cfg, now);
         Reaction::default()
+    }
+
+    /// When the retransmission timer fires that starts at `now`.
+    #[inline]
+    pub(crate) fn timeout_from(&self, cfg: &Config, now: Nanos) -> Nanos {
+        self.within_user_timeout(now + self.rtt.backed_off(cfg, self.backoff))
+    }
+
+    /// No wait is longer than what is left of the user timeout (as Linux).
+    #[inline]
+    pub(crate) fn within_user_timeout(&self, at: Nanos) -> Nanos {
+        match self.settings.user_timeout() {
+            Some(timeout) if self.stalled_at != NEVER => at.min(self.stalled_at + timeout),
+            Some(_) | None => at,
+        }
     }
 
     /// Starts the retransmission timer afresh, or stops it when nothing is outstanding
     /// (RFC 6298 §5.2, §5.3).
     #[inline]
     pub(crate) fn restart_rtx(&mut self, cfg: &Config, now: Nanos) {
-        self.rtx_at = if self.is_outstanding() {
-            now + self.rtt.backed_off(cfg, self.backoff)
-        } else {
-            NEVER
-        };
+        self.rtx_at = if self.is_outstanding() { self.timeout_from(cfg, now) } else { NEVER };
+    }
+
+    /// Whether what waits has waited for as long as it may. The user timeout (RFC 5482) counts from
+    /// the first timeout, as in Linux, and whether or not a peer with a closed window answers.
+    fn is_overdue(&self, cfg: &Config, now: Nanos) -> bool {
+        let user_timeout = self.settings.user_timeout();
+        let stalled_for = now.saturating_sub(self.stalled_at);
+        if user_timeout.is_some_and(|timeout| self.stalled_at != NEVER && stalled_for >= timeout) {
+            return true;
+        }
+        // Of an established connection with data under way it takes the place of the number of
+        // retries.
+        let counts = user_timeout.is_none()
+            || self.is_orphan()
+            || !self.is_outstanding()
+            || !self.state().is_synchronized();
+        counts && self.retries >= self.retry_limit(cfg)
     }
 
     /// Timeouts in a row that are allowed (RFC 9293 §3.8.3).
     fn retry_limit(&self, cfg: &Config) -> u8 {
         let state = self.state();
         if state == State::SynSent {
-            cfg.syn_retries.saturating_add(cfg.syn_linear_timeouts)
+            self.settings.syn_retries(cfg).saturating_add(cfg.syn_linear_timeouts)
         } else if state == State::SynReceived {
             cfg.synack_retries
         } else if self.is_orphan() {
@@ -111,7 +156,7 @@ impl Tcb {
         }
     }
 
-    fn give_up(&mut self) -> Events {
+    pub(crate) fn give_up(&mut self) -> Events {
         // What the network said while we waited explains more than the silence does.
         let error = Error::from_byte(self.soft_error).unwrap_or(Error::TimedOut);
         self.finish(Some(error), Events::TIMED_OUT)

@@ -4,10 +4,13 @@ use core::ops::Range;
 
 use fourwave_wire::{Flags, Options, SackBlocks, Timestamps};
 
-use crate::config::{Config, Nanos};
+use crate::config::{Config, MILLISECOND, Nanos};
 use crate::options::timestamp;
 use crate::state::State;
 use crate::tcb::{NEVER, SYN_POSITION, Tcb, flag};
+
+/// How long a cork holds a small segment back once nothing is in flight, as Linux.
+const CORK_PATIENCE: Nanos = 200 * MILLISECOND;
 
 /// One segment to send now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,13 @@ impl Tcb {
     /// sent.
     #[inline]
     pub fn poll_transmit(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
+        let segment = self.next_segment(cfg, now);
+        self.segments_out = self.segments_out.wrapping_add(u32::from(segment.is_some()));
+        segment
+    }
+
+    #[inline]
+    fn next_segment(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
         if self.has(flag::RST_DUE | flag::REPLY_RST | flag::SYN_DUE) {
             return self.control_segment(cfg, now);
         }
@@ -59,6 +69,10 @@ impl Tcb {
                 return Some(self.bare_segment(now, self.snd_una - 1));
             }
             self.arm_probe(cfg, now);
+        }
+        if self.take_flag(flag::KEEPALIVE) && !self.is_outstanding() {
+            // RFC 9293 §3.8.4: a number below the peer's window, and no data, must be answered.
+            return Some(self.bare_segment(now, self.snd_max - 1));
         }
         if self.has(flag::ACK_NOW) {
             // The highest number sent: after a go-back `snd_nxt` may lie behind what the peer has.
@@ -119,7 +133,7 @@ impl Tcb {
             seq: self.iss,
             ack: if answers { self.rcv_seq(self.rcv_nxt) } else { 0 },
             flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
-            window: cfg.syn_window(),
+            window: self.settings.syn_window(cfg),
             options,
             payload: 0..0,
             retransmission,
@@ -209,9 +223,12 @@ impl Tcb {
             // The override timeout is over, or it was sent before.
             return true;
         }
+        if self.is_corked() {
+            return false;
+        }
         if len == waiting {
             // All there is. Nagle, in Minshall's form: one small segment in flight at most.
-            return self.has(flag::NODELAY) || self.snd_small <= self.snd_una;
+            return self.settings.nodelay() || self.snd_small <= self.snd_una;
         }
         // The windows cut it short: silly, unless it fills a good part of the peer's buffer.
         len >= i64::from(self.snd_wnd_max / 2)
@@ -253,7 +270,10 @@ impl Tcb {
         let Piece { start, end, fin } = *piece;
         let data_end = end - i64::from(fin);
         let retransmission = start < self.snd_max;
+        self.data_segments_out = self.data_segments_out.wrapping_add(u32::from(data_end > start));
         if retransmission {
+            // Positions in order, of data: not negative.
+            self.bytes_resent += (data_end - start) as u64;
             self.retransmits = self.retransmits.wrapping_add(1);
             self.rtt.cancel();
             self.note_repetition((end - start) as u32, timestamp(now, self.ts_offset));
@@ -272,7 +292,7 @@ impl Tcb {
         self.set_flag(flag::PROBE, false);
         if was_idle || self.rtx_at == NEVER {
             // RFC 6298 §5.1; a probe's timer gives way.
-            self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+            self.rtx_at = self.timeout_from(cfg, now);
         }
         if !retransmission {
             self.plan_probe(cfg, now);
@@ -326,7 +346,14 @@ impl Tcb {
     fn arm_probe(&mut self, cfg: &Config, now: Nanos) {
         let end = self.snd_tail + i64::from(self.has(flag::FIN_QUEUED));
         if self.snd_nxt < end && !self.is_outstanding() && self.rtx_at == NEVER {
-            self.rtx_at = now + self.rtt.backed_off(cfg, self.backoff);
+            let timeout = self.timeout_from(cfg, now);
+            self.rtx_at = if self.is_corked() { timeout.min(now + CORK_PATIENCE) } else { timeout };
         }
+    }
+
+    /// Whether what waits waits for more, and not for a window.
+    #[inline]
+    pub(crate) fn is_corked(&self) -> bool {
+        self.settings.cork() && self.snd_wnd > 0
     }
 }

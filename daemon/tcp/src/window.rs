@@ -36,11 +36,6 @@ impl Tcb {
         Ok(())
     }
 
-    /// Turns Nagle's algorithm off or on.
-    pub fn set_nodelay(&mut self, on: bool) {
-        self.set_flag(flag::NODELAY, on);
-    }
-
     /// Half of the buffer has been freed, or the peer sees less than a segment and can have one.
     fn window_update_is_due(&self) -> bool {
         let growth = self.window_growth();
@@ -77,11 +72,11 @@ impl Tcb {
 
     /// Received data of `len` bytes is to be acknowledged (RFC 5681 §4.2, RFC 9293 §3.8.6.3): at
     /// once when it is full-sized and the connection young, or when two full segments wait; else
-    /// with what we send next, or when the delay is over.
+    /// with what we send next, or when the delay is over. `TCP_QUICKACK` makes small ones count too.
     #[inline]
     pub(crate) fn schedule_ack(&mut self, cfg: &Config, now: Nanos, len: usize) {
         let full = len >= usize::from(self.rcv_mss);
-        if full && self.quick_acks > 0 {
+        if (full || self.has(flag::QUICKACK)) && self.quick_acks > 0 {
             self.quick_acks -= 1;
             self.set_flag(flag::ACK_NOW, true);
         } else if self.rcv_nxt - self.rcv_acked >= 2 * i64::from(self.rcv_mss) {

@@ -62,6 +62,9 @@ impl Tcb {
             self.rtx_at = NEVER;
             self.backoff = 0;
         }
+        if window > 0 && !self.is_outstanding() {
+            self.stalled_at = NEVER;
+        }
         changed
     }
 
@@ -77,6 +80,7 @@ impl Tcb {
             self.backoff = 0;
         }
         self.retries = 0;
+        self.stalled_at = NEVER;
         // What was to be resent is acknowledged; the rest of a go-back follows in turn.
         self.set_flag(flag::RESEND, false);
         self.restart_rtx(arrival.cfg, arrival.now);
@@ -85,6 +89,9 @@ impl Tcb {
         }
         if self.fin_is_acked() {
             *events |= self.our_fin_acked(arrival);
+            if !self.is_orphan() {
+                *events |= Events::ALL_ACKED;
+            }
         }
     }
 

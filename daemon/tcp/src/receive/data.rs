@@ -75,6 +75,10 @@ impl Tcb {
         let mut bytes = arrival.segment.payload;
         let mut start = data_start(arrival);
         let mut fin = fin;
+        if !bytes.is_empty() {
+            self.data_segments_in = self.data_segments_in.wrapping_add(1);
+            self.received_at = arrival.now;
+        }
         let limit = self.rcv_edge.min(self.rcv_fin);
         let room = (limit - start).max(0) as usize;
         if bytes.len() > room {

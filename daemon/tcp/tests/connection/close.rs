@@ -87,7 +87,7 @@ fn half_close_goes_on_receiving_for_ever() {
     t.expect("F. 1 ack 1");
     t.inject(". 1 ack 2");
     t.state(State::FinWait2);
-    t.happened(Events::NONE);
+    t.happened(Events::ALL_ACKED);
     assert!(t.tcb.deadline().is_none());
     t.wait(24 * 3600 * 1000);
     t.inject("P. 1:11(10) ack 2");
@@ -169,7 +169,7 @@ fn an_orphan_in_fin_wait_2_lives_for_fin_timeout() {
     t.expect("F. 1 ack 1");
     t.inject(". 1 ack 2");
     t.wait(1_000_000);
-    t.happened(Events::NONE);
+    t.happened(Events::ALL_ACKED);
     t.close();
     t.happened(Events::FIN_WAIT2_ORPHAN);
     t.wait(59_999);

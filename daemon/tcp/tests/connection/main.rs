@@ -10,4 +10,5 @@ mod receive;
 mod sack;
 mod script;
 mod send;
+mod settings;
 mod undo;
