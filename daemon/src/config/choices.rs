@@ -50,6 +50,16 @@ pub enum RxChecksum {
     Trust,
 }
 
+/// What decides how much may be in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CongestionControl {
+    /// RFC 9438.
+    Cubic,
+    /// NewReno, RFC 5681 and RFC 6582.
+    Reno,
+}
+
 /// How the kernel schedules the worker threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {

@@ -9,7 +9,9 @@ mod ports;
 mod quantity;
 mod sections;
 
-pub use choices::{All, PollMode, Queues, RxChecksum, Scheduler, XdpMode, ZeroCopy};
+pub use choices::{
+    All, CongestionControl, PollMode, Queues, RxChecksum, Scheduler, XdpMode, ZeroCopy,
+};
 pub use ports::PortRange;
 pub(crate) use sections::NO_CHALLENGE_ACK_LIMIT;
 pub use sections::{Clients, Limits, Rule, Tcp};

@@ -1,7 +1,7 @@
 //! The tables of the configuration file.
 
 use super::quantity;
-use super::{ConfigError, PortRange, ensure, within};
+use super::{ConfigError, CongestionControl, PortRange, ensure, within};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -57,6 +57,28 @@ pub struct Tcp {
     pub retries2: u8,
     /// The same for a connection that nobody holds any more; 0 means 8.
     pub orphan_retries: u8,
+    /// SYN retransmissions without backoff, before those of `syn_retries`.
+    pub syn_linear_timeouts: u8,
+    /// Silence before the first keepalive probe, for connections that ask for keepalive.
+    #[serde(with = "quantity::duration")]
+    pub keepalive_time: Duration,
+    /// Time between keepalive probes.
+    #[serde(with = "quantity::duration")]
+    pub keepalive_intvl: Duration,
+    /// Unanswered keepalive probes before a connection is given up.
+    pub keepalive_probes: u8,
+    /// Congestion control of connections that choose none.
+    pub congestion_control: CongestionControl,
+    /// Segments that a connection may send before the first acknowledgement.
+    pub initial_window: u8,
+    /// Start slowly again after a pause.
+    pub slow_start_after_idle: bool,
+    /// Offer and accept timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Offer and accept window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// Offer and accept selective acknowledgements (RFC 2018).
+    pub sack: bool,
 }
 
 /// The number that Linux writes for "no limit", its default.
@@ -85,6 +107,16 @@ impl Default for Tcp {
             synack_retries: 5,
             retries2: 15,
             orphan_retries: 0,
+            syn_linear_timeouts: 4,
+            keepalive_time: Duration::from_secs(7200),
+            keepalive_intvl: Duration::from_secs(75),
+            keepalive_probes: 9,
+            congestion_control: CongestionControl::Cubic,
+            initial_window: 10,
+            slow_start_after_idle: true,
+            timestamps: true,
+            window_scaling: true,
+            sack: true,
         }
     }
 }
@@ -125,7 +157,21 @@ impl Tcp {
         ] {
             within(key, value, 1..=32, "1 to 32 are allowed")?;
         }
-        within("tcp.orphan_retries", self.orphan_retries, 0..=32, "0 to 32 are allowed")
+        within("tcp.orphan_retries", self.orphan_retries, 0..=32, "0 to 32 are allowed")?;
+        let linear = "0 to 127 are allowed";
+        within("tcp.syn_linear_timeouts", self.syn_linear_timeouts, 0..=127, linear)?;
+        for (key, value) in [
+            ("tcp.keepalive_time", self.keepalive_time),
+            ("tcp.keepalive_intvl", self.keepalive_intvl),
+        ] {
+            // As long as TCP_KEEPIDLE and TCP_KEEPINTVL can say.
+            let allowed = "whole seconds from 1s to 32767s are allowed";
+            time(key, value, s(1), s(32_767), allowed)?;
+            ensure(value.subsec_nanos() == 0, key, format_args!("{value:?}"), allowed)?;
+        }
+        let probes = "1 to 127 are allowed";
+        within("tcp.keepalive_probes", self.keepalive_probes, 1..=127, probes)?;
+        within("tcp.initial_window", self.initial_window, 1..=64, "1 to 64 are allowed")
     }
 }
 

@@ -52,6 +52,8 @@ fn all_keys_can_be_set() {
         local_ports = ""
         [tcp]
         time_wait = "1500ms"
+        congestion_control = "reno"
+        keepalive_time = "5min"
         [[clients.rules]]
         uids = [33]
         ports = ["80", "8000-8999"]
@@ -64,6 +66,8 @@ fn all_keys_can_be_set() {
     assert_eq!(config.drain_timeout, Duration::ZERO);
     assert_eq!(config.local_ports, PortRange::NONE);
     assert_eq!(config.tcp.time_wait, Duration::from_millis(1500));
+    assert_eq!(config.tcp.congestion_control, CongestionControl::Reno);
+    assert_eq!(config.tcp.keepalive_time, Duration::from_secs(300));
     assert_eq!(config.clients.rules[0].bytes, Some(4 << 30));
     assert_eq!(config.clients.rules[0].connections, None);
     let again: Config = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
@@ -91,6 +95,11 @@ fn errors_say_what_is_wrong() {
         ("interface = \"a-name-too-long!\"", &["interface", "15 bytes"]),
         ("[tcp]\nrto_initial = \"1ms\"", &["tcp.rto_initial", "tcp.rto_min"]),
         ("[tcp]\nsomaxconn = 0", &["tcp.somaxconn", "1 to 65535"]),
+        ("[tcp]\ncongestion_control = \"bbr\"", &["bbr", "cubic", "reno"]),
+        ("[tcp]\nkeepalive_time = \"1500ms\"", &["tcp.keepalive_time", "whole seconds"]),
+        ("[tcp]\nkeepalive_intvl = \"0s\"", &["tcp.keepalive_intvl", "1s to 32767s"]),
+        ("[tcp]\nkeepalive_probes = 0", &["tcp.keepalive_probes", "1 to 127"]),
+        ("[tcp]\ninitial_window = 0", &["tcp.initial_window", "1 to 64"]),
         ("[tcp]\nsyncookies = 3", &["tcp.syncookies", "0, 1 and 2"]),
         ("[clients]\nbytes = \"1GB\"", &["bytes", "1GB", "GiB"]),
         (

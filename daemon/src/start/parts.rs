@@ -1,7 +1,8 @@
 //! From the configuration's words to those of the crates that do the work.
 
 use crate::config::{
-    Config, NO_CHALLENGE_ACK_LIMIT, PollMode, RxChecksum, Scheduler, XdpMode, ZeroCopy,
+    Config, CongestionControl, NO_CHALLENGE_ACK_LIMIT, PollMode, RxChecksum, Scheduler, XdpMode,
+    ZeroCopy,
 };
 use crate::worker::{Polling, Scheduling};
 use fourwave_protocol::STREAM_WINDOW;
@@ -149,10 +150,28 @@ fn tcp(config: &Config) -> fourwave_tcp::Config {
             0 => 8,
             retries => retries,
         },
+        syn_linear_timeouts: tcp.syn_linear_timeouts,
+        keepalive_time: seconds(tcp.keepalive_time),
+        keepalive_interval: seconds(tcp.keepalive_intvl),
+        keepalive_probes: tcp.keepalive_probes,
+        congestion_control: match tcp.congestion_control {
+            CongestionControl::Cubic => fourwave_tcp::CongestionControl::Cubic,
+            CongestionControl::Reno => fourwave_tcp::CongestionControl::NewReno,
+        },
+        initial_window: tcp.initial_window,
+        slow_start_after_idle: tcp.slow_start_after_idle,
+        timestamps: tcp.timestamps,
+        window_scaling: tcp.window_scaling,
+        sack: tcp.sack,
         recv_window_max: window,
         send_buffer: window,
         ..fourwave_tcp::Config::default()
     }
+}
+
+/// A duration that was checked to be some hours at most.
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// A duration of the configuration, all of which are far below 500 years.
