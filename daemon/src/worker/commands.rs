@@ -237,14 +237,14 @@ impl Worker {
         let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
         let conn = self.env.clients.of(AppId { group: slot, conn: index }).conn(index);
         let (stack, life) = (conn_from_raw(conn.stack), conn.life);
-        if life == Life::Open {
-            if let Ok(tcb) = self.shard.tcb(stack) {
-                let mut settings = *tcb.settings();
-                match option {
-                    ConnOption::NoDelay => settings.set_nodelay(value != 0),
-                }
-                let _ = self.shard.apply(self.env.now, stack, &settings);
+        if life == Life::Open
+            && let Ok(tcb) = self.shard.tcb(stack)
+        {
+            let mut settings = *tcb.settings();
+            match option {
+                ConnOption::NoDelay => settings.set_nodelay(value != 0),
             }
+            let _ = self.shard.apply(self.env.now, stack, &settings);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Timer {
 pub enum TimerKind {
     /// Sends again what is not acknowledged.
     Retransmit,
-    /// Ends FIN_WAIT_2.
+    /// Ends FIN_WAIT_2, or asks a silent peer whether it is there.
     Keepalive,
     /// Ends TIME_WAIT.
     TimeWait,
@@ -40,6 +40,9 @@ impl Tcb {
         } else if self.life_at != NEVER {
             let over = self.state() == State::TimeWait;
             (if over { TimerKind::TimeWait } else { TimerKind::Keepalive }, self.life_at)
+        } else if self.keepalive_at != NEVER {
+            let (at, retries) = (self.keepalive_at, self.keepalive_probes);
+            return Some(Timer { kind: TimerKind::Keepalive, at, retries });
         } else {
             return None;
         };

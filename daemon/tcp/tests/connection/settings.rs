@@ -2,7 +2,7 @@
 
 use crate::script::{MS, MSS, Script, passive, plain};
 use fourwave_tcp::{
-    Config, CongestionControl, Error, Events, Info, Passive, Recovery, Settings, State,
+    Config, CongestionControl, Error, Events, Info, Passive, Recovery, Settings, State, TimerKind,
 };
 
 const SECOND: u64 = 1000;
@@ -87,6 +87,16 @@ fn a_peer_that_is_gone_is_given_up() {
     t.expect("R. 1 ack 1");
     t.silent();
     assert!(t.tcb.deadline().is_none());
+}
+
+#[test]
+fn people_see_the_keepalive_timer() {
+    let mut t = kept_alive();
+    t.wait(10 * SECOND);
+    t.expect(". 0 ack 1");
+    let timer = t.tcb.timer().unwrap();
+    assert_eq!((timer.kind, timer.retries), (TimerKind::Keepalive, 1));
+    assert_eq!(timer.at, t.now + 5 * SECOND * MS);
 }
 
 #[test]
