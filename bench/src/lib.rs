@@ -5,12 +5,14 @@
 //! * [`server`] is the echo-and-close server whose two versions are compared.
 //! * [`load`] makes very many short connections and measures them.
 //! * [`compare`] puts them together, for both servers in turn.
+//! * [`engine`] measures the protocol engine alone, in memory.
 //! * [`goodput`] compares long streams over bad paths.
 //! * [`relay`] is a path between two ends of a lab that loses, repeats, reorders and delays.
 //! * [`packet`] sends and receives whole frames.
 //! * [`machine`] reads what the kernel counts.
 
 pub mod compare;
+pub mod engine;
 pub mod goodput;
 pub mod lab;
 pub mod load;

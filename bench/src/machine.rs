@@ -90,6 +90,24 @@ pub fn load_average() -> io::Result<f64> {
     first.ok_or_else(|| io::Error::other("/proc/loadavg has another form"))
 }
 
+/// Bytes of memory that the process holds now.
+///
+/// # Errors
+/// When `/proc/self/statm` cannot be read or has another form.
+pub fn resident_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has another form"))?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
+/// The processor's name, empty where the machine does not tell.
+pub fn cpu_model() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("model name"));
+    line.map(|line| line.trim_start_matches([' ', '\t', ':']).to_owned()).unwrap_or_default()
+}
+
 /// CPUs that the calling thread may use.
 ///
 /// # Errors
@@ -126,6 +144,13 @@ pub fn raise_open_files() -> io::Result<()> {
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     // The monotonic clock starts near zero and never goes back.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Nanoseconds that the calling thread has had a CPU.
+pub fn cpu_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // It starts at zero and never goes back.
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 

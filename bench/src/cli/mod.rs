@@ -1,6 +1,7 @@
 //! Arguments and what they do.
 
 mod compare;
+mod engine;
 mod goodput;
 mod lab;
 mod load;
@@ -29,6 +30,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Compare fourwave with kernel sockets, in a lab of its own
     Compare(compare::Args),
+    /// Measure the protocol engine alone, in memory; needs no privilege
+    Engine(engine::Args),
     /// Compare long streams of fourwave and kernel sockets over paths that lose and reorder
     Goodput(goodput::Args),
     /// Two network namespaces with a veth pair, to try programs in
@@ -45,6 +48,7 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Compare(args) => args.run(),
+            Command::Engine(args) => args.run(),
             Command::Goodput(args) => args.run(),
             Command::Lab(args) => args.run(),
             Command::Load(args) => args.run(),
