@@ -10,7 +10,6 @@ pub(super) struct Counters {
     pub(super) frames_received: u64,
     pub(super) frames_handed_over: u64,
     pub(super) frames_taken_over: u64,
-    pub(super) handoff_full: u64,
     pub(super) unowned: u64,
     pub(super) commands: u64,
     pub(super) stale_handles: u64,
@@ -28,7 +27,6 @@ impl Counters {
         each("frames_received", None, self.frames_received);
         each("frames_handed_over", None, self.frames_handed_over);
         each("frames_taken_over", None, self.frames_taken_over);
-        each("handoff_full", None, self.handoff_full);
         each("frames_without_owner", None, self.unowned);
         each("commands", None, self.commands);
         each("stale_handles", None, self.stale_handles);

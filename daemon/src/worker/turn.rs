@@ -1,7 +1,7 @@
 //! The poll loop.
 
 use super::{Polling, Worker};
-use fourwave_stack::owner;
+use fourwave_stack::{Dropped, owner};
 use rustix::time::ClockId;
 
 /// Frames taken from the NIC queue, and from the hand-off ring, in one turn.
@@ -123,7 +123,7 @@ impl Worker {
                 counters.frames_handed_over += 1;
                 handed |= 1 << owner;
             } else {
-                counters.handoff_full += 1;
+                shard.note_drop(env.now, Dropped::HandoffFull, tuple);
             }
         });
         while handed != 0 {

@@ -4,6 +4,7 @@ use fourwave_tcp::{Info, Nanos, OutOfRange, Settings, State, Tcb};
 use fourwave_wire::FourTuple;
 
 use crate::conn::Conn;
+use crate::counters::Dropped;
 use crate::host::ConnId;
 use crate::shard::Shard;
 
@@ -71,9 +72,15 @@ impl Shard {
         let index = self.index(conn)?;
         let tcb = &mut self.flows.records.conns[index].tcb;
         self.orphans += u32::from(!tcb.is_orphan());
+        let unread =
+            tcb.receive_queue() > 0 && !matches!(tcb.state(), State::TimeWait | State::Closed);
         // Nobody is left to hear of it.
         let _ = tcb.close(&self.config.tcp, now);
-        let lingers = match tcb.state() {
+        let state = tcb.state();
+        if unread {
+            self.drop_conn(now, index, Dropped::AbortOnClose);
+        }
+        let lingers = match state {
             State::SynReceived
             | State::Established
             | State::CloseWait
@@ -86,7 +93,7 @@ impl Shard {
             }
         };
         if lingers && self.orphans > self.config.max_orphans {
-            self.counters.abort_on_memory += 1;
+            self.drop_conn(now, index, Dropped::AbortOnMemory);
             self.reset(index);
         } else {
             self.mark_dirty(index);
@@ -100,6 +107,7 @@ impl Shard {
     /// [`CommandError::Stale`].
     pub fn abort(&mut self, conn: ConnId) -> Result<(), CommandError> {
         let index = self.index(conn)?;
+        self.counters.abort_on_data += 1;
         self.reset(index);
         Ok(())
     }
@@ -174,6 +182,11 @@ impl Shard {
     /// From now on, or no longer, every SYN is answered by a reset, as if nobody listened.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
+    }
+
+    fn drop_conn(&mut self, now: Nanos, index: u32, dropped: Dropped) {
+        let tuple = self.flows.records.conns[index].tuple;
+        self.dropped(now, dropped, tuple);
     }
 
     pub(crate) fn reset(&mut self, index: u32) {

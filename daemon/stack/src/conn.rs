@@ -1,9 +1,10 @@
 //! The record of a connection with a full control block: found, timed, listed, freed.
 
-use fourwave_tcp::{Error, Events, Nanos, Reaction, State, Tcb};
+use fourwave_tcp::{Error, Events, Nanos, State, Tcb};
 use fourwave_wire::{FourTuple, Link};
 
 use crate::arena::{Arena, NIL, Record};
+use crate::counters::Dropped;
 use crate::host::{ConnId, Host, PathError, Update};
 use crate::list::{Links, Nodes};
 use crate::shard::Shard;
@@ -36,8 +37,13 @@ pub(crate) struct Conn {
     routed: bool,
     /// Whether `output` is on the stranded list.
     stranded: bool,
+    /// The state that it counts under in [`Shard::states`].
+    counted: u8,
     pub(crate) tcb: Tcb,
 }
+
+/// Events that are counted and of which samples are kept.
+const FAILURES: Events = Events(Events::RESET.0 | Events::REFUSED.0 | Events::TIMED_OUT.0);
 
 /// Which list: what has something to send, or waits for a way to send it.
 pub(crate) struct Output;
@@ -60,6 +66,7 @@ impl Conn {
             route: Link::default(),
             routed: false,
             stranded: false,
+            counted: tcb.state() as u8,
             tcb,
         }
     }
@@ -105,17 +112,13 @@ impl Nodes<Waiting> for Arena<Conn> {
 
 impl Shard {
     /// Tells the host what came of an input.
-    pub(crate) fn report(&mut self, index: u32, reaction: &Reaction, host: &mut impl Host) {
-        if let Some(reason) = reaction.drop {
-            self.counters.count_segment_drop(reason);
-        }
-        let events = reaction.events;
+    pub(crate) fn report(&mut self, now: Nanos, index: u32, events: Events, host: &mut impl Host) {
         if events.is_empty() {
             return;
         }
-        self.counters.estab_resets += u64::from(events.contains(Events::RESET));
-        self.counters.attempt_fails += u64::from(events.contains(Events::REFUSED));
-        self.counters.abort_on_timeout += u64::from(events.contains(Events::TIMED_OUT));
+        if events.intersects(FAILURES) {
+            self.count_failure(now, index, events);
+        }
         let conn = &self.flows.records.conns[index];
         let update = Update {
             rcv_tail: conn.tcb.rcv_tail(),
@@ -124,6 +127,20 @@ impl Shard {
             error: conn.tcb.error(),
         };
         host.update(conn.app, &update);
+    }
+
+    #[cold]
+    fn count_failure(&mut self, now: Nanos, index: u32, events: Events) {
+        let tuple = self.flows.records.conns[index].tuple;
+        for (event, dropped) in [
+            (Events::RESET, Dropped::EstabResets),
+            (Events::REFUSED, Dropped::AttemptFails),
+            (Events::TIMED_OUT, Dropped::AbortOnTimeout),
+        ] {
+            if events.contains(event) {
+                self.dropped(now, dropped, tuple);
+            }
+        }
     }
 
     /// Puts the connection on the dirty list, for [`Shard::flush`] to look at.
@@ -184,7 +201,9 @@ impl Shard {
     pub(crate) fn handle_conn_timer(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
         let conn = &mut self.flows.records.conns[index];
         if conn.stranded {
-            self.counters.neighbour_timeouts += 1;
+            let tuple = conn.tuple;
+            self.dropped(now, Dropped::NeighbourTimeouts, tuple);
+            let conn = &mut self.flows.records.conns[index];
             // Nothing was sent, so nothing is to be sent.
             let _ = conn.tcb.abort();
             let update = Update {
@@ -199,7 +218,7 @@ impl Shard {
         }
         if conn.tcb.deadline().is_some_and(|deadline| deadline <= now) {
             let reaction = conn.tcb.handle_timer(&self.config.tcp, now);
-            self.report(index, &reaction, host);
+            self.report(now, index, reaction.events, host);
             self.mark_dirty(index);
             return;
         }
@@ -222,6 +241,7 @@ impl Shard {
     /// After everything due has been sent: frees the control block if the protocol is done with
     /// it, or turns it into a TIME_WAIT record.
     pub(crate) fn settle(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
+        self.recount(index);
         let tcb = &self.flows.records.conns[index].tcb;
         match tcb.state() {
             State::Closed => self.free(index, host),
@@ -238,6 +258,23 @@ impl Shard {
             | State::CloseWait
             | State::Closing
             | State::LastAck => self.rearm(index),
+        }
+    }
+
+    /// A connection begins.
+    pub(crate) fn count(&mut self, index: u32) {
+        self.states[usize::from(self.flows.records.conns[index].counted)] += 1;
+    }
+
+    /// Its state may have changed.
+    #[inline]
+    fn recount(&mut self, index: u32) {
+        let conn = &mut self.flows.records.conns[index];
+        let state = conn.tcb.state() as u8;
+        if conn.counted != state {
+            self.states[usize::from(conn.counted)] -= 1;
+            self.states[usize::from(state)] += 1;
+            conn.counted = state;
         }
     }
 
@@ -259,6 +296,7 @@ impl Shard {
         let conns = &mut self.flows.records.conns;
         let conn = &conns[index];
         let app = conn.app;
+        self.states[usize::from(conn.counted)] -= 1;
         self.orphans -= u32::from(conn.tcb.is_orphan());
         if conn.waiting.is_linked() {
             self.listeners.forget(conn.listener, conns, index);

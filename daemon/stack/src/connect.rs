@@ -4,6 +4,7 @@ use fourwave_tcp::{Active, Nanos, Settings, Tcb};
 use fourwave_wire::{Addr, Endpoint, FourTuple, max_payload};
 
 use crate::conn::Conn;
+use crate::counters::Dropped;
 use crate::host::{ConnId, Host, PathError};
 use crate::keys::owner;
 use crate::shard::Shard;
@@ -30,6 +31,19 @@ pub enum ConnectError {
     /// No connection record is free.
     #[error("no connection record is free")]
     Full,
+}
+
+impl ConnectError {
+    fn dropped(self) -> Dropped {
+        match self {
+            ConnectError::BadAddress => Dropped::ConnectBadAddress,
+            ConnectError::NoRoute => Dropped::ConnectNoRoute,
+            ConnectError::NoPort => Dropped::NoLocalPort,
+            ConnectError::InUse => Dropped::ConnectInUse,
+            ConnectError::NotOwner => Dropped::ConnectNotOwner,
+            ConnectError::Full => Dropped::ConnectFull,
+        }
+    }
 }
 
 /// Most ports that one active open looks at: nearly exhausted ports must not hold a worker up. The
@@ -67,6 +81,23 @@ impl Shard {
     /// # Errors
     /// [`ConnectError`]; nothing has happened then.
     pub fn connect_with(
+        &mut self,
+        now: Nanos,
+        app: u64,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+        settings: &Settings,
+        host: &mut impl Host,
+    ) -> Result<(ConnId, FourTuple), ConnectError> {
+        let opened = self.open_active(now, app, local, remote, settings, host);
+        if let Err(error) = opened {
+            let tuple = FourTuple { local: local.unwrap_or_default(), remote };
+            self.dropped(now, error.dropped(), tuple);
+        }
+        opened
+    }
+
+    fn open_active(
         &mut self,
         now: Nanos,
         app: u64,
@@ -122,6 +153,7 @@ impl Shard {
             None => self.flows.insert(hash, Flow::Conn(index), tuple.local.port),
         }
         self.counters.active_opens += 1;
+        self.count(index);
         self.mark_dirty(index);
         Ok((id, tuple))
     }
@@ -168,7 +200,6 @@ impl Shard {
             return Ok((tuple, old));
         }
         self.ports.advance(&search);
-        self.counters.no_local_port += 1;
         Err(ConnectError::NoPort)
     }
 

@@ -1,8 +1,10 @@
 //! The way in: from a frame to the record it concerns.
 
-use fourwave_tcp::{Nanos, State};
+use fourwave_tcp::{DropReason, Nanos, State};
 use fourwave_wire::{Flags, IcmpQuote, Inbound, Segment, TcpFrame, parse};
 
+use crate::counters::Dropped;
+use crate::drops::Sample;
 use crate::host::{Host, Stream};
 use crate::shard::Shard;
 use crate::table::Flow;
@@ -18,7 +20,7 @@ impl Shard {
                 self.handle_tcp(now, &frame, host);
             }
             Ok(Inbound::IcmpError(quote)) => self.handle_icmp(now, &quote, host),
-            Err(reason) => self.counters.count_refused(reason),
+            Err(error) => self.refuse_frame(now, frame, error),
         }
     }
 
@@ -64,7 +66,14 @@ impl Shard {
         if reaction.drop.is_some() && conn.tcb.take_challenge() {
             self.limit_challenge(now, index, host);
         }
-        self.report(index, &reaction, host);
+        if let Some(reason) = reaction.drop {
+            let tuple = self.flows.records.conns[index].tuple;
+            if reason == DropReason::OrphanData {
+                self.counters.abort_on_data += 1;
+            }
+            self.drop_segment(now, reason, Sample::of(tuple, segment));
+        }
+        self.report(now, index, reaction.events, host);
     }
 
     /// A challenge ACK is due: counted, or taken back if there have been too many.
@@ -90,12 +99,12 @@ impl Shard {
         host: &mut impl Host,
     ) {
         if !host.is_local(frame.tuple.local.addr) {
-            self.counters.foreign_address += 1;
+            self.dropped(now, Dropped::ForeignAddress, frame);
             return;
         }
         let flags = frame.segment.flags;
         if flags.contains(Flags::RST) {
-            self.counters.no_connection_ignored += 1;
+            self.dropped(now, Dropped::NoConnectionIgnored, frame);
             return;
         }
         let listener = self.listeners.find(&frame.tuple.local);
@@ -103,19 +112,19 @@ impl Shard {
             let taken = !flags.contains(Flags::SYN)
                 && listener.is_some_and(|id| self.handle_cookie(now, frame, hash, id, host));
             if !taken {
-                self.counters.no_connection += 1;
+                self.dropped(now, Dropped::NoConnection, frame);
                 self.send_reset(frame, host);
             }
             return;
         }
         match listener.filter(|_| !self.draining) {
             None => {
-                self.counters.no_connection += 1;
+                self.dropped(now, Dropped::NoConnection, frame);
                 self.send_reset(frame, host);
             }
             // As Linux: a SYN with a FIN opens nothing.
             Some(_) if !flags.contains(Flags::SYN) || flags.contains(Flags::FIN) => {
-                self.counters.no_connection_ignored += 1;
+                self.dropped(now, Dropped::NoConnectionIgnored, frame);
             }
             Some(id) => self.handle_syn(now, frame, hash, id, None, host),
         }
@@ -127,11 +136,18 @@ impl Shard {
             Some(Flow::Conn(index)) => {
                 let tcb = &mut self.flows.records.conns[index].tcb;
                 let reaction = tcb.handle_icmp(&self.config.tcp, now, quote.seq, quote.kind);
-                self.report(index, &reaction, host);
+                if let Some(reason) = reaction.drop {
+                    self.counters.icmp_out_of_window += 1;
+                    let what = Sample { seq: quote.seq, ..Sample::from(quote.tuple) };
+                    self.drop_segment(now, reason, what);
+                }
+                self.report(now, index, reaction.events, host);
                 self.mark_dirty(index);
             }
-            Some(Flow::Request(index)) => self.handle_request_icmp(index, quote.seq, quote.kind),
-            Some(Flow::TimeWait(_)) | None => self.counters.icmp_no_connection += 1,
+            Some(Flow::Request(index)) => self.handle_request_icmp(now, index, quote),
+            Some(Flow::TimeWait(_)) | None => {
+                self.dropped(now, Dropped::IcmpNoConnection, quote.tuple);
+            }
         }
     }
 }

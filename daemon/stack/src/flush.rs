@@ -3,6 +3,7 @@
 use fourwave_tcp::{Nanos, State};
 use fourwave_wire::{Flags, FrameHead, build};
 
+use crate::counters::Dropped;
 use crate::host::{Frame, Host, Payload};
 use crate::shard::Shard;
 
@@ -60,7 +61,8 @@ impl Shard {
                 match built {
                     Ok(len) => host.commit(len),
                     Err(_) => {
-                        self.counters.tx_too_small += 1;
+                        let tuple = head.tuple;
+                        self.dropped(now, Dropped::TxTooSmall, tuple);
                         continue;
                     }
                 }

@@ -314,6 +314,7 @@ impl Shard {
     /// [`Shard::flush`].
     pub fn unlisten(&mut self, id: ListenerId) {
         while let Some(index) = self.listener(id).and_then(|listener| listener.requests.front()) {
+            self.counters.listener_closed += 1;
             self.drop_request(index);
         }
         while let Some(index) = self.listener(id).and_then(|listener| listener.waiting.front()) {

@@ -4,6 +4,7 @@ use fourwave_tcp::{Nanos, Passive, Settings, Tcb};
 use fourwave_wire::{FourTuple, Link, TcpFrame, max_payload};
 
 use crate::conn::Conn;
+use crate::counters::Dropped;
 use crate::host::{Host, ListenerId, PathError, Refused};
 use crate::shard::Shard;
 
@@ -69,7 +70,7 @@ impl Shard {
         let listener = self.listeners.get(id);
         let settings = listener.settings;
         if !listener.shared.claim_accept() {
-            self.counters.listen_overflows += 1;
+            self.dropped(now, Dropped::ListenOverflows, handshake.tuple);
             self.counters.listen_drops += 1;
             return Opened::QueueFull;
         }
@@ -80,7 +81,7 @@ impl Shard {
         conn.set_route(handshake.route, handshake.epoch);
         let conns = &mut self.flows.records.conns;
         let Some(index) = conns.insert(conn) else {
-            self.counters.connections_full += 1;
+            self.dropped(now, Dropped::ConnectionsFull, handshake.tuple);
             return self.no_room(id);
         };
         match host.open(id, conns[index].id(index), &handshake.tuple) {
@@ -89,8 +90,8 @@ impl Shard {
                 Opened::Conn(index)
             }
             Err(Refused) => {
-                self.counters.open_refused += 1;
                 conns.remove(index);
+                self.dropped(now, Dropped::OpenRefused, handshake.tuple);
                 self.no_room(id)
             }
         }
@@ -113,6 +114,7 @@ impl Shard {
         host: &mut impl Host,
     ) {
         self.counters.passive_opens += 1;
+        self.count(conn);
         self.proven.insert(&self.keys, &frame.tuple.remote.addr);
         let conns = &mut self.flows.records.conns;
         self.listeners.get(id).waiting.push_back(conns, conn);

@@ -1,6 +1,6 @@
 //! The shard itself: what it is made of, its clock, its size.
 
-use fourwave_tcp::Nanos;
+use fourwave_tcp::{Nanos, State};
 
 use crate::NoMemory;
 use crate::arena::NIL;
@@ -8,6 +8,7 @@ use crate::challenge::Challenges;
 use crate::config::{Config, SynCookies};
 use crate::conn::Output;
 use crate::counters::Counters;
+use crate::drops::Samples;
 use crate::flows::Flows;
 use crate::host::Host;
 use crate::keys::Keys;
@@ -38,7 +39,12 @@ pub struct Shard {
     pub(crate) challenges: Challenges,
     /// Connections that nobody holds any more.
     pub(crate) orphans: u32,
+    /// Connections by the state that they had when they were last settled.
+    pub(crate) states: [u32; State::ALL.len()],
+    /// FIN_WAIT_2 records without a connection.
+    pub(crate) fin_wait_2: u32,
     pub(crate) counters: Counters,
+    pub(crate) samples: Samples,
     /// New SYNs are refused.
     pub(crate) draining: bool,
     /// [`Host::path_epoch`] when stranded connections were last tried.
@@ -60,6 +66,8 @@ pub struct Gauges {
     pub time_wait: u32,
     /// Armed timers.
     pub timers: u32,
+    /// Flows by state, of all kinds of records. Exact after [`Shard::flush`].
+    pub states: [u32; State::ALL.len()],
 }
 
 impl Shard {
@@ -81,8 +89,11 @@ impl Shard {
             ports: Ports::new(&config.local_ports),
             proven: Proven::new(config.syncookies == SynCookies::Off),
             orphans: 0,
+            states: [0; State::ALL.len()],
+            fin_wait_2: 0,
             challenges: Challenges::default(),
             counters: Counters::default(),
+            samples: Samples::new(),
             draining: false,
             epoch: 0,
             base: now,
@@ -119,7 +130,12 @@ impl Shard {
     /// Record counts.
     pub fn gauges(&self) -> Gauges {
         let records = &self.flows.records;
+        let mut states = self.states;
+        states[State::SynReceived as usize] += records.requests.len();
+        states[State::FinWait2 as usize] += self.fin_wait_2;
+        states[State::TimeWait as usize] += records.time_waits.len() - self.fin_wait_2;
         Gauges {
+            states,
             connections: records.conns.len(),
             orphans: self.orphans,
             syn_received: records.requests.len(),

@@ -2,11 +2,12 @@
 
 use fourwave_tcp::{Nanos, Passive, SeqNum, timestamp};
 use fourwave_wire::{
-    Addr, Flags, FourTuple, FrameHead, IcmpKind, Link, Options, Segment, TcpFrame, Timestamps,
+    Flags, FourTuple, FrameHead, IcmpKind, IcmpQuote, Link, Options, Segment, TcpFrame, Timestamps,
 };
 
 use crate::arena::{Arena, Record};
 use crate::config::SynCookies;
+use crate::counters::Dropped;
 use crate::host::{Host, ListenerId};
 use crate::list::{Links, Nodes};
 use crate::passive::{Handshake, Opened};
@@ -201,7 +202,7 @@ impl Shard {
         takeover: Option<Takeover>,
         host: &mut impl Host,
     ) {
-        match self.admit_syn(id, &frame.tuple.remote.addr, takeover.is_some()) {
+        match self.admit_syn(now, id, frame, takeover.is_some()) {
             Admission::Drop => {
                 self.counters.listen_drops += 1;
                 return;
@@ -218,6 +219,7 @@ impl Shard {
             if takeover.is_none() && self.config.syncookies != SynCookies::Off {
                 self.send_cookie(now, frame, id, host);
             } else {
+                self.keep(now, Dropped::SynRecordsFull, frame);
                 self.counters.listen_drops += 1;
             }
             return;
@@ -238,7 +240,13 @@ impl Shard {
 
     /// What a SYN gets: for a record its place in the SYN queue is claimed. A SYN that takes a
     /// TIME_WAIT record over comes from a real peer and needs no place (as Linux).
-    fn admit_syn(&mut self, id: ListenerId, peer: &Addr, takeover: bool) -> Admission {
+    fn admit_syn(
+        &mut self,
+        now: Nanos,
+        id: ListenerId,
+        frame: &TcpFrame<'_>,
+        takeover: bool,
+    ) -> Admission {
         let shared = &self.listeners.get(id).shared;
         let admission = match self.config.syncookies {
             SynCookies::Off | SynCookies::OnOverflow | SynCookies::Always if takeover => {
@@ -249,7 +257,7 @@ impl Shard {
             SynCookies::OnOverflow | SynCookies::Off if shared.claim_syn() => Admission::Record,
             SynCookies::OnOverflow => Admission::Cookie,
             SynCookies::Off => {
-                self.counters.syn_queue_full += 1;
+                self.dropped(now, Dropped::SynQueueFull, frame);
                 return Admission::Drop;
             }
         };
@@ -260,16 +268,16 @@ impl Shard {
             if admission == Admission::Record {
                 shared.release_syn(true);
             }
-            self.counters.listen_overflows += 1;
+            self.dropped(now, Dropped::ListenOverflows, frame);
             return Admission::Drop;
         }
         if self.config.syncookies == SynCookies::Off
             && !takeover
             && shared.syn_len() > self.config.syn_backlog_for_all()
-            && !self.proven.contains(&self.keys, peer)
+            && !self.proven.contains(&self.keys, &frame.tuple.remote.addr)
         {
             shared.release_syn(true);
-            self.counters.syn_peer_not_proven += 1;
+            self.dropped(now, Dropped::SynPeerNotProven, frame);
             return Admission::Drop;
         }
         admission
@@ -288,7 +296,7 @@ impl Shard {
         let settings = &self.listeners.get(request.listener).settings;
         let window = u32::from(settings.syn_window(&self.config.tcp));
         match request.judge(&frame.segment, window) {
-            Verdict::Ignore => self.counters.request_ignored += 1,
+            Verdict::Ignore => self.dropped(now, Dropped::RequestIgnored, frame),
             Verdict::Repeat => {
                 if self.may_repeat(now, index) {
                     self.flows.records.requests[index].flags |= RESENT;
@@ -298,12 +306,17 @@ impl Shard {
             }
             Verdict::Acknowledge => {
                 if self.may_repeat(now, index) {
+                    self.dropped(now, Dropped::RequestOutOfPlace, frame);
                     self.acknowledge_request(now, index, frame.link.reply(), host);
                 }
             }
-            Verdict::Reset => self.send_reset(frame, host),
+            Verdict::Reset => {
+                self.dropped(now, Dropped::RequestBadAck, frame);
+                self.send_reset(frame, host);
+            }
             Verdict::Forget => {
                 self.counters.attempt_fails += 1;
+                self.dropped(now, Dropped::EmbryonicRsts, frame);
                 self.drop_request(index);
             }
             Verdict::Complete => self.complete(now, index, frame, hash, host),
@@ -311,24 +324,27 @@ impl Shard {
     }
 
     /// An ICMP error about our SYN-ACK. RFC 5927 §4.1: it must quote what was sent.
-    pub(crate) fn handle_request_icmp(&mut self, index: u32, seq: u32, kind: IcmpKind) {
-        if seq != self.flows.records.requests[index].iss {
-            self.counters.icmp_out_of_window += 1;
+    pub(crate) fn handle_request_icmp(&mut self, now: Nanos, index: u32, quote: &IcmpQuote) {
+        if quote.seq != self.flows.records.requests[index].iss {
+            self.dropped(now, Dropped::IcmpOutOfWindow, quote.tuple);
             return;
         }
-        match kind {
+        match quote.kind {
             IcmpKind::NetUnreachable
             | IcmpKind::HostUnreachable
             | IcmpKind::TimeExceeded
             | IcmpKind::ParameterProblem => {
                 self.counters.attempt_fails += 1;
+                self.dropped(now, Dropped::RequestUnreachable, quote.tuple);
                 self.drop_request(index);
             }
             // As Linux: these leave a handshake alone.
             IcmpKind::ProtocolUnreachable
             | IcmpKind::PortUnreachable
             | IcmpKind::Prohibited
-            | IcmpKind::PacketTooBig { .. } => {}
+            | IcmpKind::PacketTooBig { .. } => {
+                self.dropped(now, Dropped::IcmpLeftAlone, quote.tuple);
+            }
         }
     }
 
@@ -337,8 +353,9 @@ impl Shard {
         let request = &mut self.flows.records.requests[index];
         let shared = &self.listeners.get(request.listener).shared;
         if request.retransmits >= shared.syn_ack_retries(self.config.tcp.synack_retries) {
+            let tuple = request.tuple;
             self.counters.attempt_fails += 1;
-            self.counters.syn_ack_timeouts += 1;
+            self.dropped(now, Dropped::SynAckTimeouts, tuple);
             self.drop_request(index);
             return;
         }
@@ -426,13 +443,14 @@ impl Shard {
     /// Whether a stray segment may be answered yet.
     fn may_repeat(&mut self, now: Nanos, index: u32) -> bool {
         let request = &mut self.flows.records.requests[index];
-        let now = micros(now);
-        if request.flags & REPEATED != 0 && now.wrapping_sub(request.repeated) < REPEAT_MICROS {
-            self.counters.ack_skipped_syn_recv += 1;
+        let micros = micros(now);
+        if request.flags & REPEATED != 0 && micros.wrapping_sub(request.repeated) < REPEAT_MICROS {
+            let tuple = request.tuple;
+            self.dropped(now, Dropped::AckSkippedSynRecv, tuple);
             return false;
         }
         request.flags |= REPEATED;
-        request.repeated = now;
+        request.repeated = micros;
         true
     }
 

@@ -6,6 +6,7 @@ use fourwave_wire::{
 };
 
 use crate::arena::Record;
+use crate::counters::Dropped;
 use crate::host::Host;
 use crate::segment::overlaps;
 use crate::shard::Shard;
@@ -193,7 +194,8 @@ impl Shard {
         host: &mut impl Host,
     ) {
         let Some(index) = self.insert_time_wait(now, conn, substate) else {
-            self.counters.time_wait_overflow += 1;
+            let tuple = self.flows.records.conns[conn].tuple;
+            self.dropped(now, Dropped::TimeWaitOverflow, tuple);
             self.free(conn, host);
             return;
         };
@@ -203,6 +205,7 @@ impl Shard {
         };
         self.flows.replace(u64::from(hash), Flow::Conn(conn), Flow::TimeWait(index));
         self.release(conn, host);
+        self.fin_wait_2 += u32::from(substate == Substate::FinWait2);
         let tcp = &self.config.tcp;
         let wait = match substate {
             Substate::TimeWait => tcp.time_wait,
@@ -223,11 +226,12 @@ impl Shard {
     ) {
         let segment = &frame.segment;
         let record = &self.flows.records.time_waits[index];
+        let verdict = record.judge(segment, self.config.tcp.recv_window_max, self.config.rfc1337);
         if record.is_stale(segment) {
-            self.counters.paws_rejected += 1;
+            self.dropped(now, Dropped::PawsTimeWait, frame);
         }
-        match record.judge(segment, self.config.tcp.recv_window_max, self.config.rfc1337) {
-            Verdict::Ignore => self.counters.time_wait_ignored += 1,
+        match verdict {
+            Verdict::Ignore => self.dropped(now, Dropped::TimeWaitIgnored, frame),
             Verdict::Restart => {
                 self.note_timestamp(index, segment);
                 self.arm_time_wait(now, index);
@@ -236,7 +240,8 @@ impl Shard {
                 if restart {
                     self.arm_time_wait(now, index);
                 }
-                if !limited || self.may_acknowledge(now, index) {
+                if !limited || self.may_acknowledge(now, index, frame) {
+                    self.dropped(now, Dropped::TimeWaitDuplicate, frame);
                     self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
                 }
             }
@@ -245,11 +250,12 @@ impl Shard {
                 let record = &mut self.flows.records.time_waits[index];
                 record.flags &= !FIN_WAIT_2;
                 record.rcv_nxt = record.rcv_nxt.wrapping_add(1);
+                self.fin_wait_2 -= 1;
                 self.arm_time_wait(now, index);
                 self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
             }
             Verdict::Reset => {
-                self.counters.abort_on_data += 1;
+                self.dropped(now, Dropped::AbortOnData, frame);
                 self.send_reset(frame, host);
                 self.end_time_wait(index);
             }
@@ -276,6 +282,7 @@ impl Shard {
         self.wheel.cancel(&mut self.flows.records, id);
         let records = &mut self.flows.records;
         records.locals.release(records.time_waits[index].local);
+        self.fin_wait_2 -= u32::from(records.time_waits[index].is_fin_wait_2());
         records.time_waits.remove(index);
     }
 
@@ -322,7 +329,8 @@ impl Shard {
                 self.handle_syn(now, frame, hash, id, Some(Takeover { index, iss }), host);
             }
             Some(_) | None => {
-                if self.may_acknowledge(now, index) {
+                if self.may_acknowledge(now, index, frame) {
+                    self.dropped(now, Dropped::TimeWaitDuplicate, frame);
                     self.acknowledge_time_wait(now, index, &frame.tuple, frame.link.reply(), host);
                 }
             }
@@ -368,14 +376,15 @@ impl Shard {
         }
     }
 
-    fn may_acknowledge(&mut self, now: Nanos, index: u32) -> bool {
+    fn may_acknowledge(&mut self, now: Nanos, index: u32, frame: &TcpFrame<'_>) -> bool {
         let stamp = self.stamp(now);
         let record = &mut self.flows.records.time_waits[index];
         if stamp.wrapping_sub(record.acked) < REPEAT_STAMPS {
-            match record.flags & FIN_WAIT_2 {
-                0 => self.counters.ack_skipped_time_wait += 1,
-                _ => self.counters.ack_skipped_fin_wait_2 += 1,
-            }
+            let skipped = match record.is_fin_wait_2() {
+                false => Dropped::AckSkippedTimeWait,
+                true => Dropped::AckSkippedFinWait2,
+            };
+            self.dropped(now, skipped, frame);
             return false;
         }
         record.acked = stamp;

@@ -68,6 +68,19 @@ fn every_flow_is_seen_once_whatever_the_parts() {
 }
 
 #[test]
+fn gauges_count_what_a_look_finds() {
+    let mut world = busy_world();
+    let mut found = [0; State::ALL.len()];
+    for listed in list(&world, 1000, usize::MAX) {
+        found[listed.state as usize] += 1;
+    }
+    assert_eq!(world.shard.gauges().states, found);
+    world.shard.unlisten(0);
+    world.pass(61 * SECONDS);
+    world.assert_empty();
+}
+
+#[test]
 fn each_kind_of_record_says_what_it_knows() {
     let world = busy_world();
     let all = list(&world, 1000, usize::MAX);

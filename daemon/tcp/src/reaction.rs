@@ -197,6 +197,38 @@ impl DropReason {
     }
 }
 
+impl DropReason {
+    /// What happened, in a sentence.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            DropReason::Closed => "The connection is over.",
+            DropReason::OldTimestamp => "An older timestamp than the last (PAWS, RFC 7323 §5).",
+            DropReason::OutOfWindow => "Outside the receive window.",
+            DropReason::InexactReset => {
+                "A RST in the window but not at its left edge: challenged (RFC 5961 §3.2)."
+            }
+            DropReason::UnexpectedSyn => "A SYN on a connection: challenged (RFC 5961 §4.2).",
+            DropReason::NoAck => "Neither SYN, RST nor ACK.",
+            DropReason::AckOfUnsent => "Acknowledges what was never sent.",
+            DropReason::AckTooOld => {
+                "Acknowledges less than any segment in flight could (RFC 5961 §5.2)."
+            }
+            DropReason::Duplicate => "All of its data had arrived before.",
+            DropReason::ZeroWindow => {
+                "No window is open for its data: the application does not read."
+            }
+            DropReason::NoMemory => {
+                "No payload memory: the application's quota (clients.bytes) is used up."
+            }
+            DropReason::TooManyHoles => "More holes in the data than are tracked.",
+            DropReason::OrphanData => "Data for a handle that was closed: answered by RST.",
+            DropReason::IcmpOutOfWindow => {
+                "An ICMP error about a segment that is not in flight (RFC 5927 §4.1)."
+            }
+        }
+    }
+}
+
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())

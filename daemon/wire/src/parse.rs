@@ -169,6 +169,32 @@ impl ParseError {
     }
 }
 
+impl ParseError {
+    /// What happened, in a sentence.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            ParseError::Truncated => "A length says that more bytes follow than do.",
+            ParseError::NotIp => "Neither IPv4 nor IPv6.",
+            ParseError::BadIpHeader => {
+                "An IP header that contradicts itself, or an extension header that is not followed."
+            }
+            ParseError::IpChecksum => "Wrong IPv4 header checksum.",
+            ParseError::Fragment => "A fragment: nothing is put together here.",
+            ParseError::NotUnicast => "An address that no TCP connection can have.",
+            ParseError::NotTcp => "Some other protocol.",
+            ParseError::TcpHeader => "A TCP header whose length is impossible.",
+            ParseError::TcpOptions => "A malformed TCP option.",
+            ParseError::TcpChecksum => {
+                "Wrong TCP checksum; on veth set rx_checksum, or turn the peer's offload off."
+            }
+            ParseError::IcmpChecksum => "Wrong ICMP checksum.",
+            ParseError::IcmpIgnored => {
+                "An ICMP message that is no error, or does not quote a segment of ours."
+            }
+        }
+    }
+}
+
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())
