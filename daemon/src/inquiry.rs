@@ -50,6 +50,8 @@ pub struct Row {
     pub send_queue: u32,
     /// The timer that runs.
     pub timer: Option<SocketTimer>,
+    /// How long somebody has been waited for, milliseconds.
+    pub waiting: Option<u32>,
     /// What kind of flow.
     pub kind: SocketKind,
 }

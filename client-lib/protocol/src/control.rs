@@ -50,6 +50,9 @@ pub enum Request {
     },
     /// Counters as text, for tools: answered by any number of [`Reply::Text`].
     Stats,
+    /// The configuration in force, as TOML, for tools: answered by any number of
+    /// [`Reply::Text`].
+    Settings,
     /// Something that workers have to look up, for tools.
     Query {
         /// [`crate::VERSION`] of the tool.

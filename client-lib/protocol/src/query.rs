@@ -145,6 +145,9 @@ pub struct Socket {
     pub owner: Option<Owner>,
     /// The timer that runs.
     pub timer: Option<SocketTimer>,
+    /// In a state of closing, how long somebody has been waited for, milliseconds: in CLOSE_WAIT
+    /// the application, since the peer closed; else the peer, since something was last sent to it.
+    pub waiting_ms: Option<u32>,
     /// Which worker has it; a listener is everyone's.
     pub worker: Option<u32>,
     /// More about it.
@@ -238,6 +241,7 @@ mod tests {
                 milliseconds: u32::MAX,
                 retries: u8::MAX,
             }),
+            waiting_ms: Some(u32::MAX),
             worker: Some(u32::MAX),
             kind: SocketKind::Listener { syn_queue: u32::MAX, v6_only: true },
         };

@@ -147,6 +147,14 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration with every key, as it would stand in a file.
+    ///
+    /// # Panics
+    /// Never: everything in it has a form in TOML, as a test shows.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration can be written as TOML")
+    }
+
     /// Checks what the types do not: ranges, and keys that depend on each other.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ fn all_keys_can_be_set() {
     assert_eq!(config.tcp.keepalive_time, Duration::from_secs(300));
     assert_eq!(config.clients.rules[0].bytes, Some(4 << 30));
     assert_eq!(config.clients.rules[0].connections, None);
-    let again: Config = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+    let again: Config = toml::from_str(&config.to_toml()).unwrap();
     assert_eq!(again, config);
 }
 

@@ -106,11 +106,12 @@ impl Session {
     }
 
     async fn answer(&mut self, request: Request) -> Vec<Answer> {
-        if request == Request::Stats {
-            let text = self.control.stats();
-            return stats::pieces(&text).map(Answer::from).collect();
-        }
-        vec![self.try_answer(request).await.unwrap_or_else(Answer::from)]
+        let text = match request {
+            Request::Stats => self.control.stats(),
+            Request::Settings => self.control.settings.clone(),
+            other => return vec![self.try_answer(other).await.unwrap_or_else(Answer::from)],
+        };
+        stats::pieces(&text).map(Answer::from).collect()
     }
 
     async fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
@@ -149,7 +150,7 @@ impl Session {
                 Reply::Done.into()
             }
             // Answered before.
-            Request::Stats | Request::Query { .. } => Reply::Done.into(),
+            Request::Stats | Request::Settings | Request::Query { .. } => Reply::Done.into(),
         })
     }
 

@@ -88,6 +88,7 @@ impl Listeners {
                 peer: None,
                 owner: None,
                 timer: None,
+                waiting_ms: None,
                 worker: None,
                 kind: SocketKind::Listener {
                     syn_queue: shared.syn_len(),

@@ -64,6 +64,8 @@ pub struct Parts {
     pub paths: Paths,
     /// Adds counters that are no worker's.
     pub counters: Box<dyn Fn(&mut Totals)>,
+    /// The configuration in force, as TOML.
+    pub settings: String,
 }
 
 /// The control thread's state, shared by its tasks.
@@ -72,6 +74,7 @@ pub struct Control {
     links: Links,
     paths: Paths,
     counters: Box<dyn Fn(&mut Totals)>,
+    settings: String,
     clients: Cell<usize>,
     /// Questions of tools under way.
     inquiries: Cell<usize>,
@@ -82,7 +85,7 @@ pub struct Control {
 impl Control {
     /// Puts the parts together. The workers know `paths`' table of this moment already.
     pub fn new(parts: Parts) -> Rc<Control> {
-        let Parts { links, policy, ports, somaxconn, paths, counters } = parts;
+        let Parts { links, policy, ports, somaxconn, paths, counters, settings } = parts;
         let resolver = paths.clone();
         let resolve = Box::new(move |address| resolver.resolve(address));
         let registry = Registry::new(Rc::clone(&links), policy, ports, somaxconn, resolve);
@@ -91,6 +94,7 @@ impl Control {
             links,
             paths,
             counters,
+            settings,
             clients: Cell::new(0),
             inquiries: Cell::new(0),
             room: Notify::new(),
@@ -165,6 +169,7 @@ impl Control {
                 Some(reason) => totals.add_to_family(name, reason, value),
             }
         }
+        totals.add("workers", self.links.len() as u64);
         totals.add("clients", self.clients.get() as u64);
         totals.add("groups", self.registry.borrow().len() as u64);
         (self.counters)(&mut totals);

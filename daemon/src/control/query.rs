@@ -177,6 +177,7 @@ fn socket(worker: usize, row: &Row, owner: Option<Owner>) -> Socket {
         peer: Some(SocketAddr::from(row.tuple.remote)),
         owner,
         timer: row.timer,
+        waiting_ms: row.waiting,
         worker: Some(worker as u32),
         kind: row.kind,
     }

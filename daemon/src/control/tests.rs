@@ -141,6 +141,7 @@ fn row() -> Row {
         receive_queue: 3,
         send_queue: 4,
         timer: None,
+        waiting: None,
         kind: SocketKind::Held,
     }
 }
@@ -314,6 +315,7 @@ fn with_control<S: Future<Output = ()>>(
         somaxconn: 4096,
         paths,
         counters: Box::new(|totals| totals.add("steer_tcp", 7)),
+        settings: "interface = \"eth0\"\n".to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
@@ -535,6 +537,9 @@ fn statistics_are_for_everyone() {
         for line in ["InSegs 42", "clients 1", "groups 0", "steer_tcp 7", "dropped 6"] {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
+        let (reply, _) = tool.ask(&Request::Settings);
+        let expected = Reply::Text { text: "interface = \"eth0\"\n".to_owned(), more: false };
+        assert_eq!(reply, expected);
     });
 }
 
@@ -621,7 +626,8 @@ fn workers_get_new_tables_and_ports_follow() {
     let port = ports.claim(claimant, any, false).unwrap().port();
     let policy = Policy::new(Clients::default(), 1024);
     let counters = Box::new(|_: &mut Totals| {});
-    let parts = Parts { links, policy, ports, somaxconn: 1, paths, counters };
+    let parts =
+        Parts { links, policy, ports, somaxconn: 1, paths, counters, settings: String::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {

@@ -193,6 +193,7 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
         somaxconn: config.tcp.somaxconn,
         paths,
         counters: Box::new(move |totals| counters.add_to(totals)),
+        settings: config.to_toml(),
     });
     let reactor = |error| StartError::System("cannot watch the workers", error);
     control.start().map_err(reactor)?;

@@ -97,6 +97,7 @@ fn row(env: &Environment, state: SocketState, listed: &Listed) -> Row {
         receive_queue: clamp(unread),
         send_queue: clamp(listed.send_queue),
         timer: listed.timer.map(|timer| remaining(env.now, &timer)),
+        waiting: listed.waiting_since.map(|since| milliseconds(env.now.saturating_sub(since))),
         kind: match listed.app {
             None => SocketKind::Record,
             Some(_) if listed.orphan => SocketKind::Orphan,
@@ -110,6 +111,10 @@ fn clamp(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
+fn milliseconds(nanos: u64) -> u32 {
+    clamp(nanos / 1_000_000)
+}
+
 fn remaining(now: u64, timer: &Timer) -> SocketTimer {
     SocketTimer {
         kind: match timer.kind {
@@ -118,7 +123,7 @@ fn remaining(now: u64, timer: &Timer) -> SocketTimer {
             fourwave_tcp::TimerKind::TimeWait => TimerKind::TimeWait,
             fourwave_tcp::TimerKind::Persist => TimerKind::Persist,
         },
-        milliseconds: clamp(timer.at.saturating_sub(now) / 1_000_000),
+        milliseconds: milliseconds(timer.at.saturating_sub(now)),
         retries: timer.retries,
     }
 }

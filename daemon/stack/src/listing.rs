@@ -34,6 +34,8 @@ pub struct Listed {
     pub send_queue: u64,
     /// The timer that runs.
     pub timer: Option<Timer>,
+    /// See [`Tcb::waiting_since`](fourwave_tcp::Tcb::waiting_since).
+    pub waiting_since: Option<Nanos>,
 }
 
 impl Shard {
@@ -86,6 +88,7 @@ impl Shard {
             receive_queue: tcb.receive_queue(),
             send_queue: tcb.send_queue(),
             timer: tcb.timer(),
+            waiting_since: tcb.waiting_since(),
         })
     }
 
@@ -132,5 +135,6 @@ fn bare(tuple: FourTuple, state: State, timer: Timer) -> Listed {
         receive_queue: 0,
         send_queue: 0,
         timer: Some(timer),
+        waiting_since: None,
     }
 }

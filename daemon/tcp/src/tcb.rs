@@ -128,6 +128,8 @@ pub struct Tcb {
     pub(crate) life_at: Nanos,
     /// Data was last sent.
     pub(crate) sent_at: Nanos,
+    /// The peer's FIN came.
+    pub(crate) fin_at: Nanos,
     /// `ts_recent` was last set.
     pub(crate) ts_recent_at: Nanos,
     /// The next challenge ACK may be sent.
@@ -297,6 +299,7 @@ impl Tcb {
             ack_at: NEVER,
             life_at: NEVER,
             sent_at: now,
+            fin_at: NEVER,
             ts_recent_at: now,
             challenge_at: 0,
             keepalive_at: NEVER,
@@ -556,6 +559,23 @@ impl Tcb {
     /// Whether the application's handle is closed.
     pub fn is_orphan(&self) -> bool {
         self.has(flag::ORPHAN)
+    }
+
+    /// Since when somebody is waited for: the application since the peer's FIN came, the peer since
+    /// we last sent something to it. `None` while data may flow both ways, or before.
+    pub fn waiting_since(&self) -> Option<Nanos> {
+        match self.state() {
+            State::CloseWait => Some(self.fin_at),
+            State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => {
+                Some(self.sent_at)
+            }
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::TimeWait => None,
+        }
     }
 
     /// Largest payload of a segment now.

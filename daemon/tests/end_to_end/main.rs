@@ -11,6 +11,7 @@ mod active;
 mod addresses;
 mod backlog;
 mod closing;
+mod doctor;
 mod hostile;
 mod idle;
 mod instances;

@@ -71,6 +71,23 @@ impl Daemon {
         Ok(())
     }
 
+    /// Asks something that is answered by text; all of it.
+    pub(crate) fn text(&mut self, request: &Request) -> Result<String, Failure> {
+        self.ask(request)?;
+        let mut all = String::new();
+        loop {
+            match self.reply()? {
+                Reply::Text { text, more } => {
+                    all += &text;
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(Failure::unexpected(&other)),
+            }
+        }
+    }
+
     /// The next reply. A refusal is an error.
     pub(crate) fn reply(&mut self) -> Result<Reply, Failure> {
         let received = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty());

@@ -1,6 +1,7 @@
 //! `fourwave`: looks at a running daemon.
 
 mod daemon;
+mod doctor;
 mod ss;
 
 use clap::{Parser, Subcommand};
@@ -26,28 +27,37 @@ struct Options {
 enum Command {
     /// Prints all counters as `name value` lines, over all workers
     Stats,
+    /// Says what is wrong, why, and what helps
+    Doctor(doctor::Arguments),
     /// Lists listeners and connections, as ss(8) does
     Ss(ss::Arguments),
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    match run(&options) {
         // Whoever reads our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fourwave: {error}");
-            ExitCode::FAILURE
+            match options.command {
+                // 1 says that something is wrong with what it looked at.
+                Command::Doctor(_) => ExitCode::from(2),
+                Command::Stats | Command::Ss(_) => ExitCode::FAILURE,
+            }
         }
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
     }
 }
 
-fn run(options: &Options) -> Result<(), Failure> {
+fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connect = || Daemon::connect(options.runtime_dir.as_deref());
     match &options.command {
+        Command::Doctor(arguments) => return doctor::run(arguments, connect),
         Command::Stats => print_text(&mut connect()?, &Request::Stats),
         Command::Ss(arguments) => ss::run(arguments, connect),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Sends a request that is answered by text, and prints it as it comes.

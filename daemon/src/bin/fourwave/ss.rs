@@ -318,6 +318,7 @@ mod tests {
             peer: None,
             owner: Some(Owner { pid: 7, uid: 1000, name: "web".to_owned() }),
             timer: None,
+            waiting_ms: None,
             worker: None,
             kind: SocketKind::Listener { syn_queue: 2, v6_only },
         }

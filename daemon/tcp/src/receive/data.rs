@@ -166,6 +166,7 @@ impl Tcb {
     /// All data is here: the FIN counts (RFC 9293 §3.10.7.4, eighth check).
     fn take_fin(&mut self, arrival: &Arrival<'_>, events: &mut Events) {
         self.rcv_nxt += 1;
+        self.fin_at = arrival.now;
         *events |= Events::PEER_FIN;
         match self.state() {
             State::Established => {
