@@ -15,8 +15,9 @@ use crate::tcp::{self, Segment};
 #[inline]
 pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, ParseError> {
     let (link, ethertype, rest) = ethernet::split(frame).ok_or(ParseError::Truncated)?;
-    // RFC 9293 §3.9.2.3: a group address never opens or carries a connection.
-    if link.dst.is_group() {
+    // RFC 9293 §3.9.2.3: a group address never opens or carries a connection. Nor does a frame come
+    // from one (IEEE 802.3 §3.2.3), and what answers it would reach all of the group.
+    if link.dst.is_group() || link.src.is_group() {
         return Err(ParseError::NotUnicast);
     }
     ip::parse(ethertype, rest, true, |packet| parse_packet(link, packet, checksum))

@@ -180,6 +180,7 @@ fn refusals_name_their_reason() {
     };
     assert_eq!(refused(&|f| f[12] = 0x86), ParseError::NotIp);
     assert_eq!(refused(&|f| f[0] |= 1), ParseError::NotUnicast);
+    assert_eq!(refused(&|f| f[6] |= 1), ParseError::NotUnicast);
     assert_eq!(refused(&|f| f[26..30].copy_from_slice(&[255; 4])), ParseError::NotUnicast);
     assert_eq!(refused(&|f| f[30..34].copy_from_slice(&[224, 0, 0, 1])), ParseError::NotUnicast);
     assert_eq!(refused(&|f| f[14] = 0x44), ParseError::BadIpHeader);
@@ -304,8 +305,9 @@ fn links() -> impl Strategy<Value = Link> {
     let protocol = prop_oneof![Just(0x8100u16), Just(0x88a8)];
     let tag = (protocol, any::<u16>()).prop_map(|(protocol, control)| Tag { protocol, control });
     (any::<[u8; 6]>(), any::<[u8; 6]>(), prop::collection::vec(tag, 0..=2)).prop_map(
-        |(mut dst, src, tags)| {
+        |(mut dst, mut src, tags)| {
             dst[0] &= 0xfe;
+            src[0] &= 0xfe;
             let mut link = Link::new(Mac(dst), Mac(src));
             link.vlan_count = tags.len() as u8;
             link.vlan[..tags.len()].copy_from_slice(&tags);
