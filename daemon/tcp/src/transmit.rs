@@ -66,7 +66,7 @@ impl Tcb {
             if self.take_flag(flag::PROBE) {
                 // A number the peer has acknowledged: whatever it thinks of it, it answers with
                 // its window (RFC 9293 §3.8.6.1, in Linux's form: no data is risked).
-                return Some(self.bare_segment(now, self.snd_una - 1));
+                return Some(self.probe_segment(now));
             }
             self.arm_probe(cfg, now);
         }
@@ -325,6 +325,16 @@ impl Tcb {
             payload: 0..0,
             retransmission: false,
         }
+    }
+
+    /// The peer may throw away all of a segment whose number is no longer acceptable: an
+    /// acknowledgement that was due stays due.
+    fn probe_segment(&mut self, now: Nanos) -> Transmit {
+        let (acked, ack_at, flags) = (self.rcv_acked, self.ack_at, self.flags);
+        let probe = self.bare_segment(now, self.snd_una - 1);
+        (self.rcv_acked, self.ack_at) = (acked, ack_at);
+        self.set_flag(flag::ACK_NOW, flags & flag::ACK_NOW != 0);
+        probe
     }
 
     /// An acknowledgement goes out: none is due any more.

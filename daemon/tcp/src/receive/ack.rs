@@ -43,8 +43,12 @@ impl Tcb {
     }
 
     /// RFC 9293 §3.10.7.4: the window of the newest segment counts. Returns whether it changed.
+    ///
+    /// As in Linux, an acknowledgement of something new is new, wherever its segment lies: after a
+    /// retransmission it may lie before the last. The old window, counted from the new
+    /// acknowledgement, would reach further than the peer ever said.
     fn update_window(&mut self, arrival: &Arrival<'_>, ack: i64) -> bool {
-        let newer = (self.snd_wl1, self.snd_wl2) <= (arrival.start, ack);
+        let newer = ack > self.snd_una || (self.snd_wl1, self.snd_wl2) <= (arrival.start, ack);
         // RFC 7323 §2.2: the window of a SYN is not scaled.
         let syn = arrival.segment.flags.contains(Flags::SYN);
         let scale = if syn { 0 } else { self.snd_scale };

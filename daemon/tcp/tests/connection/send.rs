@@ -246,6 +246,37 @@ fn a_closed_window_is_probed_for_as_long_as_the_peer_answers() {
     t.expect(". 11:1011(1000) ack 1");
 }
 
+/// A probe's number is one that the peer may refuse, with all that the segment says.
+#[test]
+fn a_probe_takes_no_acknowledgement_away() {
+    let mut t = Script::server();
+    t.inject(". 1 ack 1 win 0");
+    t.write(10);
+    t.silent();
+    t.wait(200);
+    t.inject("P. 1:11(10) ack 1 win 0");
+    t.wait(10);
+    t.expect(". 0 ack 11");
+    t.silent();
+    t.wait(30);
+    t.expect(". 1 ack 11");
+    t.silent();
+}
+
+/// A retransmission lies before the segment that brought the last window. What it acknowledges is
+/// new all the same, and so is its window.
+#[test]
+fn what_acknowledges_something_new_brings_a_new_window() {
+    let mut t = Script::server();
+    t.inject(". 1001 ack 1 win 2000");
+    t.write(4 * MSS);
+    expect_full(&mut t, 0, 2, false);
+    t.silent();
+    t.inject(". 1:1001(1000) ack 2001 win 0");
+    t.expect(". 2001 ack 1001");
+    t.silent();
+}
+
 #[test]
 fn probes_back_off_and_give_up_without_an_answer() {
     let mut t = Script::server();
