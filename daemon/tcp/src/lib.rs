@@ -40,6 +40,7 @@ mod config;
 mod congestion;
 mod icmp;
 mod info;
+mod invariants;
 mod keepalive;
 mod loss;
 mod options;

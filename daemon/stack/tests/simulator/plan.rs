@@ -2,6 +2,7 @@
 
 use fourwave_tcp::Nanos;
 
+use crate::draw::MILLIS;
 use crate::rng::Rng;
 
 /// When an end closes its handle.
@@ -48,15 +49,16 @@ pub(crate) struct Plan {
     pub(crate) whole: bool,
 }
 
-const MILLIS: Nanos = 1_000_000;
-
-fn size(rng: &mut Rng) -> u64 {
-    match rng.below(10) {
-        0 => 0,
-        1..=5 => 1 + rng.below(200),
-        6..=8 => rng.below(8_000),
-        _ => rng.below(200_000),
-    }
+/// Bytes to write, `limit` at most.
+fn size(rng: &mut Rng, limit: u64) -> u64 {
+    let size = match rng.below(100) {
+        0..=9 => 0,
+        10..=59 => 1 + rng.below(200),
+        60..=89 => rng.below(8_000),
+        90..=98 => rng.below(200_000),
+        _ => rng.below(3_000_000),
+    };
+    size.min(limit)
 }
 
 fn script(rng: &mut Rng, send: u64, close: Close) -> Script {
@@ -72,8 +74,8 @@ fn script(rng: &mut Rng, send: u64, close: Close) -> Script {
 }
 
 impl Plan {
-    pub(crate) fn draw(rng: &mut Rng) -> Plan {
-        let (request, reply) = (size(rng), size(rng));
+    pub(crate) fn draw(rng: &mut Rng, limit: u64) -> Plan {
+        let (request, reply) = (size(rng, limit), size(rng, limit));
         let kind = rng.below(9);
         let closes = match kind {
             // The acceptor closes first, as a server of short connections does.
