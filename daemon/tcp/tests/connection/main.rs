@@ -9,6 +9,7 @@ mod random;
 mod receive;
 mod sack;
 mod script;
+mod segment;
 mod send;
 mod settings;
 mod undo;

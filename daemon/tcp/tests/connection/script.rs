@@ -1,14 +1,13 @@
-//! A connection under a script: segments are written as tcpdump prints them, numbers relative to
-//! the initial ones (0 is the SYN, 1 the first data byte), time in milliseconds.
-//!
-//! `FLAGS SEQ` or `FLAGS SEQ:END(LEN)`, then any of `ack N`, `win N`, `mss N`, `ws N`, `ts VALUE:ECHO`,
-//! `sack L:R,L:R` (in an expectation `sack -` for no blocks), `sackok yes`.
+//! A connection under a script: segments are texts, see [`crate::segment`]; time is in milliseconds.
 
 use fourwave_tcp::{
     Active, Buffers, Config, CongestionControl, DropReason, Events, Nanos, Passive, State, Tcb,
     Transmit,
 };
 use fourwave_wire::{Flags, Options, SackBlock, SackBlocks, Segment, Timestamps};
+
+pub(crate) use crate::segment::stream_byte;
+use crate::segment::{Text, relative};
 
 pub(crate) const MS: Nanos = 1_000_000;
 /// Close enough to the wrap that every script crosses it.
@@ -36,11 +35,6 @@ impl Buffers for Received {
         self.bytes[start..end].copy_from_slice(bytes);
         true
     }
-}
-
-/// The byte at `offset` of any test stream.
-pub(crate) fn stream_byte(offset: u64) -> u8 {
-    (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
 pub(crate) struct Script {
@@ -115,15 +109,15 @@ impl Script {
     /// A segment from the peer; returns why it was not taken, if so.
     #[track_caller]
     pub(crate) fn inject(&mut self, text: &str) -> Option<DropReason> {
-        let parsed = Text::parse(text);
-        let payload: Vec<u8> =
-            (0..parsed.len).map(|i| stream_byte((parsed.seq + i).wrapping_sub(1))).collect();
+        let text = parse(text);
+        let first = text.seq + i64::from(text.flags.contains(Flags::SYN)) - 1;
+        let payload: Vec<u8> = (first..first + text.len).map(|at| stream_byte(at as u64)).collect();
         let segment = Segment {
-            seq: PEER_ISS.wrapping_add(parsed.seq as u32),
-            ack: parsed.ack.map_or(0, |ack| OUR_ISS.wrapping_add(ack as u32)),
-            flags: parsed.flags,
-            window: parsed.window.unwrap_or(60_000),
-            options: Options { sack: parsed.blocks(), ..parsed.options },
+            seq: PEER_ISS.wrapping_add(text.seq as u32),
+            ack: text.ack.map_or(0, |ack| OUR_ISS.wrapping_add(ack as u32)),
+            flags: text.flags,
+            window: text.window.unwrap_or(60_000),
+            options: options(&text),
             payload: &payload,
             ..Segment::default()
         };
@@ -138,9 +132,8 @@ impl Script {
         let Some(sent) = self.tcb.poll_transmit(&self.cfg, self.now) else {
             panic!("expected {text}, nothing was sent; {:?}", self.tcb);
         };
-        let wanted = Text::parse(text);
-        let seen = Text::of(&sent);
-        assert_eq!(seen.masked_by(&wanted), wanted, "expected {text}, sent {seen:?}");
+        let seen = show(&sent);
+        assert!(parse(text).matches(&seen), "expected {text}, sent {seen}");
         sent
     }
 
@@ -148,7 +141,7 @@ impl Script {
     #[track_caller]
     pub(crate) fn silent(&mut self) {
         if let Some(sent) = self.tcb.poll_transmit(&self.cfg, self.now) {
-            panic!("expected nothing, sent {:?}", Text::of(&sent));
+            panic!("expected nothing, sent {}", show(&sent));
         }
     }
 
@@ -204,121 +197,43 @@ impl Script {
     }
 }
 
-/// A segment as text.
-#[derive(Clone, Debug, PartialEq)]
-struct Text {
-    flags: Flags,
-    seq: u64,
-    len: u64,
-    ack: Option<u64>,
-    window: Option<u16>,
-    /// Relative numbers.
-    sack: Option<Vec<(u64, u64)>>,
-    options: Options,
-}
-
-impl Text {
-    #[track_caller]
-    fn parse(text: &str) -> Text {
-        let mut words = text.split_whitespace();
-        let flags = words.next().unwrap().bytes().fold(Flags::EMPTY, |flags, letter| {
-            flags
-                | match letter {
-                    b'S' => Flags::SYN,
-                    b'F' => Flags::FIN,
-                    b'R' => Flags::RST,
-                    b'P' => Flags::PSH,
-                    b'.' => Flags::ACK,
-                    b'-' => Flags::EMPTY,
-                    other => panic!("no flag: {}", other as char),
-                }
-        });
-        let place = words.next().unwrap();
-        let (seq, end) = place.split_once(':').unwrap_or((place, place));
-        let (seq, end) = (number(seq), number(end.split('(').next().unwrap()));
-        let len = end - seq;
-        assert!(place == seq.to_string() || place.ends_with(&format!("({len})")), "{text}");
-        let mut parsed = Text {
-            flags,
-            seq,
-            len,
-            ack: None,
-            window: None,
-            sack: None,
-            options: Options::default(),
-        };
-        while let Some(word) = words.next() {
-            let value = words.next().unwrap();
-            match word {
-                "ack" => parsed.ack = Some(number(value)),
-                "win" => parsed.window = Some(number(value) as u16),
-                "mss" => parsed.options.mss = Some(number(value) as u16),
-                "sack" => {
-                    let blocks = value.split(',').filter_map(|block| block.split_once(':'));
-                    parsed.sack = Some(blocks.map(|(l, r)| (number(l), number(r))).collect());
-                }
-                "sackok" => parsed.options.sack_permitted = value == "yes",
-                "ws" => parsed.options.window_scale = Some(number(value) as u8),
-                "ts" => {
-                    let (value, echo) = value.split_once(':').unwrap();
-                    let (value, echo) = (number(value) as u32, number(echo) as u32);
-                    parsed.options.timestamps = Some(Timestamps { value, echo });
-                }
-                other => panic!("no such word: {other}"),
-            }
-        }
-        parsed
-    }
-
-    fn of(sent: &Transmit) -> Text {
-        let len = sent.payload.end - sent.payload.start;
-        let seq = u64::from(sent.seq.wrapping_sub(OUR_ISS));
-        // Relative sequence number and stream offset tell the same place.
-        assert!(len == 0 || seq == sent.payload.start + 1, "{sent:?}");
-        let acks = sent.flags.contains(Flags::ACK);
-        Text {
-            flags: sent.flags,
-            seq,
-            len,
-            ack: acks.then(|| u64::from(sent.ack.wrapping_sub(PEER_ISS))),
-            window: Some(sent.window),
-            sack: Some(sent.options.sack.as_slice().iter().map(|block| relative(*block)).collect()),
-            options: sent.options,
-        }
-    }
-
-    /// The blocks of a segment from the peer: they name our numbers.
-    fn blocks(&self) -> SackBlocks {
-        let mut blocks = SackBlocks::default();
-        for (left, right) in self.sack.iter().flatten() {
-            let number = |relative: u64| OUR_ISS.wrapping_add(relative as u32);
-            assert!(blocks.push(SackBlock { left: number(*left), right: number(*right) }));
-        }
-        blocks
-    }
-
-    /// What `wanted` does not mention is left out.
-    fn masked_by(&self, wanted: &Text) -> Text {
-        let options = Options {
-            mss: wanted.options.mss.and(self.options.mss),
-            window_scale: wanted.options.window_scale.and(self.options.window_scale),
-            timestamps: wanted.options.timestamps.and(self.options.timestamps),
-            sack_permitted: wanted.options.sack_permitted && self.options.sack_permitted,
-            sack: SackBlocks::default(),
-        };
-        let window = wanted.window.and(self.window);
-        let sack = wanted.sack.as_ref().and(self.sack.clone());
-        Text { options, window, sack, ..self.clone() }
-    }
-}
-
-/// A block that we send: it names the peer's numbers.
-fn relative(block: SackBlock) -> (u64, u64) {
-    let number = |number: u32| u64::from(number.wrapping_sub(PEER_ISS));
-    (number(block.left), number(block.right))
-}
-
 #[track_caller]
-fn number(text: &str) -> u64 {
-    text.parse().unwrap_or_else(|_| panic!("no number: {text}"))
+fn parse(text: &str) -> Text {
+    Text::parse(&mut text.split_whitespace(), &mut |_, _| Ok(false)).expect(text)
+}
+
+/// The options of a segment from the peer: its blocks name our numbers.
+fn options(text: &Text) -> Options {
+    let mut sack = SackBlocks::default();
+    for (left, right) in text.sack.iter().flatten() {
+        let number = |relative: i64| OUR_ISS.wrapping_add(relative as u32);
+        assert!(sack.push(SackBlock { left: number(*left), right: number(*right) }));
+    }
+    let timestamps = text.timestamps.flatten().map(|(value, echo)| Timestamps { value, echo });
+    Options {
+        mss: text.mss.flatten(),
+        window_scale: text.window_scale.flatten(),
+        sack_permitted: text.sack_permitted == Some(true),
+        timestamps,
+        sack,
+    }
+}
+
+/// What we send: its blocks name the peer's numbers.
+fn show(sent: &Transmit) -> Text {
+    let len = (sent.payload.end - sent.payload.start) as i64;
+    let seq = relative(sent.seq, OUR_ISS);
+    // Relative sequence number and stream offset tell the same place.
+    assert!(len == 0 || seq == sent.payload.start as i64 + 1, "{sent:?}");
+    let acks = sent.flags.contains(Flags::ACK);
+    let mut text = Text {
+        flags: sent.flags,
+        seq,
+        len,
+        ack: acks.then(|| relative(sent.ack, PEER_ISS)),
+        window: Some(sent.window),
+        ..Text::default()
+    };
+    text.set_options(&sent.options, PEER_ISS);
+    text
 }
