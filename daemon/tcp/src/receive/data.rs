@@ -51,8 +51,13 @@ impl Tcb {
         if !piece.bytes.is_empty() && !buffers.store(self.rcv_nxt as u64, piece.bytes) {
             return Err(DropReason::NoMemory);
         }
+        let fin_waited = self.rcv_fin != UNKNOWN;
         self.note_fin(&piece);
         self.advance(arrival, &piece, events);
+        // RFC 5681 §4.2: what lay before the FIN was a hole too.
+        if fin_waited {
+            self.set_flag(flag::ACK_NOW, true);
+        }
         if self.rcv_nxt == self.rcv_fin {
             self.take_fin(arrival, events);
         }
