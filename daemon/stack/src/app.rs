@@ -7,6 +7,7 @@ use crate::conn::Conn;
 use crate::counters::Dropped;
 use crate::host::ConnId;
 use crate::shard::Shard;
+use crate::table::Flow;
 
 /// Why a call about a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +154,16 @@ impl Shard {
     /// [`CommandError::Stale`].
     pub fn tcb(&self, conn: ConnId) -> Result<&Tcb, CommandError> {
         self.record(conn).map(|record| &record.tcb)
+    }
+
+    /// The state of a flow, whatever record stands for it; `None` when none does.
+    pub fn state(&self, tuple: &FourTuple) -> Option<State> {
+        let records = &self.flows.records;
+        Some(match self.flows.find(self.keys.flow_hash(tuple), tuple)? {
+            Flow::Conn(index) => records.conns[index].tcb.state(),
+            Flow::Request(_) => State::SynReceived,
+            Flow::TimeWait(index) => records.time_waits[index].state(),
+        })
     }
 
     /// Both ends of the connection.

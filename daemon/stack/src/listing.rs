@@ -107,9 +107,8 @@ impl Shard {
             local: Endpoint { addr: *records.local_addr(record), port: record.local_port },
             remote: Endpoint { addr: record.remote, port: record.remote_port },
         };
-        let state = if record.is_fin_wait_2() { State::FinWait2 } else { State::TimeWait };
         let at = self.time_of(now, &record.timer);
-        bare(tuple, state, Timer { kind: TimerKind::TimeWait, at, retries: 0 })
+        bare(tuple, record.state(), Timer { kind: TimerKind::TimeWait, at, retries: 0 })
     }
 
     /// When an armed timer fires.

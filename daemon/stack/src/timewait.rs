@@ -1,6 +1,6 @@
 //! TIME_WAIT, and FIN_WAIT_2 of a connection that nobody holds any more: small records.
 
-use fourwave_tcp::{Nanos, SeqNum, timestamp};
+use fourwave_tcp::{Nanos, SeqNum, State, timestamp};
 use fourwave_wire::{
     Addr, Endpoint, Flags, FourTuple, FrameHead, Link, Options, Segment, TcpFrame, Timestamps,
 };
@@ -105,9 +105,9 @@ enum Verdict {
 }
 
 impl TimeWait {
-    /// Whether the peer's FIN is still to come.
-    pub(crate) fn is_fin_wait_2(&self) -> bool {
-        self.flags & FIN_WAIT_2 != 0
+    /// What is being waited for, as a state.
+    pub(crate) fn state(&self) -> State {
+        if self.flags & FIN_WAIT_2 == 0 { State::TimeWait } else { State::FinWait2 }
     }
 
     /// PAWS (RFC 7323 §5.3), a RST excepted.

@@ -37,6 +37,8 @@ pub struct App {
     pub send: Vec<u8>,
     pub received: Vec<u8>,
     pub rcv_tail: u64,
+    /// What tests have told the shard of reading.
+    pub consumed: u64,
     pub snd_acked: u64,
     pub events: Events,
     pub error: Option<Error>,
@@ -66,6 +68,7 @@ pub struct MemHost {
     pub path: Result<Path, PathError>,
     pub epoch: u32,
     pub refuse_open: bool,
+    pub refuse_store: bool,
     pub locals: Vec<Addr>,
     random: u64,
 }
@@ -80,6 +83,7 @@ impl MemHost {
             path: Ok(Path { link: Link::new(ROUTER_MAC, OUR_MAC), source: locals[0], mtu: 1500 }),
             epoch: 1,
             refuse_open: false,
+            refuse_store: false,
             locals: locals.to_vec(),
             random: 1,
         }
@@ -141,6 +145,9 @@ impl Host for MemHost {
     }
 
     fn store(&mut self, app: u64, offset: u64, bytes: &[u8]) -> bool {
+        if self.refuse_store {
+            return false;
+        }
         let app = &mut self.apps.0[app as usize];
         let end = offset as usize + bytes.len();
         if app.received.len() < end {
