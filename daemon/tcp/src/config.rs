@@ -72,7 +72,8 @@ pub struct Config {
     pub sack: bool,
     /// Start slowly after an idle time of one retransmission timeout (RFC 5681 §4.1).
     pub slow_start_after_idle: bool,
-    /// Nagle's algorithm for new connections, in Minshall's form (RFC 9293 §3.7.4).
+    /// Nagle's algorithm, in Minshall's form (RFC 9293 §3.7.4), for connections without
+    /// `TCP_NODELAY`.
     pub nagle: bool,
 }
 

@@ -280,8 +280,6 @@ impl Tcb {
     fn new(cfg: &Config, now: Nanos, iss: u32, is_v4: bool, mss: u16, ts_offset: u32) -> Tcb {
         let mss = mss.max(MIN_MSS);
         let flags = if is_v4 { flag::V4 } else { 0 };
-        let mut settings = Settings::default();
-        settings.set_nodelay(!cfg.nagle);
         Tcb {
             snd_una: SYN_POSITION,
             snd_nxt: SYN_POSITION,
@@ -314,7 +312,7 @@ impl Tcb {
             undo: Undo::default(),
             assembler: Assembler::default(),
             scoreboard: Scoreboard::default(),
-            settings,
+            settings: Settings::default(),
             segments_in: 0,
             segments_out: 0,
             data_segments_in: 0,

@@ -211,14 +211,14 @@ impl Tcb {
         if len == 0 && !fin {
             return None;
         }
-        if len > 0 && len < mss && !fin && !self.small_segment_may_go(len, waiting) {
+        if len > 0 && len < mss && !fin && !self.small_segment_may_go(cfg, len, waiting) {
             return None;
         }
         Some(Piece { start: self.snd_nxt, end: end + i64::from(fin), fin })
     }
 
     /// Whether `len` bytes, less than a full segment, may go (RFC 9293 §3.8.6.2.1, §3.7.4).
-    fn small_segment_may_go(&self, len: i64, waiting: i64) -> bool {
+    fn small_segment_may_go(&self, cfg: &Config, len: i64, waiting: i64) -> bool {
         if self.has(flag::PROBE) || self.snd_nxt < self.snd_max {
             // The override timeout is over, or it was sent before.
             return true;
@@ -228,7 +228,8 @@ impl Tcb {
         }
         if len == waiting {
             // All there is. Nagle, in Minshall's form: one small segment in flight at most.
-            return self.settings.nodelay() || self.snd_small <= self.snd_una;
+            let nagle = cfg.nagle && !self.settings.nodelay();
+            return !nagle || self.snd_small <= self.snd_una;
         }
         // The windows cut it short: silly, unless it fills a good part of the peer's buffer.
         len >= i64::from(self.snd_wnd_max / 2)

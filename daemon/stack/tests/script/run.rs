@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fourwave_stack::{Keys, ListenerShared, Shard};
-use fourwave_tcp::{Events, Nanos, State};
+use fourwave_tcp::{Events, Nanos, Settings, State};
 use fourwave_wire::{Addr, Endpoint, FourTuple, FrameHead, Link};
 
 use crate::common::{
@@ -15,7 +15,7 @@ use crate::frames::{self, Quirks};
 use crate::language::{Line, Script, expand};
 use crate::look::equal;
 use crate::segment::{Text, number, stream_byte};
-use crate::setup::{Setup, flag, keyed};
+use crate::setup::{Setup, choose, flag, keyed};
 use crate::transitions::{self, Taken};
 
 const PORT: u16 = 80;
@@ -34,7 +34,11 @@ pub(crate) fn run(script: &Script) -> Result<Taken, String> {
         let set = settings.split_whitespace().try_for_each(|setting| setup.set(setting));
         set.map_err(|error| complaint(script, line, &error, &[]))?;
     };
-    let mut runner = Runner::new(setup, first.text.starts_with("connect"));
+    let opening = ["connect", "listen", "server"];
+    let opens = |line: &&Line| opening.iter().any(|verb| line.text.starts_with(verb));
+    let active =
+        script.lines.iter().find(opens).is_some_and(|line| line.text.starts_with("connect"));
+    let mut runner = Runner::new(setup, active);
     for line in std::iter::once(first).chain(lines) {
         let done = runner.pass(line.wait).and_then(|()| runner.step(line));
         done.map_err(|error| complaint(script, line, &error, &runner.trace))?;
@@ -61,6 +65,8 @@ pub(crate) struct Runner {
     pub(crate) world: World,
     start: Nanos,
     flows: BTreeMap<usize, Flow>,
+    /// What the application chose, by flow.
+    settings: BTreeMap<usize, Settings>,
     listener: Option<Arc<ListenerShared>>,
     taken: Taken,
     trace: Vec<String>,
@@ -99,8 +105,9 @@ impl Runner {
 
     fn at(setup: Setup, start: Nanos) -> Runner {
         let world = new_world(&setup, start);
-        let (flows, trace, taken) = (BTreeMap::new(), Vec::new(), Taken::new());
-        Runner { setup, world, start, flows, listener: None, taken, trace }
+        let (flows, settings) = (BTreeMap::new(), BTreeMap::new());
+        let (trace, taken) = (Vec::new(), Taken::new());
+        Runner { setup, world, start, flows, settings, listener: None, taken, trace }
     }
 
     /// Time passes, timers fire when they are due, and what they make due is sent then.
@@ -242,7 +249,8 @@ impl Runner {
             "memory" => self.world.host.refuse_store = !flag(one(words)?)?,
             "room" => self.world.host.refuse_open = !flag(one(words)?)?,
             "renumber" => self.flow(line.flow).renumber(),
-            "accept" | "write" | "read" | "close" | "shutdown" | "abort" | "nodelay" => {
+            "set" => self.set(line.flow, words)?,
+            "accept" | "write" | "read" | "close" | "shutdown" | "abort" | "quickack" => {
                 self.call(line.flow, verb, words)?;
             }
             _ => self.look(line.flow, verb, words)?,
@@ -279,6 +287,23 @@ impl Runner {
         if self.listener.take().is_some() {
             self.world.shard.unlisten(0);
             self.taken.insert((State::Listen as u8, State::Closed as u8));
+        }
+    }
+
+    /// The application's choices: for its connection, or for those that its listener accepts.
+    fn set(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
+        let settings = self.settings.entry(id).or_default();
+        words.iter().try_for_each(|choice| choose(settings, choice))?;
+        let settings = *settings;
+        let shard = &mut self.world.shard;
+        match self.flows[&id].conn {
+            Some(conn) => {
+                shard.apply(self.world.now, conn, &settings).map_err(|error| error.to_string())
+            }
+            None => {
+                shard.configure_listener(0, &settings);
+                Ok(())
+            }
         }
     }
 
@@ -321,7 +346,8 @@ impl Runner {
         let local = Endpoint { addr: Addr::UNSPECIFIED, port };
         let app = host.apps.0.len();
         host.apps.0.push(App::default());
-        let opened = shard.connect(*now, app as u64, Some(local), remote, host);
+        let settings = self.settings.get(&id).copied().unwrap_or_default();
+        let opened = shard.connect_with(*now, app as u64, Some(local), remote, &settings, host);
         let refused: Option<String> = keyed(words, "fails")?;
         match (opened, refused) {
             (Ok((conn, tuple)), None) => {
@@ -477,7 +503,7 @@ impl Runner {
             "close" => shard.close(*now, conn),
             "shutdown" => shard.shutdown_write(conn),
             "abort" => shard.abort(conn),
-            "nodelay" => shard.set_nodelay(conn, flag(one(words)?)?),
+            "quickack" => shard.set_quickack(conn, flag(one(words)?)?),
             _ => return Err(format!("no such call: {verb}")),
         };
         match (done, fails) {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use fourwave_stack::{Config, SynCookies};
-use fourwave_tcp::{CongestionControl, Nanos};
+use fourwave_tcp::{CongestionControl, Nanos, Settings};
 
 use crate::common::{MILLIS, small};
 use crate::language::parse_time;
@@ -59,13 +59,7 @@ impl Setup {
                     _ => return Err(format!("0, 1 or 2, not {value}")),
                 }
             }
-            "congestion_control" => {
-                tcp.congestion_control = match value {
-                    "newreno" => CongestionControl::NewReno,
-                    "cubic" => CongestionControl::Cubic,
-                    _ => return Err(format!("newreno or cubic, not {value}")),
-                }
-            }
+            "congestion_control" => tcp.congestion_control = algorithm(value)?,
             "rto_initial" => tcp.rto_initial = time(value)?,
             "rto_min" => tcp.rto_min = time(value)?,
             "rto_max" => tcp.rto_max = time(value)?,
@@ -78,6 +72,10 @@ impl Setup {
             "synack_retries" => tcp.synack_retries = number(value)?,
             "retries2" => tcp.retries2 = number(value)?,
             "orphan_retries" => tcp.orphan_retries = number(value)?,
+            "keepalive_time" => tcp.keepalive_time = number(value)?,
+            "keepalive_interval" => tcp.keepalive_interval = number(value)?,
+            "keepalive_probes" => tcp.keepalive_probes = number(value)?,
+            "window_scaling" => tcp.window_scaling = flag(value)?,
             "window_scale" => tcp.window_scale = number(value)?,
             "initial_window" => tcp.initial_window = number(value)?,
             "quick_acks" => tcp.quick_acks = number(value)?,
@@ -90,6 +88,39 @@ impl Setup {
             _ => return Err(format!("no such setting: {key}")),
         }
         Ok(())
+    }
+}
+
+/// What an application chooses for its connection: `key=value`, in the units of the socket option.
+pub(crate) fn choose(settings: &mut Settings, choice: &str) -> Result<(), String> {
+    let (key, value) = choice.split_once('=').ok_or_else(|| format!("not KEY=VALUE: {choice}"))?;
+    match key {
+        "nodelay" => settings.set_nodelay(flag(value)?),
+        "cork" => settings.set_cork(flag(value)?),
+        "keepalive" => settings.set_keepalive(flag(value)?),
+        "keepalive_time" => settings.keepalive_time = number(value)?,
+        "keepalive_interval" => settings.keepalive_interval = number(value)?,
+        "keepalive_probes" => settings.keepalive_probes = number(value)?,
+        "user_timeout" => settings.user_timeout = number(value)?,
+        // The record counts from 1, so that 0 is off.
+        "linger" => settings.linger = number::<u32>(value)? + 1,
+        "fin_timeout" => settings.fin_timeout = number(value)?,
+        "recv_buffer" => settings.recv_buffer = number(value)?,
+        "max_segment" => settings.max_segment = number(value)?,
+        "syn_retries" => settings.syn_retries = number(value)?,
+        "tos" => settings.tos = number(value)?,
+        "traffic_class" => settings.traffic_class = number(value)?,
+        "congestion_control" => settings.set_congestion_control(algorithm(value)?),
+        _ => return Err(format!("no such choice: {key}")),
+    }
+    Ok(())
+}
+
+fn algorithm(name: &str) -> Result<CongestionControl, String> {
+    match name {
+        "newreno" => Ok(CongestionControl::NewReno),
+        "cubic" => Ok(CongestionControl::Cubic),
+        _ => Err(format!("newreno or cubic, not {name}")),
     }
 }
 
