@@ -253,7 +253,10 @@ impl Tcb {
     #[inline]
     fn congestion_limit(&self) -> i64 {
         let window = i64::from(self.congestion.window());
-        if self.duplicate_acks == 0 || self.has(flag::SACK) || self.recovery.is_active() {
+        // After a timeout what goes is no new data, and the loss window holds (RFC 5681 §3.1).
+        let goes_back = self.snd_nxt < self.snd_max;
+        let others = goes_back || self.has(flag::SACK) || self.recovery.is_active();
+        if self.duplicate_acks == 0 || others {
             return window;
         }
         window + i64::from(self.duplicate_acks.min(2)) * i64::from(self.payload_limit())
