@@ -105,9 +105,14 @@ enum Verdict {
 }
 
 impl TimeWait {
+    /// Whether the peer's FIN is still to come.
+    pub(crate) fn is_fin_wait_2(&self) -> bool {
+        self.flags & FIN_WAIT_2 != 0
+    }
+
     /// What is being waited for, as a state.
     pub(crate) fn state(&self) -> State {
-        if self.flags & FIN_WAIT_2 == 0 { State::TimeWait } else { State::FinWait2 }
+        if self.is_fin_wait_2() { State::FinWait2 } else { State::TimeWait }
     }
 
     /// PAWS (RFC 7323 §5.3), a RST excepted.

@@ -124,7 +124,7 @@ pub(crate) fn parse_time(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// `FLAGS SEQ:END(COUNTxLEN) …` is `COUNT` segments, of which only the last one is pushed.
+/// `FLAGS SEQ:END(COUNTxLEN) …` is `COUNT` segments, of which only the last one has PSH or FIN.
 pub(crate) fn expand(words: &[&str]) -> Result<Vec<String>, String> {
     let [flags, place, rest @ ..] = words else { return Err("FLAGS SEQ".into()) };
     let Some((span, parts)) = place.split_once('(') else { return Ok(vec![words.join(" ")]) };
@@ -138,7 +138,7 @@ pub(crate) fn expand(words: &[&str]) -> Result<Vec<String>, String> {
         return Err(format!("wrong sum: {place}"));
     }
     let rest = rest.join(" ");
-    let inner: String = flags.chars().filter(|flag| *flag != 'P').collect();
+    let inner: String = flags.chars().filter(|flag| !matches!(flag, 'P' | 'F')).collect();
     let text = |i: i64| {
         let flags = if i == count - 1 { flags } else { inner.as_str() };
         let from = start + i * len;
