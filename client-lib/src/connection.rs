@@ -5,10 +5,10 @@ use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::poller::{Core, Interest};
 use crate::runtime::Shared;
-use fourwave_protocol::Handle;
 use fourwave_protocol::command::{Command, ConnOption};
 use fourwave_protocol::conn::{ConnBlock, status};
 use fourwave_protocol::wake::publish_fence;
+use fourwave_protocol::{ExtentId, Handle};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::io;
@@ -147,6 +147,12 @@ impl Connection {
         }
     }
 
+    /// How far the stream was written, and the extent of the last byte.
+    fn written(&self) -> (u64, Option<ExtentId>) {
+        let block = self.block();
+        (block.client.send_tail.load(Ordering::Relaxed), block.send_extent())
+    }
+
     pub(crate) fn post(&self, lane: &Lane, command: Command) -> io::Result<()> {
         lane.post(&self.shared, self.worker, command)
     }
@@ -190,8 +196,8 @@ impl Connection {
             // The lock: no writer is between its look at the flag and its post.
             let bytes = self.write.bytes.lock();
             self.write.shut.store(true, Ordering::Relaxed);
-            let tail = self.block().client.send_tail.load(Ordering::Relaxed);
-            let command = Command::ShutdownWrite { handle: self.handle, tail };
+            let (tail, last) = self.written();
+            let command = Command::ShutdownWrite { handle: self.handle, tail, last };
             self.shared.with_lane(|lane| self.post(lane, command))?;
             drop(bytes);
             self.wake_sleeper(&self.block().client.wake_writer);
@@ -387,9 +393,9 @@ impl Drop for Connection {
         if self.shared.check().is_err() {
             return;
         }
-        let tail = self.block().client.send_tail.load(Ordering::Relaxed);
+        let (tail, last) = self.written();
         let abort = self.abort.load(Ordering::Relaxed);
-        let command = Command::Close { handle: self.handle, tail, abort };
+        let command = Command::Close { handle: self.handle, tail, last, abort };
         // Without a daemon there is nothing to close; no other failure is possible that
         // somebody could mend.
         let _ = self.shared.with_lane(|lane| self.post(lane, command));

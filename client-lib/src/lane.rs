@@ -191,7 +191,8 @@ impl Lane {
         // Opened after the caller's patience had ended: nobody will ever use it.
         for handle in strays.into_iter().flatten() {
             let worker = shared.worker_of(handle);
-            self.post(shared, worker, Command::Close { handle, tail: 0, abort: true })?;
+            let close = Command::Close { handle, tail: 0, last: None, abort: true };
+            self.post(shared, worker, close)?;
         }
         Ok(())
     }

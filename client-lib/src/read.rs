@@ -4,14 +4,11 @@ use crate::connection::{Connection, in_time};
 use crate::error::{os, would_block};
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::status;
-use fourwave_protocol::{EXTENT_BYTES, STREAM_WINDOW, position_of, slot_of};
+use fourwave_protocol::{EXTENT_BYTES, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSliceMut};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// The daemon is told when so many bytes were read: half a window.
-const REPORT_AT: u64 = STREAM_WINDOW / 2;
 
 /// A reader that has drained the queue reports less too, if that gives an extent back.
 const REPORT_DRAINED_AT: u64 = EXTENT_BYTES as u64;
@@ -67,8 +64,8 @@ impl Connection {
         if mode == Mode::Take {
             block.publish_receive_head(at);
             unreported.0 += at - head;
-            let window_was_closed = tail - head >= STREAM_WINDOW;
-            self.report_if(&mut unreported.0, if window_was_closed { 1 } else { REPORT_AT })?;
+            let least = block.daemon.report_at.load(Ordering::Relaxed);
+            self.report_if(&mut unreported.0, u64::from(least))?;
         }
         Ok(Some((at - head) as usize))
     }
@@ -81,9 +78,10 @@ impl Connection {
             let here = (buf.len() - done)
                 .min(EXTENT_BYTES - position)
                 .min(usize::try_from(tail - at).unwrap_or(usize::MAX));
-            let extent = self.block().receive_slot(slot_of(at)).ok_or_else(|| os(Errno::IO))?;
+            let segment = &self.shared.segment;
+            let extent = segment.receive_extent(self.block(), at).ok_or_else(|| os(Errno::IO))?;
             let out = &mut buf[done..done + here];
-            self.shared.segment.read_extent(extent, position, out);
+            segment.read_extent(extent, position, out);
             done += here;
             at += here as u64;
         }

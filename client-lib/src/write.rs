@@ -6,7 +6,7 @@ use crate::lane::Lane;
 use crate::poller::{Core, watch_room};
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::status;
-use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of, slot_of};
+use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
@@ -122,7 +122,8 @@ impl Connection {
         let client = &self.block().client;
         // Relaxed: only we write it, under the lock.
         let start = client.send_tail.load(Ordering::Relaxed);
-        let mut writer = Writer { connection: self, lane, tail: start, watcher: None };
+        let last = self.block().send_extent();
+        let mut writer = Writer { connection: self, lane, tail: start, last, watcher: None };
         let (mut skip, mut blocked) = (skip, None);
         for buf in bufs {
             let from = skip.min(buf.len());
@@ -132,12 +133,13 @@ impl Connection {
                 break;
             }
         }
-        let tail = writer.tail;
+        let Writer { tail, last, .. } = writer;
         if tail != start {
-            // Relaxed: the daemon takes the tail from the command only.
+            // Relaxed: the daemon takes both from the command only.
             client.send_tail.store(tail, Ordering::Relaxed);
+            client.send_extent.store(last.map_or(0, ExtentId::raw), Ordering::Relaxed);
             self.block().leave_open_extent(tail);
-            self.post(lane, Command::Send { handle: self.handle, tail })?;
+            self.post(lane, Command::Send { handle: self.handle, tail, last })?;
         }
         Ok(Progress { bytes: (tail - start) as usize, blocked })
     }
@@ -148,6 +150,8 @@ struct Writer<'a> {
     connection: &'a Connection,
     lane: &'a Lane,
     tail: u64,
+    /// Extent of the byte before the tail; may be another's by now if it was full.
+    last: Option<ExtentId>,
     /// The poller whose grants may be used too, once it was looked for.
     watcher: Option<Option<std::sync::Arc<Core>>>,
 }
@@ -175,18 +179,20 @@ impl Writer<'_> {
 
     /// The extent of the tail: the one that is partly filled, or a fresh one.
     fn extent(&mut self) -> io::Result<Option<ExtentId>> {
-        let (block, slot) = (self.connection.block(), slot_of(self.tail));
         if position_of(self.tail) != 0 {
             // Filled in this very write, by the buffer before this one; or open to us; or our
             // own from before, taken back by the daemon when it was drained.
-            let own = self.connection.block().client.send_tail.load(Ordering::Relaxed);
+            let block = self.connection.block();
+            let own = block.client.send_tail.load(Ordering::Relaxed);
             if own != self.tail || block.take_open_extent(self.tail) {
-                return Ok(block.send_slot(slot));
+                return Ok(self.last);
             }
         }
         let Some(extent) = self.grant()? else { return Ok(None) };
         // Relaxed: published by the Release that posts the bytes.
-        block.send_slots[slot].store(extent.raw(), Ordering::Relaxed);
+        let before = self.last.map_or(0, ExtentId::raw);
+        self.connection.shared.segment.link(extent).store(before, Ordering::Relaxed);
+        self.last = Some(extent);
         Ok(Some(extent))
     }
 

@@ -22,6 +22,8 @@ pub enum Command {
         handle: Handle,
         /// Stream offset just after the last byte written.
         tail: u64,
+        /// Extent of that byte; its link names the extent of the page before, and so on.
+        last: Option<ExtentId>,
     },
     /// The application has read much: look at the receive head, the window may open.
     Consumed {
@@ -35,6 +37,8 @@ pub enum Command {
         handle: Handle,
         /// As in `Send`: where the stream ends.
         tail: u64,
+        /// As in `Send`.
+        last: Option<ExtentId>,
     },
     /// The handle is gone.
     Close {
@@ -42,6 +46,8 @@ pub enum Command {
         handle: Handle,
         /// As in `Send`: where the stream ends.
         tail: u64,
+        /// As in `Send`.
+        last: Option<ExtentId>,
         /// Reset instead of FIN.
         abort: bool,
     },
@@ -134,12 +140,18 @@ impl Command {
         let plain = |op, small, h: Handle, argument| {
             [head(op, small, h.index), u64::from(h.generation), argument, 0]
         };
+        let written = |op, small, h: Handle, tail, last: Option<ExtentId>| {
+            let last = last.map_or(0, |extent| u64::from(extent.raw()));
+            [head(op, small, h.index), u64::from(h.generation), tail, last]
+        };
         match self {
-            Command::Send { handle, tail } => plain(op::SEND, 0, handle, tail),
+            Command::Send { handle, tail, last } => written(op::SEND, 0, handle, tail, last),
             Command::Consumed { handle } => plain(op::CONSUMED, 0, handle, 0),
-            Command::ShutdownWrite { handle, tail } => plain(op::SHUTDOWN_WRITE, 0, handle, tail),
-            Command::Close { handle, tail, abort } => {
-                plain(op::CLOSE, u32::from(abort), handle, tail)
+            Command::ShutdownWrite { handle, tail, last } => {
+                written(op::SHUTDOWN_WRITE, 0, handle, tail, last)
+            }
+            Command::Close { handle, tail, last, abort } => {
+                written(op::CLOSE, u32::from(abort), handle, tail, last)
             }
             Command::Connect { token, peer } => {
                 let [high, low] = ip_to_words(peer.ip());
@@ -156,11 +168,13 @@ impl Command {
     pub fn decode(words: [u64; COMMAND_WORDS]) -> Option<Command> {
         let handle = handle_of(words[0], words[1]);
         let small = (words[0] >> 8) as u32 & 0xff_ffff;
+        let tail = words[2];
+        let last = || u32::try_from(words[3]).ok().map(ExtentId::from_raw);
         Some(match words[0] & 0xff {
-            op::SEND => Command::Send { handle, tail: words[2] },
+            op::SEND => Command::Send { handle, tail, last: last()? },
             op::CONSUMED => Command::Consumed { handle },
-            op::SHUTDOWN_WRITE => Command::ShutdownWrite { handle, tail: words[2] },
-            op::CLOSE => Command::Close { handle, tail: words[2], abort: small != 0 },
+            op::SHUTDOWN_WRITE => Command::ShutdownWrite { handle, tail, last: last()? },
+            op::CLOSE => Command::Close { handle, tail, last: last()?, abort: small != 0 },
             op::CONNECT => Command::Connect {
                 token: (words[0] >> 32) as u32,
                 peer: SocketAddr::new(ip_from_words([words[1], words[2]]), small as u16),
@@ -243,6 +257,10 @@ mod tests {
         any::<(u32, u32)>().prop_map(|(index, generation)| Handle { index, generation })
     }
 
+    fn extent() -> impl Strategy<Value = Option<ExtentId>> {
+        any::<u32>().prop_map(ExtentId::from_raw)
+    }
+
     fn address() -> impl Strategy<Value = SocketAddr> {
         prop_oneof![
             any::<([u8; 4], u16)>().prop_map(SocketAddr::from),
@@ -256,12 +274,17 @@ mod tests {
 
     fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
-            (handle(), any::<u64>()).prop_map(|(handle, tail)| Command::Send { handle, tail }),
+            (handle(), any::<u64>(), extent()).prop_map(|(handle, tail, last)| Command::Send {
+                handle,
+                tail,
+                last
+            }),
             handle().prop_map(|handle| Command::Consumed { handle }),
-            (handle(), any::<u64>())
-                .prop_map(|(handle, tail)| Command::ShutdownWrite { handle, tail }),
-            (handle(), any::<u64>(), any::<bool>())
-                .prop_map(|(handle, tail, abort)| Command::Close { handle, tail, abort }),
+            (handle(), any::<u64>(), extent())
+                .prop_map(|(handle, tail, last)| Command::ShutdownWrite { handle, tail, last }),
+            (handle(), any::<u64>(), extent(), any::<bool>()).prop_map(
+                |(handle, tail, last, abort)| Command::Close { handle, tail, last, abort }
+            ),
             (any::<u32>(), address()).prop_map(|(token, peer)| Command::Connect { token, peer }),
             (handle(), any::<u32>()).prop_map(|(handle, value)| Command::SetOption {
                 handle,

@@ -3,7 +3,7 @@
 //! Daemon and client write different cache lines; each field says who writes it.
 
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use crate::{EXTENT_SLOTS, ExtentId};
+use crate::{EXTENT_SLOTS, ExtentId, FIRST_WINDOW};
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Bits of [`ConnBlock::status`].
@@ -17,6 +17,9 @@ pub mod status {
     /// Our FIN is queued or sent: writing gives `EPIPE`.
     pub const WRITE_CLOSED: u32 = 1 << 3;
 }
+
+/// What [`DaemonLine::report_at`] starts as: half of the first window.
+const REPORT_AT: u32 = FIRST_WINDOW as u32 / 2;
 
 /// State of the last, partly filled send extent ([`ClientLine::open_extent`]).
 ///
@@ -57,6 +60,10 @@ pub struct DaemonLine {
     pub send_acked: AtomicU64,
     /// errno of a failed connection, 0 for none.
     pub error: AtomicU32,
+    /// The table that names its receive extents instead of the block's slots, plus one; 0 for none.
+    receive_table: AtomicU32,
+    /// Bytes read that are worth telling the daemon of.
+    pub report_at: AtomicU32,
 }
 
 /// What the client says.
@@ -74,6 +81,9 @@ pub struct ClientLine {
     pub wake_writer: AtomicU16,
     /// One of [`partial`]; both sides write it.
     pub open_extent: AtomicU32,
+    /// Extent of the last byte written, for all of the group's threads and processes; it may be
+    /// another's by now. The daemon believes only the ones in commands.
+    pub send_extent: AtomicU32,
 }
 
 /// The two ends of a connection. Written once, before the client learns of it.
@@ -97,8 +107,6 @@ pub struct ConnBlock {
     pub client: ClientLine,
     /// Receive extents by slot; written by the daemon before it moves `receive_tail`.
     pub receive_slots: [AtomicU32; EXTENT_SLOTS],
-    /// Send extents by slot; written by the client before it posts the bytes.
-    pub send_slots: [AtomicU32; EXTENT_SLOTS],
     /// Written by the daemon.
     pub addresses: AddressLine,
 }
@@ -155,11 +163,14 @@ impl ConnBlock {
         self.daemon.send_limit.store(0, Ordering::Relaxed);
         self.daemon.send_acked.store(0, Ordering::Relaxed);
         self.daemon.error.store(0, Ordering::Relaxed);
+        self.daemon.receive_table.store(0, Ordering::Relaxed);
+        self.daemon.report_at.store(REPORT_AT, Ordering::Relaxed);
         self.client.receive_head.store(0, Ordering::Relaxed);
         self.client.send_tail.store(0, Ordering::Relaxed);
         self.client.wake_reader.store(0, Ordering::Relaxed);
         self.client.wake_writer.store(0, Ordering::Relaxed);
         self.client.open_extent.store(partial::RELEASED, Ordering::Relaxed);
+        self.client.send_extent.store(0, Ordering::Relaxed);
         self.addresses.set(local, peer);
         self.daemon.generation.store(generation, Ordering::Relaxed);
         // Release: pairs with the Acquire in status().
@@ -207,9 +218,23 @@ impl ConnBlock {
         ExtentId::from_raw(self.receive_slots[slot].load(Ordering::Relaxed))
     }
 
-    /// Send extent of `slot`. On the daemon's side: to be checked before use.
-    pub fn send_slot(&self, slot: usize) -> Option<ExtentId> {
-        ExtentId::from_raw(self.send_slots[slot].load(Ordering::Relaxed))
+    /// Client: the table that names receive extents instead of the block's slots, if one does. To
+    /// be asked after [`receive_tail`](Self::receive_tail).
+    pub fn receive_table(&self) -> Option<u32> {
+        // Acquire: pairs with the Release in publish_receive_table(); the table is filled.
+        self.daemon.receive_table.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Daemon: lends the connection a table, or takes it back when everything was read.
+    pub fn publish_receive_table(&self, table: Option<u32>) {
+        // Release: pairs with the Acquire in receive_table().
+        self.daemon.receive_table.store(table.map_or(0, |table| table + 1), Ordering::Release);
+    }
+
+    /// Client: extent of the last byte written.
+    pub fn send_extent(&self) -> Option<ExtentId> {
+        // Relaxed: only clients write it, under the lock of their writing side.
+        ExtentId::from_raw(self.client.send_extent.load(Ordering::Relaxed))
     }
 
     /// Client: takes the extent of the send tail `tail` to append to it. `false`: there is none,
@@ -246,8 +271,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_block_is_five_cache_lines() {
-        assert_eq!(size_of::<ConnBlock>(), 5 * 64);
+    fn the_block_is_four_cache_lines() {
+        assert_eq!(size_of::<ConnBlock>(), 4 * 64);
     }
 
     #[test]

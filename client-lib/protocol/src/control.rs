@@ -155,7 +155,7 @@ mod tests {
         };
         let packet = encode(&request, &mut buffer).unwrap();
         assert_eq!(decode::<Request>(packet).unwrap(), request);
-        let reply = Reply::Welcome { params: Params::for_quota(2, 1000, 1 << 20) };
+        let reply = Reply::Welcome { params: Params::for_quota(2, 1000, 1 << 20, 4 << 20) };
         let packet = encode(&reply, &mut buffer).unwrap();
         assert_eq!(decode::<Reply>(packet).unwrap(), reply);
     }

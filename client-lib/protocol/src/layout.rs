@@ -5,6 +5,7 @@ use crate::command::{COMMAND_WORDS, EVENT_WORDS, GRANT_WORDS};
 use crate::conn::ConnBlock;
 use crate::ring::{Entry, RingHeader};
 use crate::segment::Header;
+use crate::sync::AtomicU32;
 use crate::wake::Sleeper;
 use crate::{EXTENT_BYTES, EXTENT_SLOTS};
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,14 @@ use serde::{Deserialize, Serialize};
 pub const MAX_WORKERS: u32 = 64;
 /// Most listeners of a group.
 pub const MAX_LISTENERS: u32 = 1024;
+/// Most slots of a table: one direction of a connection then buffers 1 GiB, the most that TCP's
+/// window can say (RFC 7323 §2.3).
+pub const MAX_TABLE_SLOTS: u32 = 1 << 18;
 /// Most bytes of a segment's address space: far below what `mmap` can do, far above any quota.
 pub const MAX_SEGMENT_BYTES: u64 = 1 << 42;
+
+/// Extents of a group for each table.
+const EXTENTS_PER_TABLE: u32 = 4 * EXTENT_SLOTS as u32;
 
 /// Sizes that fix a segment's layout. All counts are at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,10 @@ pub struct Params {
     pub connections: u32,
     /// Payload extents per worker.
     pub extents: u32,
+    /// Tables of receive extents per worker.
+    pub tables: u32,
+    /// Slots of each table; a power of two, not fewer than a connection's block has.
+    pub table_slots: u32,
     /// Entries of each command ring; a power of two.
     pub command_entries: u32,
     /// Entries of each grant ring; a power of two.
@@ -39,16 +50,22 @@ pub struct Params {
 
 impl Params {
     /// Sizes for a group that may have `connections` connections and `bytes` bytes of payload
-    /// at a time, over `workers` workers.
-    pub fn for_quota(workers: u32, connections: u32, bytes: u64) -> Params {
+    /// at a time, over `workers` workers, of which a connection receives `window` at a time at the
+    /// most.
+    pub fn for_quota(workers: u32, connections: u32, bytes: u64, window: u32) -> Params {
         let extents = bytes.div_ceil(EXTENT_BYTES as u64).div_ceil(u64::from(workers.max(1)));
+        let extents = u32::try_from(extents).unwrap_or(u32::MAX).max(2 * EXTENT_SLOTS as u32);
+        let pages = window.div_ceil(EXTENT_BYTES as u32).max(EXTENT_SLOTS as u32);
         Params {
             workers,
             lanes: 128,
             listeners: 64,
             accept_entries: 8192,
             connections: connections.div_ceil(workers.max(1)).max(1),
-            extents: u32::try_from(extents).unwrap_or(u32::MAX).max(2 * EXTENT_SLOTS as u32),
+            extents,
+            // A connection needs one when it holds more than its block has slots for.
+            tables: extents / EXTENTS_PER_TABLE + 1,
+            table_slots: pages.next_power_of_two().min(MAX_TABLE_SLOTS),
             command_entries: 1024,
             grant_entries: 256,
         }
@@ -75,6 +92,12 @@ impl Params {
         power("accept_entries", self.accept_entries, 1 << 20)?;
         range("connections", self.connections, 1 << 24)?;
         range("extents", self.extents, 1 << 24)?;
+        range("tables", self.tables, 1 << 24)?;
+        power("table_slots", self.table_slots, MAX_TABLE_SLOTS)?;
+        if self.table_slots < EXTENT_SLOTS as u32 {
+            let (value, max) = (self.table_slots, MAX_TABLE_SLOTS);
+            return Err(LayoutError { name: "table_slots", value, max });
+        }
         power("command_entries", self.command_entries, 1 << 16)?;
         power("grant_entries", self.grant_entries, 1 << 16)
     }
@@ -109,6 +132,8 @@ pub struct Layout {
     event_offset: usize,
     grant_offset: usize,
     connections: usize,
+    links: usize,
+    tables: usize,
     extents: usize,
     total: usize,
 }
@@ -138,8 +163,12 @@ impl Layout {
         let ring_stride = align(grant_offset + grant_bytes);
         let connections = rings + count(params.lanes) * count(params.workers) * ring_stride;
         let blocks = count(params.workers) * count(params.connections);
-        let extents = connections + align(blocks * size_of::<ConnBlock>());
-        let total = extents + count(params.workers) * count(params.extents) * EXTENT_BYTES;
+        let links = connections + align(blocks * size_of::<ConnBlock>());
+        let extent_count = count(params.workers) * count(params.extents);
+        let tables = links + align(extent_count * size_of::<AtomicU32>());
+        let slots = count(params.workers) * count(params.tables) * count(params.table_slots);
+        let extents = tables + align(slots * size_of::<AtomicU32>());
+        let total = extents + extent_count * EXTENT_BYTES;
         if total as u64 > MAX_SEGMENT_BYTES {
             return Err(LayoutError {
                 name: "extents",
@@ -159,6 +188,8 @@ impl Layout {
             event_offset,
             grant_offset,
             connections,
+            links,
+            tables,
             extents,
             total,
         })
@@ -182,6 +213,11 @@ impl Layout {
     /// Extents of all workers.
     pub fn extent_count(&self) -> u32 {
         self.params.workers * self.params.extents
+    }
+
+    /// Tables of all workers.
+    pub fn table_count(&self) -> u32 {
+        self.params.workers * self.params.tables
     }
 
     pub(crate) fn worker_sleeper(&self, worker: u32) -> usize {
@@ -234,6 +270,16 @@ impl Layout {
             .then(|| self.connections + index as usize * size_of::<ConnBlock>())
     }
 
+    pub(crate) fn link(&self, extent: u32) -> Option<usize> {
+        (extent < self.extent_count())
+            .then(|| self.links + extent as usize * size_of::<AtomicU32>())
+    }
+
+    pub(crate) fn table(&self, index: u32) -> Option<usize> {
+        let bytes = self.params.table_slots as usize * size_of::<AtomicU32>();
+        (index < self.table_count()).then(|| self.tables + index as usize * bytes)
+    }
+
     pub(crate) fn extent(&self, index: u32) -> Option<usize> {
         (index < self.extent_count()).then(|| self.extents + index as usize * EXTENT_BYTES)
     }
@@ -255,6 +301,8 @@ mod tests {
             accept_entries: 8,
             connections: 5,
             extents: 7,
+            tables: 3,
+            table_slots: 32,
             command_entries: 4,
             grant_entries: 4,
         }
@@ -286,7 +334,11 @@ mod tests {
         for c in 0..l.connection_count() {
             spans.push((l.connection(c).unwrap(), size_of::<ConnBlock>()));
         }
+        for table in 0..l.table_count() {
+            spans.push((l.table(table).unwrap(), 32 * size_of::<AtomicU32>()));
+        }
         for x in 0..l.extent_count() {
+            spans.push((l.link(x).unwrap(), size_of::<AtomicU32>()));
             spans.push((l.extent(x).unwrap(), EXTENT_BYTES));
         }
         spans.sort_unstable();
@@ -297,6 +349,8 @@ mod tests {
         assert!(last.0 + last.1 <= l.total_bytes());
         assert_eq!(l.connection(l.connection_count()), None);
         assert_eq!(l.extent(l.extent_count()), None);
+        assert_eq!(l.link(l.extent_count()), None);
+        assert_eq!(l.table(l.table_count()), None);
     }
 
     #[test]
@@ -305,13 +359,18 @@ mod tests {
         assert!(Layout::new(bad).unwrap_err().to_string().contains("command_entries is 3"));
         let bad = Params { workers: 0, ..small() };
         assert!(Layout::new(bad).unwrap_err().to_string().contains("workers is 0"));
+        for table_slots in [8, 48, 2 * MAX_TABLE_SLOTS] {
+            let error = Layout::new(Params { table_slots, ..small() }).unwrap_err().to_string();
+            assert!(error.contains(&format!("table_slots is {table_slots}")), "{error}");
+        }
     }
 
     #[test]
     fn a_quota_gives_a_layout() {
         for workers in [1, 2, 8] {
-            let params = Params::for_quota(workers, 65_536, 1 << 30);
+            let params = Params::for_quota(workers, 65_536, 1 << 30, 3 << 20);
             let layout = Layout::new(params).unwrap();
+            assert_eq!(params.table_slots, 1024);
             assert!(layout.connection_count() >= 65_536);
             assert!(u64::from(layout.extent_count()) * EXTENT_BYTES as u64 >= 1 << 30);
         }

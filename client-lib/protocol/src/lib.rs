@@ -22,6 +22,8 @@
 //! | accept ring | listener × worker | worker in, any client thread out |
 //! | command, event and grant rings | lane × worker | one side each |
 //! | [`conn::ConnBlock`] | connection | both, in separate cache lines |
+//! | link | extent | client, for what it sends |
+//! | table of receive extents | connection that outgrew its block, while it holds bytes | daemon |
 //! | extents of [`EXTENT_BYTES`] | as bytes need them | receive: daemon; send: client |
 //!
 //! A **lane** is a set of rings, one per worker, with a socket pair per worker as doorbell. Each
@@ -29,8 +31,18 @@
 //!
 //! # A stream's bytes
 //! Bytes are addressed by their offset in the stream (0 is the first byte after the SYN). The
-//! byte at offset `o` lies in the extent named by slot `(o / EXTENT_BYTES) % EXTENT_SLOTS` of
-//! the connection's table, at position `o % EXTENT_BYTES` in it. Bytes never move.
+//! byte at offset `o` belongs to page `o / EXTENT_BYTES` and lies in that page's extent, at
+//! position `o % EXTENT_BYTES`. Bytes never move.
+//!
+//! **Received** pages are found by slot, [`Segment::receive_extent`]: in the connection's block
+//! (page modulo [`EXTENT_SLOTS`]) while they span no more than that, else in a table that the
+//! daemon lends to the connection until it is drained (page modulo [`Params::table_slots`]). A
+//! table starts as a copy of the block's slots, so that a client that still looks there is right.
+//!
+//! **Sent** pages are a chain: a command that posts bytes names the extent of the last page, and
+//! the link of each extent the one of the page before. The client writes links of extents only
+//! that were granted to it, so that none can point to what became another's meanwhile; how far
+//! back the daemon follows them is for it to know.
 
 #![warn(missing_docs)]
 
@@ -51,16 +63,16 @@ pub use layout::{Layout, Params};
 pub use segment::{Header, Segment, SegmentError};
 
 /// Version of everything in this crate. Client and daemon must agree on it exactly.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes in one payload extent: a page, so that returned extents can be punched out.
 pub const EXTENT_BYTES: usize = 4096;
 
-/// Extents that one direction of one connection can hold at a time.
+/// Receive extents that a connection's block has slots for.
 pub const EXTENT_SLOTS: usize = 16;
 
-/// Bytes that one direction of a connection can buffer: the window of the slot table.
-pub const STREAM_WINDOW: u64 = (EXTENT_BYTES * EXTENT_SLOTS) as u64;
+/// Bytes that each direction of a connection can buffer from the beginning, before it has grown.
+pub const FIRST_WINDOW: u64 = (EXTENT_BYTES * EXTENT_SLOTS) as u64;
 
 /// The other side of a shared structure holds a value that no correct peer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -113,9 +125,14 @@ pub struct Handle {
     pub generation: u32,
 }
 
-/// Slot of the extent table that holds stream offset `offset`.
-pub const fn slot_of(offset: u64) -> usize {
-    (offset / EXTENT_BYTES as u64) as usize % EXTENT_SLOTS
+/// Page of stream offset `offset`.
+pub const fn page_of(offset: u64) -> u64 {
+    offset / EXTENT_BYTES as u64
+}
+
+/// Slot of the connection's block for page `page`.
+pub const fn slot_of(page: u64) -> usize {
+    page as usize % EXTENT_SLOTS
 }
 
 /// Position in its extent of stream offset `offset`.

@@ -7,7 +7,7 @@ use crate::layout::{Layout, LayoutError, Params};
 use crate::ring::{Entry, Ring, RingHeader};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wake::Sleeper;
-use crate::{EXTENT_BYTES, ExtentId, VERSION};
+use crate::{EXTENT_BYTES, ExtentId, VERSION, page_of, slot_of};
 use core::ptr::NonNull;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -197,6 +197,36 @@ impl Segment {
         self.layout.connection(index).map(|offset| self.reference(offset))
     }
 
+    /// The slots of a table of receive extents; `None` if the index is out of range.
+    pub fn table(&self, index: u32) -> Option<&[AtomicU32]> {
+        let offset = self.layout.table(index)?;
+        Some(self.words(offset, self.layout.params().table_slots))
+    }
+
+    /// The link of a send extent: the extent of the page before, as the client says.
+    ///
+    /// # Panics
+    /// If the extent does not exist.
+    pub fn link(&self, extent: ExtentId) -> &AtomicU32 {
+        let offset = self.layout.link(extent.index()).expect("extent id was checked");
+        &self.words(offset, 1)[0]
+    }
+
+    /// Client: the extent of received offset `offset`, which lies below the tail that was read
+    /// from `block` before.
+    pub fn receive_extent(&self, block: &ConnBlock, offset: u64) -> Option<ExtentId> {
+        let page = page_of(offset);
+        match block.receive_table() {
+            None => block.receive_slot(slot_of(page)),
+            Some(table) => {
+                let slots = self.table(table)?;
+                let slot = page as usize % slots.len();
+                // Relaxed: ordered by the Acquire of the tail, or of the table's number.
+                ExtentId::from_raw(slots[slot].load(Ordering::Relaxed))
+            }
+        }
+    }
+
     /// Copies bytes into an extent, beginning at `position`.
     ///
     /// # Panics
@@ -255,6 +285,15 @@ impl Segment {
         unsafe { core::slice::from_raw_parts(start.as_ptr(), entries as usize) }
     }
 
+    fn words(&self, offset: usize, count: u32) -> &[AtomicU32] {
+        let bytes = count as usize * size_of::<AtomicU32>();
+        let start = self.pointer(offset, bytes).cast::<AtomicU32>();
+        assert!(start.is_aligned());
+        // SAFETY: in bounds and aligned as just checked; atomics are valid for any bit pattern,
+        // and the mapping outlives `&self`.
+        unsafe { core::slice::from_raw_parts(start.as_ptr(), count as usize) }
+    }
+
     /// A reference to one of this crate's all-atomic structures.
     fn reference<T: Shared>(&self, offset: usize) -> &T {
         let pointer = self.pointer(offset, size_of::<T>()).cast::<T>();
@@ -306,7 +345,8 @@ mod tests {
     use crate::ring::{Consumer, Producer};
 
     fn params() -> Params {
-        Params { lanes: 2, listeners: 1, connections: 4, extents: 4, ..Params::for_quota(2, 8, 0) }
+        let sizes = Params::for_quota(2, 8, 0, 128 << 10);
+        Params { lanes: 2, listeners: 1, connections: 4, extents: 4, ..sizes }
     }
 
     #[test]
@@ -323,6 +363,23 @@ mod tests {
         daemon.read_extent(extent, 4090, &mut out);
         assert_eq!(&out, b"fourwa");
         assert!(daemon.connection(8).is_none());
+    }
+
+    #[test]
+    fn receive_extents_are_named_by_the_block_or_a_table() {
+        let (segment, _fd) = Segment::create("test", params()).unwrap();
+        let block = segment.connection(0).unwrap();
+        let (inline, tabled) = (ExtentId::from_index(2), ExtentId::from_index(3));
+        let offset = 17 * EXTENT_BYTES as u64 + 5;
+        block.receive_slots[1].store(inline.raw(), Ordering::Relaxed);
+        segment.table(1).unwrap()[17].store(tabled.raw(), Ordering::Relaxed);
+        assert_eq!(segment.receive_extent(block, offset), Some(inline));
+        block.publish_receive_table(Some(1));
+        assert_eq!(segment.receive_extent(block, offset), Some(tabled));
+        block.publish_receive_table(Some(segment.layout().table_count()));
+        assert_eq!(segment.receive_extent(block, offset), None, "there is no such table");
+        block.publish_receive_table(None);
+        assert_eq!(segment.receive_extent(block, offset), Some(inline));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::fake::{CLOSED_PORT, Fake, SILENT_PORT, World};
 use crate::{errno_of, listener};
 use fourwave::{Event, Events, Interest, Poller, TcpListener, TcpStream, Trigger};
-use fourwave_protocol::{Handle, STREAM_WINDOW};
+use fourwave_protocol::{FIRST_WINDOW, Handle};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const WINDOW: usize = STREAM_WINDOW as usize;
+const WINDOW: usize = FIRST_WINDOW as usize;
 
 /// A daemon, a poller for its sockets, and a listener on port 80.
 struct Bench {

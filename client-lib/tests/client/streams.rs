@@ -3,7 +3,7 @@
 use crate::fake::{CLOSED_PORT, Closed, Fake, NO_ROUTE_PORT, SILENT_PORT, World};
 use crate::{errno_of, listener, pair, pattern};
 use fourwave::TcpStream;
-use fourwave_protocol::{EXTENT_BYTES, Handle, STREAM_WINDOW};
+use fourwave_protocol::{EXTENT_BYTES, EXTENT_SLOTS, FIRST_WINDOW, Handle};
 use rustix::io::Errno;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -11,7 +11,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-const WINDOW: usize = STREAM_WINDOW as usize;
+const WINDOW: usize = FIRST_WINDOW as usize;
+/// What a connection's directions buffer after they have grown.
+const GROWN: usize = 1 << 20;
 
 /// A stream of which the test plays the peer.
 fn accepted(fake: &Fake) -> (TcpStream, Handle) {
@@ -159,12 +161,80 @@ fn a_read_opens_the_window_again() {
         world.peer_sends(handle, &bytes);
         world.peer_closes(handle);
     });
-    // One byte of a full window is reported at once.
-    let mut first = [0];
+    // Half of a window is reported at once.
+    let mut first = [0; WINDOW / 2];
     stream.read_exact(&mut first).unwrap();
     fake.until(|world| (world.consumed(handle) == 1).then_some(()));
     let rest = read_to_end(&stream);
-    assert!(first[0] == bytes[0] && rest == bytes[1..]);
+    assert!(first == bytes[..first.len()] && rest == bytes[first.len()..]);
+}
+
+#[test]
+fn reads_are_reported_as_often_as_the_daemon_asks() {
+    let fake = Fake::start(1);
+    let (mut stream, handle) = accepted(&fake);
+    fake.with(|world| {
+        world.report_at(handle, 1000);
+        world.peer_sends(handle, &[7; 5000]);
+    });
+    for count in 1..=4 {
+        stream.read_exact(&mut [0; 1000]).unwrap();
+        fake.until(|world| (world.consumed(handle) == count).then_some(()));
+    }
+}
+
+/// More than the connection's block has slots for, so that a table names the extents; then
+/// little again.
+#[test]
+fn a_grown_connection_reads_out_of_its_table() {
+    let fake = Fake::start(2);
+    let (mut stream, handle) = accepted(&fake);
+    let bytes = pattern(GROWN + 100);
+    fake.with(|world| world.peer_sends(handle, &bytes[..100]));
+    let mut first = [0; 100];
+    stream.read_exact(&mut first).unwrap();
+    fake.with(|world| {
+        world.grow(handle, GROWN as u64);
+        world.peer_sends(handle, &bytes[100..]);
+        world.peer_closes(handle);
+        assert!(world.held(handle) > EXTENT_SLOTS);
+    });
+    let rest = read_to_end(&stream);
+    assert!(first == bytes[..100] && rest == bytes[100..]);
+}
+
+#[test]
+fn a_grown_connection_is_drained_and_starts_again() {
+    let fake = Fake::start(2);
+    let (mut stream, handle) = accepted(&fake);
+    fake.with(|world| world.grow(handle, GROWN as u64));
+    let bytes = pattern(GROWN);
+    let mut read = vec![0; GROWN];
+    for length in [GROWN, 300, GROWN - 77, 3] {
+        fake.with(|world| world.peer_sends(handle, &bytes[..length]));
+        stream.read_exact(&mut read[..length]).unwrap();
+        assert!(read[..length] == bytes[..length]);
+    }
+}
+
+#[test]
+fn a_grown_connection_writes_more_than_the_first_window() {
+    let fake = Fake::start(2);
+    let (stream, handle) = accepted(&fake);
+    fake.with(|world| {
+        world.grow(handle, GROWN as u64);
+        world.hold_acks(handle, true);
+    });
+    let bytes = pattern(3 * GROWN);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| (&stream).write_all(&bytes));
+        fake.until(|world| (world.sent(handle).len() == GROWN).then_some(()));
+        assert_eq!(fake.with(|world| world.held(handle)), GROWN / EXTENT_BYTES);
+        fake.with(|world| world.hold_acks(handle, false));
+        writer.join().unwrap().unwrap();
+    });
+    drop(stream);
+    assert!(fake.until_closed(handle).sent == bytes);
 }
 
 #[test]

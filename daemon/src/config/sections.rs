@@ -2,6 +2,7 @@
 
 use super::quantity;
 use super::{ConfigError, CongestionControl, PortRange, ensure, within};
+use fourwave_protocol::FIRST_WINDOW;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -79,7 +80,18 @@ pub struct Tcp {
     pub window_scaling: bool,
     /// Offer and accept selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Most bytes that a connection offers to receive; the third number of Linux's.
+    #[serde(with = "quantity::bytes")]
+    pub rmem: u64,
+    /// Most bytes that a connection buffers to send; the third number of Linux's.
+    #[serde(with = "quantity::bytes")]
+    pub wmem: u64,
 }
+
+/// Least and most bytes of one direction of a connection: what all begin with, and the most that a
+/// scaled window can say (RFC 7323 §2.3).
+const BUFFER: std::ops::RangeInclusive<u64> = FIRST_WINDOW..=1 << 30;
+const BUFFER_ALLOWED: &str = "64KiB to 1GiB are allowed";
 
 /// The number that Linux writes for "no limit", its default.
 pub(crate) const NO_CHALLENGE_ACK_LIMIT: u32 = i32::MAX as u32;
@@ -117,6 +129,8 @@ impl Default for Tcp {
             timestamps: true,
             window_scaling: true,
             sack: true,
+            rmem: 4 << 20,
+            wmem: 4 << 20,
         }
     }
 }
@@ -171,7 +185,9 @@ impl Tcp {
         }
         let probes = "1 to 127 are allowed";
         within("tcp.keepalive_probes", self.keepalive_probes, 1..=127, probes)?;
-        within("tcp.initial_window", self.initial_window, 1..=64, "1 to 64 are allowed")
+        within("tcp.initial_window", self.initial_window, 1..=64, "1 to 64 are allowed")?;
+        within("tcp.rmem", self.rmem, BUFFER, BUFFER_ALLOWED)?;
+        within("tcp.wmem", self.wmem, BUFFER, BUFFER_ALLOWED)
     }
 }
 

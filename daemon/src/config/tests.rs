@@ -101,6 +101,8 @@ fn errors_say_what_is_wrong() {
         ("[tcp]\nkeepalive_probes = 0", &["tcp.keepalive_probes", "1 to 127"]),
         ("[tcp]\ninitial_window = 0", &["tcp.initial_window", "1 to 64"]),
         ("[tcp]\nsyncookies = 3", &["tcp.syncookies", "0, 1 and 2"]),
+        ("[tcp]\nrmem = \"32KiB\"", &["tcp.rmem", "64KiB"]),
+        ("[tcp]\nwmem = \"2GiB\"", &["tcp.wmem", "1GiB"]),
         ("[clients]\nbytes = \"1GB\"", &["bytes", "1GB", "GiB"]),
         (
             "[[clients.rules]]\n[[clients.rules]]\nbytes = \"1KiB\"",

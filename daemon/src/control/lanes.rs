@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_free_again_after_the_last_worker() {
-        let params = Params { lanes: 2, ..Params::for_quota(2, 8, 0) };
+        let params = Params { lanes: 2, ..Params::for_quota(2, 8, 0, 0) };
         let (segment, _fd) = Segment::create("test", params).unwrap();
         let mut lanes = Lanes::new(2);
         assert_eq!((lanes.attach(), lanes.attach(), lanes.attach()), (Some(0), Some(1), None));

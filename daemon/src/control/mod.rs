@@ -60,6 +60,8 @@ pub struct Parts {
     pub ports: ServedPorts,
     /// Largest backlog.
     pub somaxconn: u32,
+    /// Most bytes that a connection offers to receive.
+    pub window: u32,
     /// Routes and neighbours.
     pub paths: Paths,
     /// Adds counters that are no worker's.
@@ -85,10 +87,11 @@ pub struct Control {
 impl Control {
     /// Puts the parts together. The workers know `paths`' table of this moment already.
     pub fn new(parts: Parts) -> Rc<Control> {
-        let Parts { links, policy, ports, somaxconn, paths, counters, settings } = parts;
+        let Parts { links, policy, ports, somaxconn, window, paths, counters, settings } = parts;
         let resolver = paths.clone();
         let resolve = Box::new(move |address| resolver.resolve(address));
-        let registry = Registry::new(Rc::clone(&links), policy, ports, somaxconn, resolve);
+        let sizes = (somaxconn, window);
+        let registry = Registry::new(Rc::clone(&links), policy, ports, sizes, resolve);
         Rc::new(Control {
             registry: RefCell::new(registry),
             links,

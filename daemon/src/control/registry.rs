@@ -47,6 +47,8 @@ pub(super) struct Registry {
     policy: Policy,
     ports: ServedPorts,
     somaxconn: u32,
+    /// Most bytes that a connection offers to receive.
+    window: u32,
     pub(super) outboxes: Outboxes,
     groups: BTreeMap<GroupId, Group>,
     next: u32,
@@ -89,7 +91,7 @@ impl Registry {
         links: Links,
         policy: Policy,
         ports: ServedPorts,
-        somaxconn: u32,
+        (somaxconn, window): (u32, u32),
         resolve: Box<dyn Fn(IpAddr)>,
     ) -> Registry {
         Registry {
@@ -97,6 +99,7 @@ impl Registry {
             policy,
             ports,
             somaxconn,
+            window,
             outboxes: Outboxes::new(links),
             groups: BTreeMap::new(),
             next: 1,
@@ -133,7 +136,7 @@ impl Registry {
         let quota = self.policy.admit(peer.uid);
         let quota = quota.map_err(|refused| Refusal::new(Errno::ACCESS, refused.to_string()))?;
         let group = GroupId(self.next);
-        let params = params(self.workers, quota, self.somaxconn);
+        let params = params(self.workers, quota, self.somaxconn, self.window);
         let (segment, memory) = Segment::create(&format!("fourwave-{}", group.0), params)
             .map_err(|error| Refusal::new(Errno::NOMEM, error.to_string()))?;
         let segment = Arc::new(segment);
@@ -399,11 +402,11 @@ fn no_listener(errno: Errno, listener: u32) -> Refusal {
 }
 
 /// The segment of a group with this quota.
-fn params(workers: u32, quota: Quota, somaxconn: u32) -> Params {
+fn params(workers: u32, quota: Quota, somaxconn: u32, window: u32) -> Params {
     Params {
         // backlog + 1 connections fit, and the ring must be larger than that.
         accept_entries: (somaxconn + 2).next_power_of_two(),
-        ..Params::for_quota(workers, quota.connections, quota.bytes)
+        ..Params::for_quota(workers, quota.connections, quota.bytes, window)
     }
 }
 
@@ -439,7 +442,7 @@ mod tests {
     fn accept_rings_are_larger_than_the_largest_backlog() {
         let quota = Quota { connections: 100, bytes: 1 << 20 };
         for somaxconn in [1, 4095, 4096, 65_535] {
-            let params = params(2, quota, somaxconn);
+            let params = params(2, quota, somaxconn, 4 << 20);
             assert_eq!(params.check(), Ok(()));
             assert!(params.accept_entries > somaxconn + 1);
         }

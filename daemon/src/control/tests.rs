@@ -313,6 +313,7 @@ fn with_control<S: Future<Output = ()>>(
         policy: Policy::new(clients, 1024),
         ports: ServedPorts::new(map, WORKERS, vec!["10.0.0.1".parse().unwrap()]),
         somaxconn: 4096,
+        window: 4 << 20,
         paths,
         counters: Box::new(|totals| totals.add("steer_tcp", 7)),
         settings: "interface = \"eth0\"\n".to_owned(),
@@ -626,8 +627,8 @@ fn workers_get_new_tables_and_ports_follow() {
     let port = ports.claim(claimant, any, false).unwrap().port();
     let policy = Policy::new(Clients::default(), 1024);
     let counters = Box::new(|_: &mut Totals| {});
-    let parts =
-        Parts { links, policy, ports, somaxconn: 1, paths, counters, settings: String::new() };
+    let (window, settings) = (1 << 20, String::new());
+    let parts = Parts { links, policy, ports, somaxconn: 1, window, paths, counters, settings };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {

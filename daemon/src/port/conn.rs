@@ -1,14 +1,26 @@
 //! The private half of a connection's shared block: extents held, offsets checked.
 
 use super::Evict;
+use super::chain::Chain;
 use super::extents::ExtentPool;
 use super::notify::Pending;
+use super::tables::{Pages, Tables};
 use fourwave_protocol::conn::ConnBlock;
 use fourwave_protocol::{
-    EXTENT_BYTES, EXTENT_SLOTS, ExtentId, STREAM_WINDOW, Segment, position_of, slot_of,
+    EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Segment, page_of, position_of,
 };
 
 const PAGE: u64 = EXTENT_BYTES as u64;
+
+/// Receive extents that no promise is needed for: the first window's.
+const UNPROMISED: u32 = EXTENT_SLOTS as u32;
+
+/// What the connections of a group share at one worker.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) pool: ExtentPool,
+    pub(super) tables: Tables,
+}
 
 /// Who still needs the connection's slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +55,16 @@ pub struct Conn {
     told_base: u64,
     /// One past the highest byte stored, in order or not.
     stored_end: u64,
-    receive: [Option<ExtentId>; EXTENT_SLOTS],
+    pages: Pages,
+    /// Extents of received bytes.
+    receiving: u32,
+    /// Extents promised to the receive window besides the first ones.
+    promised: u32,
     send_tail: u64,
     send_acked: u64,
-    send: [Option<ExtentId>; EXTENT_SLOTS],
-    /// Extents held in both tables, so that releasing a short connection's is quick.
-    held: u8,
+    /// Offset up to which the client may write. It never goes back.
+    send_limit: u64,
+    chain: Chain,
     pub(super) pending: Pending,
     /// Next free slot while free.
     pub(super) next_free: u32,
@@ -66,11 +82,13 @@ impl Conn {
             receive_head: 0,
             told_base: 0,
             stored_end: 0,
-            receive: [None; EXTENT_SLOTS],
+            pages: Pages::NONE,
+            receiving: 0,
+            promised: 0,
             send_tail: 0,
             send_acked: 0,
-            send: [None; EXTENT_SLOTS],
-            held: 0,
+            send_limit: 0,
+            chain: Chain::default(),
             pending: Pending::default(),
             next_free,
         }
@@ -78,7 +96,7 @@ impl Conn {
 
     /// Begins a new use of a free slot.
     pub(super) fn begin(&mut self, stack: u64, listener: Option<u32>) {
-        assert_eq!((self.life, self.held), (Life::Free, 0));
+        assert_eq!((self.life, self.held(), self.promised), (Life::Free, 0, 0));
         self.life = Life::Open;
         self.generation = self.generation.wrapping_add(1);
         self.stack = stack;
@@ -86,7 +104,7 @@ impl Conn {
         self.status = 0;
         (self.receive_tail, self.receive_head, self.stored_end) = (0, 0, 0);
         self.told_base = 0;
-        (self.send_tail, self.send_acked) = (0, 0);
+        (self.send_tail, self.send_acked, self.send_limit) = (0, 0, FIRST_WINDOW);
         // An event of the slot's former use may still lie in a ring; it names the old generation,
         // so that it does not stand in for one about this use.
         self.pending.last = None;
@@ -95,10 +113,10 @@ impl Conn {
 
     /// Offset up to which the client may write now.
     pub(super) fn send_limit(&self) -> u64 {
-        self.send_acked / PAGE * PAGE + STREAM_WINDOW
+        self.send_limit
     }
 
-    /// Where the receive window may begin: the table has slots from this page on.
+    /// Where the receive window may begin: pages from this one on have slots.
     pub fn receive_base(&self) -> u64 {
         self.receive_head / PAGE * PAGE
     }
@@ -126,31 +144,34 @@ impl Conn {
         self.send_tail
     }
 
-    /// Keeps received bytes; `false` if there is no extent for them or no slot.
+    /// Keeps received bytes; `false` if there is no extent or no slot for them.
     pub(super) fn store(
         &mut self,
         segment: &Segment,
         block: &ConnBlock,
-        pool: &mut ExtentPool,
+        memory: &mut Memory,
         mut offset: u64,
         mut bytes: &[u8],
     ) -> bool {
         let end = offset + bytes.len() as u64;
-        if offset < self.receive_base() || end > self.receive_base() + STREAM_WINDOW {
+        let base = self.receive_base();
+        if offset < base || end > base + memory.tables.slots() * PAGE {
+            return false;
+        }
+        let span = (page_of(base), page_of(end.max(base + 1) - 1));
+        if !self.pages.reach(segment, block, &mut memory.tables, span) {
             return false;
         }
         let next = offset <= self.receive_tail;
         while !bytes.is_empty() {
-            let (slot, position) = (slot_of(offset), position_of(offset));
-            let extent = match self.receive[slot] {
+            let (page, position) = (page_of(offset), position_of(offset));
+            let extent = match self.pages.get(&memory.tables, page) {
                 Some(extent) => extent,
                 None => {
-                    let Some(extent) = pool.take_for_receive(next) else { return false };
-                    self.receive[slot] = Some(extent);
-                    self.held += 1;
-                    // Relaxed: published by the Release store of receive_tail.
-                    block.receive_slots[slot]
-                        .store(extent.raw(), core::sync::atomic::Ordering::Relaxed);
+                    let Some(extent) = self.take_extent(&mut memory.pool, next) else {
+                        return false;
+                    };
+                    self.pages.set(segment, block, &mut memory.tables, page, extent);
                     extent
                 }
             };
@@ -161,6 +182,55 @@ impl Conn {
         }
         self.stored_end = self.stored_end.max(end);
         true
+    }
+
+    fn take_extent(&mut self, pool: &mut ExtentPool, next: bool) -> Option<ExtentId> {
+        let extent = match self.is_promised(self.receiving) {
+            true => pool.take_promised(),
+            false => pool.take_for_receive(next)?,
+        };
+        self.receiving += 1;
+        Some(extent)
+    }
+
+    /// Whether one more extent than `others` is promised.
+    fn is_promised(&self, others: u32) -> bool {
+        (UNPROMISED..UNPROMISED + self.promised).contains(&others)
+    }
+
+    fn free_receive(&mut self, memory: &mut Memory, page: u64) {
+        let Some(extent) = self.pages.take(&mut memory.tables, page) else { return };
+        self.receiving -= 1;
+        match self.is_promised(self.receiving) {
+            true => memory.pool.release_promised(extent),
+            false => memory.pool.release(extent),
+        }
+    }
+
+    /// The stack wants a receive window of `bytes`: promises what is beyond the first window, as
+    /// far as the group's memory goes. Returns the window that it may offer.
+    pub(super) fn back_window(&mut self, memory: &mut Memory, bytes: u32) -> u32 {
+        let Memory { pool, tables } = memory;
+        // A table has 2^18 slots at the most.
+        let pages = bytes.div_ceil(EXTENT_BYTES as u32).min(tables.slots() as u32);
+        let wanted = pages.saturating_sub(UNPROMISED);
+        let share = pool.share(self.promised).max(self.promised);
+        let promised = match wanted > 0 && !self.pages.promise(tables) {
+            true => self.promised.min(wanted),
+            false => wanted.min(share),
+        };
+        pool.promise(self.promised, promised, self.receiving.saturating_sub(UNPROMISED));
+        self.promised = promised;
+        if promised == 0 {
+            self.pages.take_promise_back(tables);
+        }
+        // What lies within the first window needs no promise.
+        bytes.min((UNPROMISED + promised) * EXTENT_BYTES as u32)
+    }
+
+    /// Whether extents are promised to it.
+    pub(super) fn is_backed(&self) -> bool {
+        self.promised > 0
     }
 
     /// Everything up to `tail` is in order: the client may read it.
@@ -174,129 +244,126 @@ impl Conn {
     pub(super) fn look_at_head(
         &mut self,
         block: &ConnBlock,
-        pool: &mut ExtentPool,
+        memory: &mut Memory,
     ) -> Result<(), Evict> {
         let head = block.receive_head();
         if head < self.receive_head || head > self.receive_tail {
             return Err(Evict::ReceiveHead);
         }
-        let mut page = self.receive_head / PAGE;
-        self.receive_head = head;
-        while page < head / PAGE {
-            self.free_receive(pool, slot_of(page * PAGE));
-            page += 1;
+        for page in page_of(self.receive_head)..page_of(head) {
+            self.free_receive(memory, page);
         }
+        self.receive_head = head;
         // Drained: the client looks at slots again only after the next deliver(), and nothing
         // out of order lies in this extent.
         if head == self.receive_tail && self.stored_end <= head {
-            self.free_receive(pool, slot_of(head));
+            self.free_receive(memory, page_of(head));
+            self.pages.settle(block, &mut memory.tables);
         }
         Ok(())
     }
 
-    fn free_receive(&mut self, pool: &mut ExtentPool, slot: usize) {
-        if let Some(extent) = self.receive[slot].take() {
-            self.held -= 1;
-            pool.release(extent);
-        }
-    }
-
-    /// The client says that it has written up to `tail`: checks it and takes the extents over.
-    /// Calls `claimed` with the lane that each had been granted to.
+    /// The client says that it has written up to `tail`, and that `last` is the extent of the
+    /// last byte: checks it and takes the extents over. Calls `claimed` with the lane that each
+    /// had been granted to.
     pub(super) fn take_written(
         &mut self,
-        block: &ConnBlock,
+        segment: &Segment,
         pool: &mut ExtentPool,
         tail: u64,
-        mut claimed: impl FnMut(u16),
+        last: Option<ExtentId>,
+        claimed: impl FnMut(u16),
     ) -> Result<(), Evict> {
-        if tail > self.send_limit() {
+        if tail > self.send_limit {
             return Err(Evict::SendTail);
         }
         // Commands of two lanes can overtake each other: a smaller tail is old news.
         if tail <= self.send_tail {
             return Ok(());
         }
-        for page in self.send_tail / PAGE..=(tail - 1) / PAGE {
-            let slot = slot_of(page * PAGE);
-            let named = block.send_slot(slot).ok_or(Evict::SendExtent)?;
-            match self.send[slot] {
-                // Appended to the extent that is ours already: only possible for the first page.
-                Some(ours) if ours == named => {}
-                Some(_) => return Err(Evict::SendExtent),
-                None => {
-                    claimed(pool.claim_for_send(named)?);
-                    self.send[slot] = Some(named);
-                    self.held += 1;
-                }
+        let end = page_of(tail - 1);
+        let first = match self.chain.last() {
+            // Appended to the extent that is ours already, and no more.
+            Some((page, extent)) if page == end && last == Some(extent) => {
+                self.send_tail = tail;
+                return Ok(());
             }
-        }
+            Some((page, _)) if page == end => return Err(Evict::SendExtent),
+            Some((page, _)) => page + 1,
+            None => page_of(self.send_tail),
+        };
+        self.chain.claim(segment, pool, (first, end), last, claimed)?;
         self.send_tail = tail;
         Ok(())
     }
 
     /// Copies bytes to send; they lie between what is acknowledged and what was written.
-    pub(super) fn load(&self, segment: &Segment, mut offset: u64, mut out: &mut [u8]) {
+    pub(super) fn load(
+        &self,
+        segment: &Segment,
+        pool: &ExtentPool,
+        mut offset: u64,
+        mut out: &mut [u8],
+    ) {
         assert!(offset >= self.send_acked && offset + out.len() as u64 <= self.send_tail);
         while !out.is_empty() {
             let position = position_of(offset);
             let here = out.len().min(EXTENT_BYTES - position);
             let (now, rest) = out.split_at_mut(here);
-            let extent = self.send[slot_of(offset)].expect("written bytes have an extent");
-            segment.read_extent(extent, position, now);
+            segment.read_extent(self.chain.find(pool, page_of(offset)), position, now);
             out = rest;
             offset += here as u64;
         }
     }
 
-    /// The peer has acknowledged up to `acked`: frees what is no longer needed.
-    pub(super) fn acknowledge(&mut self, block: &ConnBlock, pool: &mut ExtentPool, acked: u64) {
+    /// The peer has acknowledged up to `acked`: frees what is no longer needed. From there on the
+    /// client may have `space` bytes written, as far as the group's memory goes.
+    pub(super) fn acknowledge(
+        &mut self,
+        block: &ConnBlock,
+        pool: &mut ExtentPool,
+        acked: u64,
+        space: u32,
+    ) {
         assert!(acked >= self.send_acked && acked <= self.send_tail);
-        let mut page = self.send_acked / PAGE;
         self.send_acked = acked;
-        while page < acked / PAGE {
-            self.free_send(pool, slot_of(page * PAGE));
-            page += 1;
-        }
+        self.chain.release_before(pool, page_of(acked));
         let drained = acked == self.send_tail && !acked.is_multiple_of(PAGE);
         if drained && block.release_open_extent(acked) {
-            self.free_send(pool, slot_of(acked));
+            self.chain.clear(pool);
         }
+        let space = match u64::from(space) > FIRST_WINDOW {
+            true => {
+                let share = u64::from(pool.send_share(self.chain.len())) * PAGE;
+                u64::from(space).min(share.max(FIRST_WINDOW))
+            }
+            false => u64::from(space),
+        };
+        self.send_limit = self.send_limit.max(page_of(acked) * PAGE + space);
         use core::sync::atomic::Ordering::{Relaxed, Release};
         block.daemon.send_acked.store(acked, Relaxed);
-        // Release: pairs with the client's Acquire load of send_limit; slots below are free.
-        block.daemon.send_limit.store(self.send_limit(), Release);
-    }
-
-    fn free_send(&mut self, pool: &mut ExtentPool, slot: usize) {
-        if let Some(extent) = self.send[slot].take() {
-            self.held -= 1;
-            pool.release(extent);
-        }
+        // Release: pairs with the client's Acquire load of send_limit.
+        block.daemon.send_limit.store(self.send_limit, Release);
     }
 
     /// The stack needs no bytes to send any more.
     pub(super) fn release_send(&mut self, pool: &mut ExtentPool) {
-        for slot in 0..EXTENT_SLOTS {
-            if self.held == 0 {
-                break;
-            }
-            self.free_send(pool, slot);
-        }
+        self.chain.clear(pool);
     }
 
     /// The client reads no more.
-    pub(super) fn release_receive(&mut self, pool: &mut ExtentPool) {
-        for slot in 0..EXTENT_SLOTS {
-            if self.held == 0 {
-                break;
-            }
-            self.free_receive(pool, slot);
+    pub(super) fn release_receive(&mut self, block: &ConnBlock, memory: &mut Memory) {
+        let mut page = page_of(self.receive_head);
+        while self.receiving > 0 {
+            self.free_receive(memory, page);
+            page += 1;
         }
+        self.back_window(memory, 0);
+        self.pages.settle(block, &mut memory.tables);
     }
 
     /// Payload extents that it holds.
-    pub fn held(&self) -> u8 {
-        self.held
+    pub fn held(&self) -> u32 {
+        self.receiving + self.chain.len()
     }
 }

@@ -8,7 +8,7 @@ use fourwave_protocol::ExtentId;
 enum Use {
     Free { next: u32 },
     Granted { lane: u16 },
-    Sending,
+    Sending { next: Option<ExtentId> },
     Receiving,
 }
 
@@ -19,6 +19,10 @@ const END: u32 = u32::MAX;
 /// Neither direction can take all: what an application has read it can only pass on if it may
 /// write, and it can only hear of an acknowledgement's consequences if it may read. And bytes
 /// beyond a gap leave room for those that fill it.
+///
+/// The receive windows that all connections begin with are more than there is, if all were filled:
+/// what finds no extent is dropped and comes again. What a window grows beyond that is promised: so
+/// many extents are kept free for it until they are taken or the promise is.
 #[derive(Debug)]
 pub(super) struct ExtentPool {
     /// Index in the segment of our first extent.
@@ -27,6 +31,10 @@ pub(super) struct ExtentPool {
     free: u32,
     free_count: u32,
     receiving: u32,
+    /// Free extents that are kept for windows that have grown.
+    promised: u32,
+    /// What has been promised, taken by now or not.
+    backed: u32,
     limits: Limits,
 }
 
@@ -35,10 +43,12 @@ pub(super) struct ExtentPool {
 struct Limits {
     /// Granted or sending.
     outgoing: u32,
-    /// Receiving, when bytes come that are next in order.
+    /// Receiving or promised, when bytes come that are next in order.
     in_order: u32,
-    /// Receiving, when bytes come that lie ahead.
+    /// Receiving or promised, when bytes come that lie ahead.
     ahead: u32,
+    /// Promised to windows that have grown.
+    backed: u32,
 }
 
 impl ExtentPool {
@@ -47,30 +57,80 @@ impl ExtentPool {
         let uses =
             (1..=count).map(|next| Use::Free { next: if next == count { END } else { next } });
         let most = count - count / 4;
-        let limits = Limits { outgoing: most, in_order: most, ahead: count / 2 };
-        ExtentPool { base, uses: uses.collect(), free: 0, free_count: count, receiving: 0, limits }
+        let limits = Limits { outgoing: most, in_order: most, ahead: count / 2, backed: count / 4 };
+        ExtentPool {
+            base,
+            uses: uses.collect(),
+            free: 0,
+            free_count: count,
+            receiving: 0,
+            promised: 0,
+            backed: 0,
+            limits,
+        }
     }
 
     /// Whether every extent is free.
     pub(super) fn is_whole(&self) -> bool {
-        self.free_count as usize == self.uses.len()
+        self.free_count as usize == self.uses.len() && self.promised == 0 && self.backed == 0
     }
 
     /// An extent for received bytes: the ones that are next in order, or others.
     pub(super) fn take_for_receive(&mut self, next: bool) -> Option<ExtentId> {
         let limit = if next { self.limits.in_order } else { self.limits.ahead };
-        if self.receiving >= limit {
+        if self.receiving + self.promised >= limit || self.free_count <= self.promised {
             return None;
         }
-        let extent = self.take(Use::Receiving)?;
         self.receiving += 1;
-        Some(extent)
+        self.take(Use::Receiving)
+    }
+
+    /// An extent for received bytes that was promised.
+    pub(super) fn take_promised(&mut self) -> ExtentId {
+        assert!(self.promised > 0, "an extent taken twice by one promise");
+        self.promised -= 1;
+        self.receiving += 1;
+        self.take(Use::Receiving).expect("promised extents are free")
+    }
+
+    /// An extent that was taken by a promise, or in place of one, is promised again.
+    pub(super) fn release_promised(&mut self, extent: ExtentId) {
+        self.release(extent);
+        self.promised += 1;
+    }
+
+    /// Most extents that may be promised to a connection which has `own` promised. Half of what
+    /// the others leave: so there is always something left for one more.
+    pub(super) fn share(&self, own: u32) -> u32 {
+        let left = self.limits.backed - (self.backed - own);
+        let room = self.limits.in_order.saturating_sub(self.receiving + self.promised);
+        let free = self.free_count - self.promised;
+        (left / 2).min(own + room.min(free))
+    }
+
+    /// A connection that had `old` extents promised gets `new`, as [`share`](Self::share) allows.
+    /// It holds `taken` in place of promised ones.
+    pub(super) fn promise(&mut self, old: u32, new: u32, taken: u32) {
+        self.backed = self.backed - old + new;
+        self.promised = self.promised - old.saturating_sub(taken) + new.saturating_sub(taken);
+        assert!(self.promised <= self.free_count, "promised more than there is");
+    }
+
+    /// Most extents of sent bytes that a connection which has `own` may have: half of what is left
+    /// besides, so that none takes all.
+    pub(super) fn send_share(&self, own: u32) -> u32 {
+        let room = self.limits.outgoing.saturating_sub(self.outgoing());
+        own + room.min(self.free_count - self.promised) / 2
+    }
+
+    /// Granted or sending.
+    fn outgoing(&self) -> u32 {
+        self.uses.len() as u32 - self.free_count - self.receiving
     }
 
     /// An extent that a lane may fill with bytes to send.
     pub(super) fn grant(&mut self, lane: u16) -> Option<ExtentId> {
-        let outgoing = self.uses.len() as u32 - self.free_count - self.receiving;
-        if outgoing >= self.limits.outgoing {
+        if self.outgoing() >= self.limits.outgoing || self.free_count <= self.promised {
             return None;
         }
         self.take(Use::Granted { lane })
@@ -80,7 +140,7 @@ impl ExtentPool {
         let index = self.free;
         match self.uses.get(index as usize) {
             Some(&Use::Free { next }) => self.free = next,
-            Some(Use::Granted { .. } | Use::Sending | Use::Receiving) => {
+            Some(Use::Granted { .. } | Use::Sending { .. } | Use::Receiving) => {
                 unreachable!("an extent in use is on the free list")
             }
             None => return None,
@@ -90,16 +150,40 @@ impl ExtentPool {
         Some(ExtentId::from_index(self.base + index))
     }
 
-    /// A client says that it filled `extent`. Returns the lane that it had been granted to.
-    pub(super) fn claim_for_send(&mut self, extent: ExtentId) -> Result<u16, Evict> {
+    /// A client says that it filled `extent`, which precedes `next`. Returns the lane that it had
+    /// been granted to.
+    pub(super) fn claim_for_send(
+        &mut self,
+        extent: ExtentId,
+        next: Option<ExtentId>,
+    ) -> Result<u16, Evict> {
         let index = extent.index().wrapping_sub(self.base) as usize;
         match self.uses.get(index) {
             Some(&Use::Granted { lane }) => {
-                self.uses[index] = Use::Sending;
+                self.uses[index] = Use::Sending { next };
                 Ok(lane)
             }
-            Some(Use::Free { .. } | Use::Sending | Use::Receiving) | None => Err(Evict::SendExtent),
+            Some(Use::Free { .. } | Use::Sending { .. } | Use::Receiving) | None => {
+                Err(Evict::SendExtent)
+            }
         }
+    }
+
+    /// What follows a claimed extent.
+    pub(super) fn next(&self, extent: ExtentId) -> Option<ExtentId> {
+        match self.uses[(extent.index() - self.base) as usize] {
+            Use::Sending { next } => next,
+            Use::Free { .. } | Use::Granted { .. } | Use::Receiving => {
+                unreachable!("not an extent of a send stream")
+            }
+        }
+    }
+
+    /// `next` follows a claimed extent.
+    pub(super) fn set_next(&mut self, extent: ExtentId, next: ExtentId) {
+        let index = (extent.index() - self.base) as usize;
+        assert_eq!(self.uses[index], Use::Sending { next: None });
+        self.uses[index] = Use::Sending { next: Some(next) };
     }
 
     /// An extent that we took ourselves, or claimed, is free again.
@@ -109,7 +193,7 @@ impl ExtentPool {
         match slot {
             Use::Free { .. } => unreachable!("extent released twice"),
             Use::Receiving => self.receiving -= 1,
-            Use::Granted { .. } | Use::Sending => {}
+            Use::Granted { .. } | Use::Sending { .. } => {}
         }
         *slot = Use::Free { next: self.free };
         self.free = index;
@@ -138,9 +222,9 @@ mod tests {
         let a = pool.grant(7).unwrap();
         let b = pool.take_for_receive(true).unwrap();
         assert_eq!(pool.grant(7), None);
-        assert_eq!(pool.claim_for_send(a), Ok(7));
-        assert_eq!(pool.claim_for_send(a), Err(Evict::SendExtent), "claimed already");
-        assert_eq!(pool.claim_for_send(b), Err(Evict::SendExtent), "never granted");
+        assert_eq!(pool.claim_for_send(a, None), Ok(7));
+        assert_eq!(pool.claim_for_send(a, None), Err(Evict::SendExtent), "claimed already");
+        assert_eq!(pool.claim_for_send(b, None), Err(Evict::SendExtent), "never granted");
         pool.release(a);
         pool.release(b);
         assert!(pool.is_whole());
@@ -163,11 +247,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_promised_is_kept_for_whom_it_was_promised_to() {
+        let mut pool = ExtentPool::new(0, 64);
+        // Half of a quarter; the next one gets half of the rest.
+        assert_eq!(pool.share(0), 8);
+        pool.promise(0, 8, 0);
+        assert_eq!((pool.share(8), pool.share(0)), (8, 4));
+        while pool.grant(1).is_some() {}
+        while pool.take_for_receive(true).is_some() {}
+        assert_eq!((pool.free_count, pool.share(0)), (8, 0));
+        let mine: Vec<ExtentId> = (0..8).map(|_| pool.take_promised()).collect();
+        assert_eq!(pool.free_count, 0);
+        pool.release_promised(mine[0]);
+        assert_eq!(pool.take_for_receive(true), None, "promised again");
+        pool.promise(8, 0, 7);
+        assert_eq!((pool.promised, pool.backed), (0, 0));
+        assert!(pool.take_for_receive(true).is_some());
+    }
+
+    #[test]
     fn a_foreign_extent_is_refused() {
         let mut pool = ExtentPool::new(100, 2);
         for index in [0, 99, 102, u32::MAX - 1] {
             let extent = ExtentId::from_index(index);
-            assert_eq!(pool.claim_for_send(extent), Err(Evict::SendExtent));
+            assert_eq!(pool.claim_for_send(extent, None), Err(Evict::SendExtent));
         }
     }
 

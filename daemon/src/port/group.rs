@@ -1,10 +1,11 @@
 //! One application group at one worker: its connections, listeners, lanes and extents.
 
-use super::conn::{Conn, Life};
+use super::conn::{Conn, Life, Memory};
 use super::extents::ExtentPool;
 use super::lane::Lane;
 use super::listener::{Listener, Unaccepted};
 use super::notify::{Notices, READ, WRITE};
+use super::tables::Tables;
 use super::{AppId, Evict};
 use crate::messages::GroupId;
 use core::net::SocketAddr;
@@ -12,7 +13,7 @@ use core::sync::atomic::Ordering;
 use fourwave_protocol::accept::Waiting;
 use fourwave_protocol::command::{COMMAND_WORDS, Event};
 use fourwave_protocol::conn::{ConnBlock, status};
-use fourwave_protocol::{Handle, Segment};
+use fourwave_protocol::{ExtentId, Handle, Segment};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub struct Group {
     top: u32,
     /// Where the search for idle connections that hold extents goes on.
     searched: u32,
-    pool: ExtentPool,
+    memory: Memory,
     lanes: Vec<Option<Lane>>,
     /// Numbers of the lanes that there are.
     attached: Vec<u16>,
@@ -47,6 +48,8 @@ pub struct Change {
     pub receive_tail: u64,
     /// Bytes that the peer has acknowledged, as a stream offset.
     pub send_acked: u64,
+    /// Bytes that may be written and not acknowledged.
+    pub send_space: u32,
     /// Status bits to add.
     pub status: u32,
     /// errno, 0 for none.
@@ -69,7 +72,10 @@ impl Group {
             used: 0,
             top: 0,
             searched: 0,
-            pool: ExtentPool::new(worker * params.extents, params.extents),
+            memory: Memory {
+                pool: ExtentPool::new(worker * params.extents, params.extents),
+                tables: Tables::new(worker * params.tables, params.tables, params.table_slots),
+            },
             lanes: (0..params.lanes).map(|_| None).collect(),
             attached: Vec::with_capacity(params.lanes as usize),
             listeners: (0..params.listeners).map(|_| None).collect(),
@@ -108,7 +114,7 @@ impl Group {
 
     /// Whether every connection slot and every extent is free (grants revoked).
     pub fn is_empty(&self) -> bool {
-        self.used == 0 && self.pool.is_whole()
+        self.used == 0 && self.memory.pool.is_whole() && self.memory.tables.is_whole()
     }
 
     /// Tells the clients' threads to ring this worker from now on, because it is about to sleep.
@@ -213,8 +219,8 @@ impl Group {
             return false;
         }
         // The client may have read since: its extents are what is stored into next.
-        match conn.look_at_head(block, &mut self.pool) {
-            Ok(()) => conn.store(&self.segment, block, &mut self.pool, offset, bytes),
+        match conn.look_at_head(block, &mut self.memory) {
+            Ok(()) => conn.store(&self.segment, block, &mut self.memory, offset, bytes),
             Err(why) => {
                 self.evict(why);
                 false
@@ -224,14 +230,16 @@ impl Group {
 
     /// Copies bytes to send; see the stack's `Payload::load`.
     pub fn load(&self, index: u32, offset: u64, out: &mut [u8]) {
-        self.conns[index as usize].load(&self.segment, offset, out);
+        let conn = &self.conns[index as usize];
+        conn.load(&self.segment, &self.memory.pool, offset, out);
     }
 
     /// Publishes what the stack reports.
     pub fn change(&mut self, app: AppId, change: &Change, notices: &mut Notices) {
         let conn = &mut self.conns[app.conn as usize];
         let block = block(&self.segment, self.worker, app.conn);
-        conn.acknowledge(block, &mut self.pool, change.send_acked);
+        let Change { send_acked, send_space, .. } = *change;
+        conn.acknowledge(block, &mut self.memory.pool, send_acked, send_space);
         if conn.life == Life::Orphan {
             return;
         }
@@ -261,8 +269,14 @@ impl Group {
     /// [`Evict::ReceiveHead`].
     pub fn look_at_head(&mut self, index: u32) -> Result<Option<u64>, Evict> {
         let conn = &mut self.conns[index as usize];
-        conn.look_at_head(block(&self.segment, self.worker, index), &mut self.pool)?;
+        conn.look_at_head(block(&self.segment, self.worker, index), &mut self.memory)?;
         Ok(conn.take_new_base())
+    }
+
+    /// The stack wants to offer a receive window of `bytes`: returns how much of it the group's
+    /// memory backs.
+    pub fn back_window(&mut self, index: u32, bytes: u32) -> u32 {
+        self.conns[index as usize].back_window(&mut self.memory, bytes)
     }
 
     /// The next connection that holds extents, going round all slots from call to call; looks
@@ -274,7 +288,7 @@ impl Group {
             let index = self.searched % self.top;
             self.searched = index + 1;
             let conn = &self.conns[index as usize];
-            if conn.life == Life::Open && conn.held() > 0 {
+            if conn.life == Life::Open && (conn.held() > 0 || conn.is_backed()) {
                 return Some(index);
             }
         }
@@ -285,18 +299,22 @@ impl Group {
     ///
     /// # Errors
     /// [`Evict::SendTail`] or [`Evict::SendExtent`].
-    pub fn take_written(&mut self, index: u32, tail: u64) -> Result<(), Evict> {
+    pub fn take_written(
+        &mut self,
+        index: u32,
+        tail: u64,
+        last: Option<ExtentId>,
+    ) -> Result<(), Evict> {
         let conn = &mut self.conns[index as usize];
-        let block = block(&self.segment, self.worker, index);
         let lanes = &mut self.lanes;
-        conn.take_written(block, &mut self.pool, tail, |lane| {
+        conn.take_written(&self.segment, &mut self.memory.pool, tail, last, |lane| {
             if let Some(lane) = &mut lanes[usize::from(lane)] {
                 lane.used_grant();
             }
         })?;
         if conn.life == Life::Ended {
             // Nobody will send these.
-            conn.release_send(&mut self.pool);
+            conn.release_send(&mut self.memory.pool);
         }
         Ok(())
     }
@@ -317,7 +335,7 @@ impl Group {
         match conn.life {
             Life::Open => {
                 conn.life = Life::Orphan;
-                conn.release_receive(&mut self.pool);
+                conn.release_receive(block(&self.segment, self.worker, index), &mut self.memory);
             }
             Life::Ended => self.free_slot(index),
             Life::Orphan | Life::Free => unreachable!("close of a handle that is gone"),
@@ -327,7 +345,7 @@ impl Group {
     /// The stack is done with the connection.
     pub fn ended(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
-        conn.release_send(&mut self.pool);
+        conn.release_send(&mut self.memory.pool);
         match conn.life {
             Life::Open => conn.life = Life::Ended,
             Life::Orphan => self.free_slot(index),
@@ -337,8 +355,8 @@ impl Group {
 
     fn free_slot(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
-        conn.release_receive(&mut self.pool);
-        conn.release_send(&mut self.pool);
+        conn.release_receive(block(&self.segment, self.worker, index), &mut self.memory);
+        conn.release_send(&mut self.memory.pool);
         conn.life = Life::Free;
         conn.next_free = self.free;
         self.free = index;
@@ -432,7 +450,7 @@ impl Group {
     pub fn add_lane(&mut self, lane: u16, doorbell: OwnedFd) {
         self.remove_lane(lane);
         let mut fresh = Lane::new(&self.segment, lane, self.worker, doorbell);
-        let filled = fresh.refill(&self.segment, &mut self.pool);
+        let filled = fresh.refill(&self.segment, &mut self.memory.pool);
         self.lanes[usize::from(lane)] = Some(fresh);
         self.attached.push(lane);
         if let Err(why) = filled {
@@ -445,7 +463,7 @@ impl Group {
     pub fn remove_lane(&mut self, lane: u16) {
         if self.lanes[usize::from(lane)].take().is_some() {
             self.attached.retain(|&other| other != lane);
-            self.pool.revoke(Some(lane));
+            self.memory.pool.revoke(Some(lane));
         }
     }
 
@@ -454,7 +472,7 @@ impl Group {
         for lane in self.attached.drain(..) {
             self.lanes[usize::from(lane)] = None;
         }
-        self.pool.revoke(None);
+        self.memory.pool.revoke(None);
     }
 
     /// The doorbell of a lane.
@@ -544,7 +562,7 @@ impl Group {
             && port.runs_low()
         {
             let told = port.touched;
-            port.refill(&self.segment, &mut self.pool)?;
+            port.refill(&self.segment, &mut self.memory.pool)?;
             if port.touched && !told {
                 notices.lane(slot, lane);
             }

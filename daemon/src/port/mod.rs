@@ -6,12 +6,14 @@
 //! checks it and uses the copy. An impossible value ends in [`Evict`]: the group is reset as a
 //! whole and nobody else notices.
 
+mod chain;
 mod conn;
 mod extents;
 mod group;
 mod lane;
 mod listener;
 mod notify;
+mod tables;
 
 pub use conn::{Conn, Life};
 pub use group::{Change, Group};

@@ -7,11 +7,13 @@ use fourwave_protocol::command::{Command, Event, decode_grant};
 use fourwave_protocol::conn::status;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{
-    EXTENT_BYTES, ExtentId, Handle, Params, STREAM_WINDOW, Segment, position_of, slot_of,
+    EXTENT_BYTES, ExtentId, FIRST_WINDOW, Handle, Params, Segment, position_of,
 };
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use std::sync::Arc;
+
+mod growth;
 
 const LANE: u16 = 1;
 
@@ -32,16 +34,21 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let params = Params {
+        Bench::with(Params {
             workers: 2,
             lanes: 2,
             listeners: 2,
             accept_entries: 8,
             connections: 4,
             extents: 64,
+            tables: 2,
+            table_slots: 16,
             command_entries: 8,
             grant_entries: 32,
-        };
+        })
+    }
+
+    fn with(params: Params) -> Bench {
         let (segment, _fd) = Segment::create("test", params).unwrap();
         let segment = Arc::new(segment);
         let mut clients = Clients::new();
@@ -76,7 +83,8 @@ impl Bench {
     }
 
     fn change(&mut self, app: AppId, receive_tail: u64, send_acked: u64, bits: u32) {
-        let change = Change { receive_tail, send_acked, status: bits, error: 0 };
+        let send_space = FIRST_WINDOW as u32;
+        let change = Change { receive_tail, send_acked, send_space, status: bits, error: 0 };
         self.clients.of(app).change(app, &change, &mut self.notices);
     }
 
@@ -105,12 +113,34 @@ impl Bench {
         let extent = self.grant().expect("granted when the lane was attached");
         let block = self.segment.connection(handle.index).unwrap();
         self.segment.write_extent(extent, position_of(offset), bytes);
-        block.send_slots[slot_of(offset)].store(extent.raw(), Ordering::Relaxed);
+        self.segment
+            .link(extent)
+            .store(block.client.send_extent.load(Ordering::Relaxed), Ordering::Relaxed);
+        block.client.send_extent.store(extent.raw(), Ordering::Relaxed);
         block.leave_open_extent(offset + bytes.len() as u64);
         extent
     }
 
-    fn held(&mut self, app: AppId) -> u8 {
+    /// The client's command: written up to `tail`, the last byte in the extent it noted last.
+    fn take_written(&mut self, conn: u32, tail: u64) -> Result<(), Evict> {
+        let handle = self.group().handle(conn);
+        let last = self.segment.connection(handle.index).unwrap().send_extent();
+        self.group().take_written(conn, tail, last)
+    }
+
+    /// Closed, and the stack is done with it.
+    fn end(&mut self, app: AppId) {
+        self.group().close(app.conn);
+        self.group().ended(app.conn);
+    }
+
+    /// Everything must have come back.
+    fn finish(&mut self) {
+        self.group().remove_lanes();
+        assert!(self.group().is_empty());
+    }
+
+    fn held(&mut self, app: AppId) -> u32 {
         self.group().conn(app.conn).held()
     }
 }
@@ -119,30 +149,30 @@ impl Bench {
 fn received_bytes_are_delivered_and_their_extents_return() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();
-    let bytes: Vec<u8> = (0..STREAM_WINDOW).map(|n| (n % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..FIRST_WINDOW).map(|n| (n % 251) as u8).collect();
     // Out of order: the second half first.
     let half = bytes.len() / 2 + 100;
     assert!(bench.group().store(app.conn, half as u64, &bytes[half..]));
     assert!(bench.group().store(app.conn, 0, &bytes[..half]));
-    assert!(!bench.group().store(app.conn, STREAM_WINDOW, b"x"), "beyond the window");
-    bench.change(app, STREAM_WINDOW, 0, 0);
+    assert!(!bench.group().store(app.conn, FIRST_WINDOW, b"x"), "beyond the window");
+    bench.change(app, FIRST_WINDOW, 0, 0);
 
     let segment = Arc::clone(&bench.segment);
     let block = segment.connection(handle.index).unwrap();
-    assert_eq!(block.receive_tail(), STREAM_WINDOW);
+    assert_eq!(block.receive_tail(), FIRST_WINDOW);
     let mut read = vec![0; bytes.len()];
     for (page, out) in read.chunks_mut(EXTENT_BYTES).enumerate() {
         segment.read_extent(block.receive_slot(page).unwrap(), 0, out);
     }
     assert_eq!(read, bytes);
 
-    block.publish_receive_head(STREAM_WINDOW - 1);
-    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(STREAM_WINDOW - EXTENT_BYTES as u64)));
+    block.publish_receive_head(FIRST_WINDOW - 1);
+    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(FIRST_WINDOW - EXTENT_BYTES as u64)));
     assert_eq!(bench.held(app), 1);
-    block.publish_receive_head(STREAM_WINDOW);
-    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(STREAM_WINDOW)));
+    block.publish_receive_head(FIRST_WINDOW);
+    assert_eq!(bench.group().look_at_head(app.conn), Ok(Some(FIRST_WINDOW)));
     assert_eq!(bench.held(app), 0, "drained and idle: nothing is held");
-    assert!(bench.group().store(app.conn, STREAM_WINDOW, b"more"));
+    assert!(bench.group().store(app.conn, FIRST_WINDOW, b"more"));
 }
 
 #[test]
@@ -198,7 +228,7 @@ fn written_bytes_are_loaded_and_freed_when_acknowledged() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();
     let first = bench.write(handle, 0, b"hello");
-    assert_eq!(bench.group().take_written(app.conn, 5), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 5), Ok(()));
     // A second write appends to the same extent.
     let segment = Arc::clone(&bench.segment);
     let block = segment.connection(handle.index).unwrap();
@@ -211,7 +241,7 @@ fn written_bytes_are_loaded_and_freed_when_acknowledged() {
     block.leave_open_extent(11);
     bench.change(app, 0, 5, 0);
     assert_eq!(bench.held(app), 1);
-    assert_eq!(bench.group().take_written(app.conn, 11), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 11), Ok(()));
     let mut out = [0; 6];
     bench.group().load(app.conn, 5, &mut out);
     assert_eq!(&out, b" world");
@@ -226,10 +256,10 @@ fn a_stale_tail_is_no_crime_but_one_beyond_the_limit_is() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();
     bench.write(handle, 0, b"hello");
-    assert_eq!(bench.group().take_written(app.conn, 5), Ok(()));
-    assert_eq!(bench.group().take_written(app.conn, 3), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 5), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 3), Ok(()));
     assert_eq!(bench.group().conn(app.conn).send_tail(), 5);
-    assert_eq!(bench.group().take_written(app.conn, STREAM_WINDOW + 1), Err(Evict::SendTail));
+    assert_eq!(bench.take_written(app.conn, FIRST_WINDOW + 1), Err(Evict::SendTail));
 }
 
 #[test]
@@ -239,16 +269,16 @@ fn send_extents_must_be_granted_and_unused() {
     let (other, other_handle) = bench.open();
     let segment = Arc::clone(&bench.segment);
     let block = segment.connection(handle.index).unwrap();
-    assert_eq!(bench.group().take_written(app.conn, 1), Err(Evict::SendExtent), "empty slot");
+    assert_eq!(bench.take_written(app.conn, 1), Err(Evict::SendExtent), "no extent named");
     for raw in [1, u32::MAX, segment.layout().extent_count()] {
-        block.send_slots[0].store(raw, Ordering::Relaxed);
-        assert_eq!(bench.group().take_written(app.conn, 1), Err(Evict::SendExtent), "{raw}");
+        block.client.send_extent.store(raw, Ordering::Relaxed);
+        assert_eq!(bench.take_written(app.conn, 1), Err(Evict::SendExtent), "{raw}");
     }
     let extent = bench.write(handle, 0, b"x");
-    assert_eq!(bench.group().take_written(app.conn, 1), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 1), Ok(()));
     let theirs = segment.connection(other_handle.index).unwrap();
-    theirs.send_slots[0].store(extent.raw(), Ordering::Relaxed);
-    assert_eq!(bench.group().take_written(other.conn, 1), Err(Evict::SendExtent), "in use");
+    theirs.client.send_extent.store(extent.raw(), Ordering::Relaxed);
+    assert_eq!(bench.take_written(other.conn, 1), Err(Evict::SendExtent), "in use");
 }
 
 #[test]
@@ -393,13 +423,11 @@ fn a_lane_that_runs_out_is_told_when_there_are_extents() {
     }
     assert_eq!(mine.len(), 16);
     // It writes a whole window with them and asks for more.
-    let (app, handle) = bench.open();
-    let segment = Arc::clone(&bench.segment);
-    let block = segment.connection(handle.index).unwrap();
-    for (slot, extent) in block.send_slots.iter().zip(&mine) {
-        slot.store(extent.raw(), Ordering::Relaxed);
+    let (app, _) = bench.open();
+    for pair in mine.windows(2) {
+        bench.segment.link(pair[1]).store(pair[0].raw(), Ordering::Relaxed);
     }
-    bench.group().take_written(app.conn, STREAM_WINDOW).unwrap();
+    bench.group().take_written(app.conn, FIRST_WINDOW, mine.last().copied()).unwrap();
     bench.group().want_grants(LANE);
     let slot = bench.slot;
     let group = bench.clients.group(slot).unwrap();
@@ -414,7 +442,7 @@ fn everything_returns_when_the_client_is_gone() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();
     bench.write(handle, 0, b"unsent");
-    assert_eq!(bench.group().take_written(app.conn, 6), Ok(()));
+    assert_eq!(bench.take_written(app.conn, 6), Ok(()));
     assert!(bench.group().store(app.conn, 0, b"unread"));
     let group = bench.group();
     group.remove_lanes();

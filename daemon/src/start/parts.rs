@@ -5,7 +5,7 @@ use crate::config::{
     ZeroCopy,
 };
 use crate::worker::{Polling, Scheduling};
-use fourwave_protocol::STREAM_WINDOW;
+use fourwave_protocol::FIRST_WINDOW;
 use fourwave_stack::SynCookies;
 use fourwave_tcp::Nanos;
 use fourwave_wire::ChecksumPolicy;
@@ -134,8 +134,8 @@ pub(super) fn stack(
 
 fn tcp(config: &Config) -> fourwave_tcp::Config {
     let tcp = &config.tcp;
-    // The segment's slot table holds so many bytes of each direction.
-    let window = u32::try_from(STREAM_WINDOW).unwrap_or(u32::MAX);
+    // So many bytes of each direction are buffered.
+    let window = u32::try_from(FIRST_WINDOW).unwrap_or(u32::MAX);
     fourwave_tcp::Config {
         rto_initial: nanos(tcp.rto_initial),
         rto_min: nanos(tcp.rto_min),
@@ -172,6 +172,11 @@ fn tcp(config: &Config) -> fourwave_tcp::Config {
 /// A duration that was checked to be some hours at most.
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A buffer's size of the configuration, which is 1 GiB at the most.
+pub(super) fn buffer(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// A duration of the configuration, all of which are far below 500 years.

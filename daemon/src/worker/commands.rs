@@ -5,8 +5,8 @@ use super::Worker;
 use super::host::{conn_from_raw, conn_to_raw};
 use crate::port::{AppId, Evict, Life};
 use core::net::SocketAddr;
-use fourwave_protocol::Handle;
 use fourwave_protocol::command::{Command, ConnOption, Event};
+use fourwave_protocol::{ExtentId, Handle};
 use fourwave_stack::ConnectError;
 use fourwave_wire::Endpoint;
 use rustix::io::Errno;
@@ -79,19 +79,19 @@ impl Worker {
     fn handle_command(&mut self, slot: u32, lane: u16, command: Command) -> Result<(), Evict> {
         self.counters.commands += 1;
         match command {
-            Command::Send { handle, tail } => self.send(slot, handle, tail),
+            Command::Send { handle, tail, last } => self.send(slot, handle, tail, last),
             Command::Consumed { handle } => {
                 if let Some(index) = self.resolve(slot, handle)? {
                     self.look_at_head(slot, index)?;
                 }
                 Ok(())
             }
-            Command::ShutdownWrite { handle, tail } => {
-                self.send(slot, handle, tail)?;
+            Command::ShutdownWrite { handle, tail, last } => {
+                self.send(slot, handle, tail, last)?;
                 self.shutdown_write(slot, handle)
             }
-            Command::Close { handle, tail, abort } => {
-                self.send(slot, handle, tail)?;
+            Command::Close { handle, tail, last, abort } => {
+                self.send(slot, handle, tail, last)?;
                 self.close(slot, handle, abort)
             }
             Command::Connect { token, peer } => self.connect(slot, lane, token, peer),
@@ -117,11 +117,17 @@ impl Worker {
         Ok(index)
     }
 
-    fn send(&mut self, slot: u32, handle: Handle, tail: u64) -> Result<(), Evict> {
+    fn send(
+        &mut self,
+        slot: u32,
+        handle: Handle,
+        tail: u64,
+        last: Option<ExtentId>,
+    ) -> Result<(), Evict> {
         let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
         let group = self.env.clients.of(AppId { group: slot, conn: index });
         let before = group.conn(index).send_tail();
-        group.take_written(index, tail)?;
+        group.take_written(index, tail, last)?;
         let conn = group.conn(index);
         let (stack, tail, life) = (conn.stack, conn.send_tail(), conn.life);
         if life == Life::Open && tail > before {

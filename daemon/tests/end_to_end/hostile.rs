@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fourwave_bench::lab::Side;
-use fourwave_protocol::command::Command;
+use fourwave_protocol::command::{Command, decode_grant};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
-use fourwave_protocol::ring::Producer;
-use fourwave_protocol::{Handle, Params, Segment, VERSION};
+use fourwave_protocol::ring::{Consumer, Producer};
+use fourwave_protocol::{EXTENT_BYTES, ExtentId, Handle, Params, Segment, VERSION};
 use rustix::fd::OwnedFd;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -26,7 +26,7 @@ const PORT: u16 = 6666;
 type Attack = fn(&mut Attacker);
 
 /// What the hostile client does, and the reason that the daemon gives for evicting it.
-const ATTACKS: [(&str, Attack); 9] = [
+const ATTACKS: [(&str, Attack); 11] = [
     ("ring_index", Attacker::scribble_on_its_rings),
     ("unknown_command", |attacker| attacker.post_words([u64::MAX; 4])),
     ("connection_index", |attacker| {
@@ -34,18 +34,32 @@ const ATTACKS: [(&str, Attack); 9] = [
         attacker.post(Command::Consumed { handle });
     }),
     ("send_tail", |attacker| {
-        attacker.post(Command::Send { handle: attacker.handle, tail: u64::MAX });
+        attacker.post(Command::Send { handle: attacker.handle, tail: u64::MAX, last: None });
     }),
     ("send_tail", |attacker| {
         let handle = attacker.handle;
-        attacker.post(Command::Close { handle, tail: 1 << 40, abort: false });
+        attacker.post(Command::Close { handle, tail: 1 << 40, last: None, abort: false });
     }),
     ("send_extent", |attacker| {
-        attacker.post(Command::Send { handle: attacker.handle, tail: 100 });
+        attacker.post(Command::Send { handle: attacker.handle, tail: 100, last: None });
     }),
     ("send_extent", |attacker| {
-        attacker.block_slots(u32::MAX);
-        attacker.post(Command::ShutdownWrite { handle: attacker.handle, tail: 100 });
+        let last = ExtentId::from_raw(u32::MAX);
+        attacker.post(Command::ShutdownWrite { handle: attacker.handle, tail: 100, last });
+    }),
+    ("send_extent", |attacker| {
+        // A chain that goes round in a circle.
+        let extent = attacker.grant();
+        attacker.segment.link(extent).store(extent.raw(), Ordering::Relaxed);
+        let (handle, tail) = (attacker.handle, 2 * EXTENT_BYTES as u64);
+        attacker.post(Command::Send { handle, tail, last: Some(extent) });
+    }),
+    ("send_extent", |attacker| {
+        // One that leads out of the segment.
+        let extent = attacker.grant();
+        attacker.segment.link(extent).store(u32::MAX, Ordering::Relaxed);
+        let (handle, tail) = (attacker.handle, 2 * EXTENT_BYTES as u64);
+        attacker.post(Command::Send { handle, tail, last: Some(extent) });
     }),
     ("receive_head", |attacker| {
         attacker.publish_head(u64::MAX);
@@ -53,7 +67,12 @@ const ATTACKS: [(&str, Attack); 9] = [
     }),
     ("receive_head", |attacker| {
         attacker.publish_head(1 << 20);
-        attacker.post(Command::Close { handle: attacker.handle, tail: 0, abort: false });
+        attacker.post(Command::Close {
+            handle: attacker.handle,
+            tail: 0,
+            last: None,
+            abort: false,
+        });
     }),
 ];
 
@@ -130,11 +149,11 @@ impl Attacker {
         }
     }
 
-    fn block_slots(&self, value: u32) {
-        let block = self.segment.connection(self.handle.index).expect("it is ours");
-        for slot in &block.send_slots {
-            slot.store(value, Ordering::Relaxed);
-        }
+    /// A send extent that it was granted.
+    fn grant(&mut self) -> ExtentId {
+        let ring = self.segment.grant_ring(self.lane, self.worker());
+        let words = Consumer::new().pop(&ring).expect("the daemon plays by the rules");
+        decode_grant(words.expect("granted with the lane")).expect("an extent")
     }
 
     fn publish_head(&self, head: u64) {

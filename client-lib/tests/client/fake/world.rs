@@ -7,7 +7,7 @@ use fourwave_protocol::command::{Command, ConnOption, Event, encode_grant};
 use fourwave_protocol::conn::status;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::wake::publish_fence;
-use fourwave_protocol::{ExtentId, Handle, Params, STREAM_WINDOW, Segment};
+use fourwave_protocol::{ExtentId, Handle, Params, Segment};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
@@ -229,6 +229,24 @@ impl World {
         self.pump();
     }
 
+    /// Asks the client to report every `bytes` bytes that it has read.
+    pub(crate) fn report_at(&mut self, handle: Handle, bytes: u32) {
+        let segment = self.segment();
+        let block = segment.connection(handle.index).unwrap();
+        block.daemon.report_at.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets each direction of a connection buffer up to `window` bytes.
+    pub(crate) fn grow(&mut self, handle: Handle, window: u64) {
+        let segment = self.segment();
+        let block = segment.connection(handle.index).unwrap();
+        let connection = &mut self.connections[handle.index as usize];
+        connection.window = window;
+        connection.changed_write = true;
+        // Release: as in Connection::acknowledge().
+        block.daemon.send_limit.store(connection.send_limit(), Ordering::Release);
+    }
+
     /// All that the client has sent on a connection whose peer is the test.
     pub(crate) fn sent(&self, handle: Handle) -> Vec<u8> {
         self.connections[handle.index as usize].sent.clone()
@@ -245,7 +263,7 @@ impl World {
     /// Extents that a connection holds, both ways.
     pub(crate) fn held(&self, handle: Handle) -> usize {
         let connection = &self.connections[handle.index as usize];
-        connection.receive.iter().chain(&connection.send).flatten().count()
+        connection.receive.len() + connection.send.len()
     }
 
     pub(crate) fn closed(&self, handle: Handle) -> Option<Closed> {
@@ -330,19 +348,19 @@ impl World {
 
     fn command(&mut self, lane: u16, worker: u32, command: Command) {
         match command {
-            Command::Send { handle, tail } => self.written(worker, handle, tail),
+            Command::Send { handle, tail, last } => self.written(worker, handle, tail, last),
             Command::Consumed { handle } => {
                 if self.is_current(handle) {
                     self.connections[handle.index as usize].consumed += 1;
                 }
             }
-            Command::ShutdownWrite { handle, tail } => {
-                self.written(worker, handle, tail);
+            Command::ShutdownWrite { handle, tail, last } => {
+                self.written(worker, handle, tail, last);
                 self.pump();
                 self.send_fin(handle);
             }
-            Command::Close { handle, tail, abort } => {
-                self.written(worker, handle, tail);
+            Command::Close { handle, tail, last, abort } => {
+                self.written(worker, handle, tail, last);
                 self.pump();
                 self.close(worker, handle, abort);
             }
@@ -361,13 +379,12 @@ impl World {
         connection.open && connection.generation == handle.generation
     }
 
-    fn written(&mut self, worker: u32, handle: Handle, tail: u64) {
+    fn written(&mut self, worker: u32, handle: Handle, tail: u64, last: Option<ExtentId>) {
         assert_eq!(handle.index / self.params.connections, worker, "sent to the wrong worker");
         if self.is_current(handle) {
             let segment = self.segment();
-            let block = segment.connection(handle.index).unwrap();
             let granted = &mut self.granted;
-            self.connections[handle.index as usize].written(block, tail, |extent| {
+            self.connections[handle.index as usize].written(&segment, tail, last, |extent| {
                 assert!(granted.remove(&extent), "used an extent that was not granted");
             });
         }
@@ -461,7 +478,8 @@ impl World {
             let partner = self.connections[index].partner;
             let room = match partner {
                 Some(other) => {
-                    (STREAM_WINDOW as usize).saturating_sub(self.connections[other].inbox.len())
+                    let other = &self.connections[other];
+                    (other.window as usize).saturating_sub(other.inbox.len())
                 }
                 None => usize::MAX,
             };
@@ -479,7 +497,7 @@ impl World {
                 }
                 None => connection.sent.extend(bytes),
             }
-            self.connections[index].deliver(segment, block, &mut self.free[worker]);
+            self.connections[index].deliver(segment, index as u32, &mut self.free[worker]);
         }
         moved
     }
