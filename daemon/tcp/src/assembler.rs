@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Ranges tracked. More holes than this at once: later data is dropped and comes again.
-pub(crate) const MAX_RANGES: usize = 8;
+pub(crate) const MAX_RANGES: usize = 16;
 
 /// A range of received bytes, relative to the in-order edge.
 #[derive(
@@ -220,6 +220,7 @@ mod tests {
         for i in 0..MAX_RANGES as u32 {
             assembler.insert(Range { start: 10 + i * 10, end: 15 + i * 10 });
         }
+        let last = assembler.end();
         assert!(!assembler.fits(Range { start: 200, end: 201 }));
         let bridge = Range { start: 15, end: 20 };
         assert!(assembler.fits(bridge));
@@ -227,6 +228,6 @@ mod tests {
         assert_eq!(assembler.ranges().len(), MAX_RANGES - 1);
         assert_eq!(assembler.ranges()[0], Range { start: 10, end: 25 });
         assert_eq!(assembler.advance(10), 25);
-        assert_eq!(assembler.end(), 85 - 25);
+        assert_eq!(assembler.end(), last - 25);
     }
 }

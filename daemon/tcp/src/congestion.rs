@@ -4,9 +4,11 @@
 //! algorithm; when it does is decided where loss is noticed.
 
 mod cubic;
+mod hystart;
 mod newreno;
 
 use cubic::Cubic;
+use hystart::{HyStart, Step};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::config::{CongestionControl, Nanos};
@@ -26,6 +28,7 @@ pub(crate) struct Congestion {
     /// A [`CongestionControl`].
     algorithm: u32,
     cubic: Cubic,
+    hystart: HyStart,
 }
 
 /// An acknowledgement that lets the window grow; sizes in bytes.
@@ -34,6 +37,13 @@ pub(crate) struct Growth {
     pub(crate) acked: u32,
     /// In the network before it.
     pub(crate) flight: u32,
+    /// The window was what kept more from being sent.
+    pub(crate) is_limited: bool,
+    /// Positions: all before the first is acknowledged, all before the second was sent.
+    pub(crate) una: i64,
+    pub(crate) sent: i64,
+    /// Round trip by the timestamp echoed, milliseconds.
+    pub(crate) echoed: Option<u32>,
     pub(crate) mss: u32,
     pub(crate) now: Nanos,
     pub(crate) srtt: Nanos,
@@ -47,6 +57,7 @@ impl Congestion {
             credit: 0,
             algorithm: algorithm as u32,
             cubic: Cubic::new(),
+            hystart: HyStart::new(),
         }
     }
 
@@ -67,18 +78,33 @@ impl Congestion {
 
     /// Bytes left the network in good order: slow start, or congestion avoidance.
     #[inline]
-    pub(crate) fn grow(&mut self, ack: Growth) {
+    pub(crate) fn grow(&mut self, ack: &Growth) {
+        // A window that is not used is not probed (RFC 9438 §4.2, RFC 7661 §3). What was sent tells
+        // too: of several acknowledgements at once all but the first find room.
         if self.window < self.threshold {
-            // A window that is not used is not probed (RFC 7661 §3).
-            if ack.flight.saturating_mul(2) > self.window {
-                // RFC 3465 §2.2: two segments make up for delayed ACKs.
-                self.window = self.window.saturating_add(ack.acked.min(2 * ack.mss));
+            if ack.is_limited || ack.flight.saturating_mul(2) > self.window {
+                self.start_slowly(ack);
             }
-        } else if ack.flight.saturating_add(ack.mss) > self.window {
+        } else if ack.is_limited || ack.flight.saturating_add(ack.mss) > self.window {
             match self.algorithm() {
                 CongestionControl::Cubic => self.window = self.cubic.avoid(self.window, ack),
                 CongestionControl::NewReno => self.avoid(ack.acked, ack.mss),
             }
+        } else {
+            self.cubic.pause();
+        }
+    }
+
+    /// Slow start (RFC 5681 §3.1): the first one by HyStart++.
+    fn start_slowly(&mut self, ack: &Growth) {
+        if self.threshold != u32::MAX {
+            // RFC 3465 §2.2: two segments make up for delayed ACKs.
+            self.window = self.window.saturating_add(ack.acked.min(2 * ack.mss));
+            return;
+        }
+        match self.hystart.handle_ack(ack) {
+            Step::Grow(growth) => self.window = self.window.saturating_add(growth),
+            Step::Stop => self.threshold = self.window,
         }
     }
 

@@ -4,7 +4,7 @@
 use fourwave_wire::SackBlock;
 
 use crate::assembler::Range;
-use crate::config::{Config, Nanos};
+use crate::config::Config;
 use crate::congestion::Growth;
 use crate::receive::Arrival;
 use crate::recovery::Progress;
@@ -21,6 +21,8 @@ pub(crate) struct Before {
     pub(crate) held_end: i64,
     /// Where the part ended whose holes are lost.
     pub(crate) lost_end: i64,
+    /// The same for what was sent again.
+    pub(crate) again_end: i64,
 }
 
 impl Tcb {
@@ -33,6 +35,7 @@ impl Tcb {
             held: self.scoreboard.bytes(),
             held_end: self.held_end(),
             lost_end: self.lost_end(cfg),
+            again_end: self.recovery.again_end(),
         }
     }
 
@@ -42,7 +45,7 @@ impl Tcb {
         let blocks = arrival.segment.options.sack;
         let is_calm = before.held == 0 && !self.recovery.is_active() && !self.rack.is_probing();
         if blocks.is_empty() && is_calm {
-            self.grow(arrival.now, before);
+            self.grow(arrival, before);
             return;
         }
         if self.rack.is_probing() {
@@ -70,7 +73,7 @@ impl Tcb {
         } else if self.is_loss(cfg) && self.recovery.may_start(self.snd_una) {
             self.start_recovery(cfg, delivered);
         } else {
-            self.grow(arrival.now, before);
+            self.grow(arrival, before);
         }
     }
 
@@ -82,25 +85,41 @@ impl Tcb {
             // A window has 30 bits at most.
             let range =
                 Range { start: (left - self.snd_una) as u32, end: (right - self.snd_una) as u32 };
-            // Below what was held before this ACK: an earlier one that was lost may have told the rest.
-            let held_end = (before.held_end - self.snd_una).max(0) as u32;
-            let late = self.scoreboard.hole(range.start, range.end.min(held_end));
-            let once = |at: u32| self.recovery.was_sent_once(self.snd_una + i64::from(at));
-            if !self.rack.is_probing() && late.is_some_and(|late| once(late.start)) {
-                self.rack.note_reordering();
+            if let Some(new) = self.scoreboard.hole(range.start, range.end) {
+                self.take_report(self.snd_una + i64::from(new.start), before);
             }
             self.scoreboard.add(range);
         }
     }
 
-    fn grow(&mut self, now: Nanos, before: Before) {
+    /// What was missing at `position` has arrived.
+    fn take_report(&mut self, position: i64, before: Before) {
+        if self.recovery.was_sent_once(position) {
+            // Below what was held before this ACK: an earlier one that was lost may have told the rest.
+            if position < before.held_end && !self.rack.is_probing() {
+                self.rack.note_reordering();
+            }
+            return;
+        }
+        // After a timeout, `snd_nxt` tells how far the repair has come. What overtakes proves nothing.
+        if position < self.snd_nxt && !self.rack.has_seen_reordering() {
+            let repaired = self.recovery.resent(self.snd_una).min(self.snd_nxt);
+            self.recovery.handle_repair(self.snd_una, position, repaired);
+        }
+    }
+
+    fn grow(&mut self, arrival: &Arrival<'_>, before: Before) {
         let acked = (self.snd_una - before.una) as u32;
         if acked > 0 {
-            self.congestion.grow(Growth {
+            self.congestion.grow(&Growth {
                 acked,
                 flight: before.flight,
+                is_limited: self.has(flag::LIMITED),
+                una: self.snd_una,
+                sent: self.snd_max,
+                echoed: self.echoed(arrival),
                 mss: self.payload_limit(),
-                now,
+                now: arrival.now,
                 srtt: self.rtt.srtt().unwrap_or(0),
             });
         }
@@ -133,9 +152,13 @@ impl Tcb {
             self.duplicate_acks = 0;
             return;
         }
+        if self.snd_una > before.una && !self.rack.has_seen_reordering() {
+            self.recovery.handle_answer();
+        }
         if delivered > 0 {
             let is_safe = self.snd_una > before.una
-                && self.lost_end(cfg) <= before.lost_end.max(self.snd_una);
+                && self.lost_end(cfg) <= before.lost_end.max(self.snd_una)
+                && self.recovery.again_end() <= before.again_end.max(self.snd_una);
             self.pace(cfg, delivered, is_safe);
         }
     }
@@ -153,21 +176,31 @@ impl Tcb {
     #[inline]
     pub(crate) fn pipe(&self, cfg: &Config) -> u32 {
         let flight = self.flight();
-        if self.scoreboard.is_empty() {
+        if self.scoreboard.is_empty() && !self.recovery.is_active() {
             return flight;
         }
         let unheld = flight - self.scoreboard.bytes_below(flight);
+        let again = self.recovery.lost_again(self.snd_una);
+        let in_network = unheld - self.missing(&again);
         if !self.recovery.is_active() {
-            return unheld;
+            return in_network;
         }
-        let from = (self.recovery.resent(self.snd_una) - self.snd_una) as u32;
-        let lost = (self.lost_end(cfg) - self.snd_una) as u32;
-        unheld - self.scoreboard.missing(from, lost)
+        in_network - self.missing(&(self.recovery.resent(self.snd_una)..self.lost_end(cfg)))
+    }
+
+    /// Bytes that the peer does not hold in `span`, which does not start below `snd_una`.
+    fn missing(&self, span: &core::ops::Range<i64>) -> u32 {
+        if span.is_empty() {
+            return 0;
+        }
+        self.scoreboard
+            .missing((span.start - self.snd_una) as u32, (span.end - self.snd_una) as u32)
     }
 
     /// Where the part ends whose holes are lost, by count or by time; `snd_una` when there is none.
     pub(crate) fn lost_end(&self, cfg: &Config) -> i64 {
-        let by_time = self.rack.lost_end().min(self.held_end()).max(self.snd_una);
+        let by_time = self.rack.lost_end().min(self.held_end());
+        let by_time = by_time.max(self.recovery.answered_end()).max(self.snd_una);
         if self.rack.has_seen_reordering() {
             return by_time;
         }
@@ -178,35 +211,49 @@ impl Tcb {
     /// Lost data that was not sent again yet (RFC 6675 §4, NextSeg rule 1); with `all`, also what
     /// lies below data that the peer holds but may be late only (rule 3).
     pub(crate) fn next_lost(&self, cfg: &Config, all: bool) -> Option<core::ops::Range<i64>> {
-        if !self.recovery.is_active() || self.scoreboard.is_empty() {
+        if self.scoreboard.is_empty() && !self.recovery.is_active() {
             return None;
         }
         // Rounded up to a segment: what is too much now is subtracted from what may go later.
         if self.pipe(cfg) >= self.congestion.window() {
             return None;
         }
-        let from = (self.recovery.resent(self.snd_una) - self.snd_una) as u32;
-        let lost = (self.lost_end(cfg) - self.snd_una) as u32;
-        let hole = self.scoreboard.hole(from, if all { self.scoreboard.end() } else { lost })?;
+        let again = self.recovery.lost_again(self.snd_una);
+        if let Some(hole) = self.hole(&again) {
+            return Some(hole);
+        }
+        if !self.recovery.is_active() {
+            return None;
+        }
+        let end = if all { self.held_end() } else { self.lost_end(cfg) };
+        self.hole(&(self.recovery.resent(self.snd_una)..end))
+    }
+
+    /// The first stretch of `span` that the peer does not report as held.
+    fn hole(&self, span: &core::ops::Range<i64>) -> Option<core::ops::Range<i64>> {
+        if span.is_empty() {
+            return None;
+        }
+        let (from, to) = ((span.start - self.snd_una) as u32, (span.end - self.snd_una) as u32);
+        let hole = self.scoreboard.hole(from, to)?;
         Some(self.snd_una + i64::from(hole.start)..self.snd_una + i64::from(hole.end))
     }
 
     /// The first stretch from `start` on that was sent and that the peer does not report as held;
     /// where it ends at the latest when nothing is there any more.
     pub(crate) fn unheld(&self, start: i64) -> core::ops::Range<i64> {
-        let (from, sent) = ((start - self.snd_una) as u32, (self.snd_max - self.snd_una) as u32);
-        match self.scoreboard.hole(from, sent) {
-            Some(hole) => self.snd_una + i64::from(hole.start)..self.snd_una + i64::from(hole.end),
-            None => self.snd_max.max(start)..self.snd_max.max(start),
-        }
+        self.hole(&(start..self.snd_max)).unwrap_or_else(|| {
+            let end = self.snd_max.max(start);
+            end..end
+        })
     }
 
     /// The peer does not report what it holds: an acknowledgement of new data.
-    pub(crate) fn learn_from_ack(&mut self, now: Nanos, before: Before) {
+    pub(crate) fn learn_from_ack(&mut self, arrival: &Arrival<'_>, before: Before) {
         let acked = (self.snd_una - before.una) as u32;
         let mss = self.payload_limit();
         if !self.recovery.is_active() {
-            self.grow(now, before);
+            self.grow(arrival, before);
         } else if self.recovery.is_complete(self.snd_una) {
             // RFC 6582 §3.2 step 3, full acknowledgement, option 1: no burst.
             let window = self.congestion.threshold().min(self.flight().max(mss) + mss);
@@ -229,7 +276,7 @@ impl Tcb {
             return;
         }
         if self.duplicate_acks != cfg.duplicate_ack_threshold
-            || !self.recovery.may_start(self.snd_una)
+            || !self.recovery.may_start_by_count(self.snd_una)
         {
             return;
         }

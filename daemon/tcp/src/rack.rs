@@ -4,7 +4,10 @@
 //! No time is kept per segment. Data sent once leaves in order, so whatever lies below a position
 //! that the peer holds was sent before it, and is lost when that has been known for the reordering
 //! window: later than RFC 8985 §6.2 finds it by what lay between the two transmissions, never
-//! earlier. The second loss of a segment is left to the retransmission timer.
+//! earlier. The same holds for what is sent again: it leaves in order too, so one repair that
+//! arrives, or data sent after all of them, tells of the repairs that were lost, see
+//! [`Recovery`](crate::recovery::Recovery). Only the third loss of a segment of a stream that cannot
+//! go on meanwhile is left to the retransmission timer.
 
 use fourwave_wire::SackBlock;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -86,6 +89,9 @@ impl Tcb {
     /// RFC 8985 §6.2 step 5: what the blocks of an ACK reveal in time.
     pub(crate) fn watch_order(&mut self, now: Nanos) {
         let held_end = self.held_end();
+        if !self.rack.has_seen_reordering() {
+            self.recovery.handle_held(self.snd_una, held_end);
+        }
         if held_end <= self.rack.lost_end.max(self.snd_una) {
             if self.rack.reported != UNKNOWN {
                 self.rack.stop();
@@ -119,6 +125,7 @@ impl Tcb {
             return;
         }
         self.rack.lost_end = self.rack.lost_end.max(reported);
+        self.recovery.handle_held(self.snd_una, reported);
         self.watch_order(now);
         if self.lost_end(cfg) > self.snd_una && self.recovery.may_start(self.snd_una) {
             self.start_recovery(cfg, 0);

@@ -1,6 +1,10 @@
 //! Whether lost data is being replaced, and how fast (RFC 6582, RFC 6675, RFC 9937).
 
+use core::ops::Range;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::tcb::{SYN_POSITION, UNKNOWN};
 
 /// One recovery: it starts when loss is noticed, and ends when all that was sent by then is
 /// acknowledged or a timeout makes it pointless.
@@ -11,14 +15,24 @@ pub(crate) struct Recovery {
     point: i64,
     /// One past the highest position sent again (HighRxt).
     resent: i64,
+    /// What was sent again and lost again: its end, and how far it was sent once more.
+    again_end: i64,
+    again: i64,
+    /// One past the highest position sent when data was last sent again; [`UNKNOWN`] before that.
+    mark: i64,
     /// Bytes that this recovery can see delivered (RecoverFS).
     flight: u32,
     /// Bytes delivered since it began (prr_delivered).
     delivered: u32,
     /// Bytes sent since it began (prr_out).
     sent: u32,
-    active: u32,
+    phase: u32,
 }
+
+/// Phases: none, loss is being repaired, and a repair has arrived.
+const IDLE: u32 = 0;
+const ACTIVE: u32 = 1;
+const ANSWERED: u32 = 2;
 
 /// What one acknowledgement means to a recovery; sizes in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +47,34 @@ pub(crate) struct Progress {
 
 impl Recovery {
     pub(crate) fn new() -> Recovery {
-        Recovery { point: -1, resent: -1, flight: 0, delivered: 0, sent: 0, active: 0 }
+        Recovery {
+            point: SYN_POSITION,
+            resent: SYN_POSITION,
+            again_end: SYN_POSITION,
+            again: SYN_POSITION,
+            mark: UNKNOWN,
+            flight: 0,
+            delivered: 0,
+            sent: 0,
+            phase: IDLE,
+        }
     }
 
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
-        self.active != 0
+        self.phase != IDLE
     }
 
     /// Whether loss at `una` is news: what was sent before the last recovery or timeout began may
-    /// merely echo it (RFC 6582 §3.2 step 2, RFC 6675 §5.1).
+    /// merely echo it (RFC 6675 §5.1).
     pub(crate) fn may_start(&self, una: i64) -> bool {
-        !self.is_active() && una > self.point
+        !self.is_active() && una >= self.point
+    }
+
+    /// The same where the peer does not report what it holds. Then repairs that were not needed
+    /// bring duplicate acknowledgements of the very point (RFC 6582 §3.2 step 2).
+    pub(crate) fn may_start_by_count(&self, una: i64) -> bool {
+        self.may_start(una) && una > self.point
     }
 
     /// Loss at `una` is noticed, all up to `sent` has been sent, `flight` bytes of it can still be
@@ -54,9 +84,8 @@ impl Recovery {
             point: sent,
             resent: una,
             flight: flight.max(1),
-            delivered: 0,
-            sent: 0,
-            active: 1,
+            phase: ACTIVE,
+            ..Recovery::new()
         };
     }
 
@@ -71,14 +100,18 @@ impl Recovery {
     }
 
     pub(crate) fn finish(&mut self) {
-        self.active = 0;
+        self.phase = IDLE;
+        self.again_end = SYN_POSITION;
     }
 
     /// All up to `sent` counts as lost and is sent again in turn.
     pub(crate) fn give_way(&mut self, sent: i64) {
-        self.active = 0;
-        self.point = sent;
-        self.resent = sent;
+        *self = Recovery { point: sent, resent: sent, mark: sent, ..Recovery::new() };
+    }
+
+    /// Whether the last loss was noticed from acknowledgements, not from a timeout.
+    pub(crate) fn was_reported(&self) -> bool {
+        self.flight > 0
     }
 
     /// Where the search for lost data to send goes on.
@@ -91,14 +124,71 @@ impl Recovery {
         position >= self.resent
     }
 
-    /// A segment of `len` bytes that ends at `end` was sent, or sent again.
+    /// `snd_una` has moved on, up to what was repaired first, and all that was sent before that
+    /// repair has arrived or never will.
+    pub(crate) fn handle_answer(&mut self) {
+        self.phase = ANSWERED;
+    }
+
+    /// Where what the first repair's arrival shows to be lost ends: all that is not held.
+    pub(crate) fn answered_end(&self) -> i64 {
+        if self.phase == ANSWERED { self.point } else { SYN_POSITION }
+    }
+
+    /// What was lost again and still has to be sent once more; empty as a rule.
     #[inline]
-    pub(crate) fn handle_sent(&mut self, end: i64, len: u32, again: bool) {
-        if self.active != 0 {
+    pub(crate) fn lost_again(&self, una: i64) -> Range<i64> {
+        let start = self.again.max(una);
+        start..self.again_end.max(start)
+    }
+
+    /// Where [`Recovery::lost_again`] ends: it moves when another loss comes to light.
+    pub(crate) fn again_end(&self) -> i64 {
+        self.again_end
+    }
+
+    /// A new segment of `len` bytes was sent.
+    #[inline]
+    pub(crate) fn handle_sent(&mut self, len: u32) {
+        if self.is_active() {
             self.sent = self.sent.saturating_add(len);
-            if again {
-                self.resent = self.resent.max(end);
-            }
+        }
+    }
+
+    /// Positions `piece` were sent again, all up to `sent` had been sent before.
+    pub(crate) fn handle_resent(&mut self, piece: Range<i64>, sent: i64) {
+        self.mark = sent;
+        if (self.again..self.again_end).contains(&piece.start) {
+            self.again = piece.end;
+        }
+        if self.is_active() {
+            self.resent = self.resent.max(piece.end);
+        }
+        // A segment takes 16 bits of positions at most, and a FIN adds one.
+        self.handle_sent((piece.end - piece.start) as u32);
+    }
+
+    /// The peer holds data that ends at `held_end`. If that was sent after all that was sent again,
+    /// what is still missing of the latter was lost again (RFC 8985 §6.2 step 5).
+    pub(crate) fn handle_held(&mut self, una: i64, held_end: i64) {
+        if held_end > self.mark && self.resent > una {
+            self.again = una;
+            self.again_end = self.resent;
+            self.mark = UNKNOWN;
+        }
+    }
+
+    /// What was sent again at `position` has arrived; repairs have come as far as `repaired`. They
+    /// are sent in order, so what was sent again before and is still missing was lost again.
+    pub(crate) fn handle_repair(&mut self, una: i64, position: i64, repaired: i64) {
+        let lost_again = self.lost_again(una);
+        if position >= lost_again.end {
+            self.again = lost_again.start;
+            self.again_end = position;
+        } else if position < lost_again.start {
+            // The second repair of this arrived: all of the first are older.
+            self.again = lost_again.start;
+            self.again_end = repaired;
         }
     }
 
@@ -143,7 +233,7 @@ mod tests {
             pipe -= MSS;
             let window = recovery.window(progress(1000, pipe, false), 10_000, MSS);
             while pipe + MSS <= window {
-                recovery.handle_sent(20_000, MSS, false);
+                recovery.handle_sent(MSS);
                 pipe += MSS;
                 sent += 1;
             }
@@ -157,7 +247,7 @@ mod tests {
         let mut recovery = Recovery::new();
         recovery.start(0, 20_000, 5_000);
         assert_eq!(recovery.window(progress(1000, 2000, false), 10_000, MSS), 3000);
-        recovery.handle_sent(1000, MSS, true);
+        recovery.handle_resent(0..1000, 20_000);
         assert_eq!(recovery.window(progress(1000, 2000, false), 10_000, MSS), 3000);
         assert_eq!(recovery.window(progress(1000, 2000, true), 10_000, MSS), 5000);
         assert_eq!(recovery.window(progress(1000, 9500, true), 10_000, MSS), 10_000);
@@ -171,8 +261,9 @@ mod tests {
         assert!(!recovery.may_start(4000) && !recovery.is_complete(4999));
         assert!(recovery.is_complete(5000));
         recovery.finish();
-        assert!(!recovery.may_start(5000) && recovery.may_start(5001));
+        assert!(!recovery.may_start(4999) && recovery.may_start(5000));
+        assert!(!recovery.may_start_by_count(5000) && recovery.may_start_by_count(5001));
         recovery.give_way(9000);
-        assert!(!recovery.may_start(9000) && recovery.may_start(9001));
+        assert!(!recovery.may_start(8999) && recovery.may_start(9000));
     }
 }

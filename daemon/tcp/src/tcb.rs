@@ -195,7 +195,7 @@ pub struct Tcb {
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 640);
+const _: () = assert!(size_of::<Tcb>() <= 832);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -235,6 +235,8 @@ pub(crate) mod flag {
     pub(crate) const EIFEL: u32 = 1 << 16;
     /// `ACK_NOW` was set by a challenge and by nothing else.
     pub(crate) const CHALLENGED: u32 = 1 << 17;
+    /// The congestion window was what ended the last transmission.
+    pub(crate) const LIMITED: u32 = 1 << 18;
     /// Small segments are acknowledged at once too, while quick ACKs last.
     pub(crate) const QUICKACK: u32 = 1 << 31;
 }

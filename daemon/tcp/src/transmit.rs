@@ -198,12 +198,17 @@ impl Tcb {
             }
         }
         let waiting = self.snd_tail - self.snd_nxt;
+        self.set_flag(flag::LIMITED, false);
         if waiting < 0 || (waiting == 0 && !fin_queued) {
             return None;
         }
         self.restart_after_idle(cfg, now);
         let mss = i64::from(self.segment_limit());
         let len = waiting.min(mss).min(self.usable(cfg).max(0));
+        if len < waiting.min(mss) {
+            let offered = self.snd_una + i64::from(self.snd_wnd) - self.snd_nxt;
+            self.set_flag(flag::LIMITED, len < offered.min(mss));
+        }
         let end = self.snd_nxt + len;
         // The FIN takes a number, so it needs room in the peer's window too.
         let window_end = self.snd_una + i64::from(self.snd_wnd);
@@ -287,15 +292,20 @@ impl Tcb {
                 self.snd_small = end;
             }
         }
-        // A segment takes 16 bits of positions at most, and a FIN adds one.
-        self.recovery.handle_sent(end, (end - start) as u32, retransmission);
+        if retransmission {
+            self.recovery.handle_resent(start..end, self.snd_max);
+        } else {
+            // A segment takes 16 bits of positions at most, and a FIN adds one.
+            self.recovery.handle_sent((end - start) as u32);
+        }
         let was_idle = !self.is_outstanding();
         self.snd_nxt = self.snd_nxt.max(end);
         self.snd_max = self.snd_max.max(end);
         self.sent_at = now;
         self.set_flag(flag::PROBE, false);
-        if was_idle || self.rtx_at == NEVER {
-            // RFC 6298 §5.1; a probe's timer gives way.
+        let repairs = retransmission && start == self.snd_una && self.recovery.is_active();
+        if was_idle || self.rtx_at == NEVER || repairs {
+            // RFC 6298 §5.1; a probe's timer gives way. As Linux, a repair gets its time too.
             self.rtx_at = self.timeout_from(cfg, now);
         }
         if !retransmission {

@@ -84,15 +84,14 @@ impl Tcb {
 
     fn undo(&mut self) {
         self.set_flag(flag::UNDO | flag::EIFEL | flag::RESEND, false);
-        let after_timeout = self.snd_nxt < self.snd_max;
-        if !after_timeout && self.has(flag::SACK) {
+        if self.recovery.was_reported() && self.has(flag::SACK) {
             // Nothing was lost, so something was overtaken.
             self.rack.note_reordering();
         }
         if self.recovery.is_active() {
-            self.recovery.finish();
             self.congestion.settle();
         }
+        self.recovery.finish();
         self.duplicate_acks = 0;
         // RFC 4015 §3.2: new data next, not what was going to be sent again.
         self.snd_nxt = self.snd_max;

@@ -38,8 +38,8 @@ impl Cubic {
     }
 
     /// The window after the acknowledgement `ack` in congestion avoidance (RFC 9438 §4.2 to §4.5).
-    pub(super) fn avoid(&mut self, window: u32, ack: Growth) -> u32 {
-        let Growth { acked, mss, now, srtt, .. } = ack;
+    pub(super) fn avoid(&mut self, window: u32, ack: &Growth) -> u32 {
+        let &Growth { acked, mss, now, srtt, .. } = ack;
         if self.epoch == NO_EPOCH {
             self.start(window, mss, now);
         }
@@ -80,7 +80,7 @@ impl Cubic {
         self.plateau = self.plateau.max(self.prior);
     }
 
-    /// Time spent idle is not time to grow in (RFC 9438 §5.8).
+    /// Time in which the window was not used is not time to grow in (RFC 9438 §5.8).
     pub(super) fn pause(&mut self) {
         self.epoch = NO_EPOCH;
     }
@@ -134,14 +134,24 @@ mod tests {
     const MSS: u32 = 1000;
 
     fn ack(now: Nanos, srtt: Nanos) -> Growth {
-        Growth { acked: MSS, flight: u32::MAX, mss: MSS, now, srtt }
+        Growth {
+            acked: MSS,
+            flight: u32::MAX,
+            is_limited: true,
+            una: 0,
+            sent: 0,
+            echoed: None,
+            mss: MSS,
+            now,
+            srtt,
+        }
     }
 
     /// One window's worth of acknowledgements a round trip, for `rounds` of them.
     fn run(cubic: &mut Cubic, mut window: u32, from: Nanos, rounds: u64, rtt: Nanos) -> u32 {
         for round in 0..rounds {
             for _ in 0..window / MSS {
-                window = cubic.avoid(window, ack(from + round * rtt, rtt));
+                window = cubic.avoid(window, &ack(from + round * rtt, rtt));
             }
         }
         window
@@ -199,9 +209,9 @@ mod tests {
             window in MSS..1 << 30, plateau: u32, acked in 1u32..1 << 30, at: u32, srtt: u32,
         ) {
             let mut cubic = Cubic { plateau, ..Cubic::new() };
-            cubic.avoid(window, ack(0, 0));
+            cubic.avoid(window, &ack(0, 0));
             let growth = Growth { acked, ..ack(u64::from(at) * 1_000_000, u64::from(srtt) * 1000) };
-            let after = cubic.avoid(window, growth);
+            let after = cubic.avoid(window, &growth);
             prop_assert!(after >= window && after <= window + window / 2 + MSS);
         }
     }

@@ -32,19 +32,29 @@ mod tests {
     }
 
     fn ack(segments: u32, flight: u32) -> Growth {
-        Growth { acked: segments * MSS, flight: flight * MSS, mss: MSS, now: 0, srtt: 0 }
+        Growth {
+            acked: segments * MSS,
+            flight: flight * MSS,
+            is_limited: false,
+            una: 0,
+            sent: 0,
+            echoed: None,
+            mss: MSS,
+            now: 0,
+            srtt: 0,
+        }
     }
 
     #[test]
     fn doubles_in_slow_start_then_adds_one_segment_a_window() {
         let mut congestion = reno();
         for _ in 0..5 {
-            congestion.grow(ack(2, 10));
+            congestion.grow(&ack(2, 10));
         }
         assert_eq!(congestion.window(), 20 * MSS);
         congestion.threshold = 20 * MSS;
         for _ in 0..10 {
-            congestion.grow(ack(2, 20));
+            congestion.grow(&ack(2, 20));
         }
         assert_eq!(congestion.window(), 21 * MSS);
     }
@@ -52,10 +62,10 @@ mod tests {
     #[test]
     fn an_unused_window_does_not_grow() {
         let mut congestion = reno();
-        congestion.grow(ack(1, 5));
+        congestion.grow(&ack(1, 5));
         assert_eq!(congestion.window(), 10 * MSS);
         congestion.threshold = 5 * MSS;
-        congestion.grow(ack(1, 8));
+        congestion.grow(&ack(1, 8));
         assert_eq!(congestion.credit, 0);
     }
 

@@ -26,7 +26,7 @@ impl Tcb {
         if self.has(flag::SACK) {
             self.learn_from_sack(arrival, before);
         } else if is_new {
-            self.learn_from_ack(arrival.now, before);
+            self.learn_from_ack(arrival, before);
         } else if same_window && is_bare(arrival) && self.is_outstanding() {
             self.learn_from_duplicate(arrival.cfg);
         }
@@ -105,15 +105,21 @@ impl Tcb {
         if let Some(measured) = self.rtt.acknowledged(ack, arrival.now) {
             return Some(measured);
         }
-        let timestamps = arrival.segment.options.timestamps?;
-        if !self.has(flag::TIMESTAMPS) || (self.retries == 0 && !self.recovery.is_active()) {
+        if self.retries == 0 && !self.recovery.is_active() {
             return None;
         }
+        self.echoed(arrival).map(|elapsed| Nanos::from(elapsed) * MILLISECOND)
+    }
+
+    /// Milliseconds since the timestamp that is echoed, at least one.
+    #[inline]
+    pub(crate) fn echoed(&self, arrival: &Arrival<'_>) -> Option<u32> {
+        let timestamps = arrival.segment.options.timestamps?;
         let clock = timestamp(arrival.now, self.ts_offset);
-        let elapsed = clock.wrapping_sub(timestamps.echo) as i32;
+        let elapsed = clock.wrapping_sub(timestamps.echo);
         // A peer that echoes the future, or nothing, is not believed.
-        let plausible = elapsed >= 0 && timestamps.echo != 0;
-        plausible.then(|| (elapsed as u64).max(1) * MILLISECOND)
+        let is_plausible = elapsed <= i32::MAX as u32 && timestamps.echo != 0;
+        (self.has(flag::TIMESTAMPS) && is_plausible).then_some(elapsed.max(1))
     }
 
     /// The peer has all that we sent and will send.

@@ -1,6 +1,7 @@
 //! One connection against scripted and hostile peers, and two against each other over a bad network.
 
 mod close;
+mod goodput;
 mod hostile;
 mod open;
 mod pair;

@@ -279,7 +279,12 @@ fn sides(random: &mut Random, configs: &[Config; 2], rtt: Nanos) -> [Side; 2] {
 
 /// The handshake as the stack does it for a passive open, over at `rtt`; the final ACK is still on
 /// its way.
-fn shake_hands(mut client: Tcb, configs: &[Config; 2], server: &Active, rtt: Nanos) -> (Tcb, Tcb) {
+pub(crate) fn shake_hands(
+    mut client: Tcb,
+    configs: &[Config; 2],
+    server: &Active,
+    rtt: Nanos,
+) -> (Tcb, Tcb) {
     let syn = client.poll_transmit(&configs[0], 0).unwrap();
     let cfg = &configs[1];
     let tsval = fourwave_tcp::timestamp(0, server.ts_offset);

@@ -201,3 +201,71 @@ fn without_sack_nothing_is_probed() {
     t.wait(209);
     t.silent();
 }
+
+#[test]
+fn a_repair_that_is_lost_is_noticed_by_what_was_sent_after_it() {
+    let mut t = sent(10);
+    t.write(10 * MSS);
+    t.inject(". 1 ack 1 sack 1001:4001");
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    t.silent();
+    // Each report lets a segment go every other time; the first of them left after the repair.
+    for end in [6, 8, 10] {
+        t.inject(&format!(". 1 ack 1 sack 1001:{}", end * MSS + 1));
+        while let Some(sent) = t.tcb.poll_transmit(&t.cfg, t.now) {
+            assert!(!sent.retransmission, "all the rest has arrived");
+        }
+    }
+    t.inject(". 1 ack 1 sack 1001:11001");
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    // Once more only when that is known to be lost too.
+    t.inject(". 1 ack 1 sack 1001:12001");
+    let next = t.tcb.poll_transmit(&t.cfg, t.now);
+    assert!(next.is_none_or(|sent| !sent.retransmission));
+}
+
+#[test]
+fn a_repair_that_is_lost_is_noticed_by_one_that_arrives() {
+    let mut t = sent(10);
+    // 0 and 2 are lost.
+    t.inject(". 1 ack 1 sack 1001:2001,3001:7001");
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    t.inject(". 1 ack 1 sack 3001:10001,1001:2001");
+    assert!(t.expect(". 2001:3001(1000) ack 1").retransmission);
+    t.silent();
+    // The repair of 2 has come, that of 0 has not.
+    t.inject(". 1 ack 1 sack 1001:10001");
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    t.inject(". 1 ack 10001");
+    assert_eq!((t.tcb.retransmits(), t.tcb.congestion_window()), (3, 5000));
+}
+
+#[test]
+fn what_left_before_a_repair_that_arrives_is_lost() {
+    let mut t = sent(10);
+    t.inject(". 1 ack 1 sack 1001:4001");
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    // 4 to 9 left before it and were never reported.
+    t.inject(". 1 ack 4001");
+    assert!(t.expect(". 4001:5001(1000) ack 1").retransmission);
+    assert!(t.expect(". 5001:6001(1000) ack 1").retransmission);
+}
+
+#[test]
+fn after_a_timeout_a_lost_repair_is_noticed_too() {
+    let mut t = sent(10);
+    t.wait(22);
+    assert!(t.tcb.poll_transmit(&t.cfg, t.now).is_some(), "the tail is probed");
+    t.wait(220);
+    assert!(t.expect(". 1:1001(1000) ack 1").retransmission);
+    t.inject(". 1 ack 1001");
+    t.expect(". 1001:2001(1000) ack 1");
+    t.expect(". 2001:3001(1000) ack 1");
+    t.silent();
+    // The repair of 2 has come, that of 1 has not.
+    t.inject(". 1 ack 1001 sack 2001:3001");
+    assert!(t.expect(". 1001:2001(1000) ack 1").retransmission);
+    let waits = t.tcb.retransmits();
+    t.inject(". 1 ack 1001 sack 2001:3001");
+    assert!(t.tcb.retransmits() <= waits + 1);
+}

@@ -238,6 +238,8 @@ fn the_rest_is_filled_when_there_is_nothing_new() {
     t.expect(". 1:1001(1000) ack 1");
     t.inject(". 1 ack 5001 sack 6001:7001");
     t.expect(". 5001:6001(1000) ack 1");
+    // 7 left before the repair that has arrived, so it will not come any more.
+    t.expect("P. 7001:8001(1000) ack 1");
     t.silent();
 }
 
@@ -276,7 +278,7 @@ fn a_timeout_goes_back_around_what_is_held() {
     t.wait(3);
     t.expect(". 1:1001(1000) ack 1");
     t.silent();
-    t.wait(207);
+    t.wait(210);
     t.expect(". 1:1001(1000) ack 1");
     t.silent();
     t.inject(". 1 ack 2001 sack 3001:4001");
