@@ -30,6 +30,8 @@ use crate::machine;
 const BATCH: usize = 64;
 /// Idle connections beside smoltcp's serving one.
 const SMOLTCP_IDLE: usize = 1_000;
+/// Runs of lives in each round that a loaded shard has: one and a batch in flight, last rounds.
+const TURNS: u32 = 3;
 /// TIME_WAIT, and a little.
 const TIME_WAIT: Nanos = 61_000_000_000;
 
@@ -55,7 +57,7 @@ impl EngineConfig {
     pub fn full() -> EngineConfig {
         EngineConfig {
             rounds: 9,
-            lives: 100_000,
+            lives: 40_000,
             idle_lives: 3_000,
             connections: [100_000, 1_000_000],
             time_wait: 10_000_000,
@@ -112,7 +114,6 @@ pub fn run(config: &EngineConfig, mut step: impl FnMut(&str)) -> Result<EngineRe
             samples.entry(name).or_default().push(nanos);
         }
         inserts.push(loaded.last_round(config));
-        empty.forget();
     }
     step("TIME_WAIT");
     let takeover = loaded.takeover(config);
@@ -125,6 +126,8 @@ pub fn run(config: &EngineConfig, mut step: impl FnMut(&str)) -> Result<EngineRe
 struct Served {
     engine: Fourwave,
     lives: Lives,
+    /// Nothing but the lives of a turn is in it.
+    is_empty: bool,
     /// Bytes that one of its first TIME_WAIT records took; 0 if it had none.
     time_wait_bytes: f64,
 }
@@ -132,8 +135,9 @@ struct Served {
 impl Served {
     /// With so many connections that stay, and TIME_WAIT records.
     fn new(config: &EngineConfig, connections: u32, time_wait: u32) -> Result<Served, EngineError> {
-        // One turn without and one with a batch in flight, and one to measure the last round of.
-        let lives_to_come = 3 * (config.lives + 1_024) * (config.rounds as u32 + 1);
+        // Each turn adds to the records that are there; a shard without any forgets after each.
+        let turns = if time_wait == 0 { 1 } else { TURNS * config.rounds as u32 };
+        let lives_to_come = (config.lives + 1_024) * turns;
         let mut engine = Fourwave::new(connections, time_wait + lives_to_come, BATCH)?;
         let mut lives = Lives::new(0..u32::MAX);
         lives.set_in_flight(BATCH);
@@ -143,12 +147,16 @@ impl Served {
         let grown = machine::resident_bytes()?.saturating_sub(before);
         let time_wait_bytes = grown as f64 / f64::from(time_wait.max(1));
         lives.open(&mut engine, connections);
-        Ok(Served { engine, lives, time_wait_bytes })
+        Ok(Served { engine, lives, is_empty: time_wait == 0, time_wait_bytes })
     }
 
     fn lifecycle(&mut self, in_flight: usize, count: u32) -> f64 {
         self.lives.set_in_flight(in_flight);
-        self.lives.run(&mut self.engine, count)
+        let nanos = self.lives.run(&mut self.engine, count);
+        if self.is_empty {
+            self.forget();
+        }
+        nanos
     }
 
     fn last_round(&mut self, config: &EngineConfig) -> f64 {

@@ -13,7 +13,7 @@ pub const NIL: u32 = u32::MAX;
 
 /// What a record offers to the arena that holds it.
 ///
-/// `link` is free for the owner of a live record (the flow table chains records through it); the
+/// `link` is free for the owner of a live record (a table may chain records through it); the
 /// arena uses it while the slot is free. An odd generation means live, an even one free, so a
 /// stale identifier never matches. A record without room for a generation keeps only its lowest bit.
 pub trait Record: Copy {

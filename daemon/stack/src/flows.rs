@@ -3,17 +3,17 @@
 use fourwave_wire::{Addr, FourTuple};
 
 use crate::NoMemory;
-use crate::arena::{Arena, Record};
+use crate::arena::Arena;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::keys::Keys;
 use crate::locals::Locals;
 use crate::synrcvd::Request;
-use crate::table::{Chain, Flow, MAX_RECORDS, Ref, Table};
+use crate::table::{Flow, MAX_RECORDS, Ref, Table};
 use crate::timewait::TimeWait;
 use crate::wheel::{Timer, Timers};
 
-/// The arenas, apart from the table so that the table can walk them.
+/// The arenas.
 pub(crate) struct Records {
     pub(crate) conns: Arena<Conn>,
     pub(crate) requests: Arena<Request>,
@@ -49,29 +49,22 @@ impl Flows {
     /// The record of a four-tuple.
     #[inline]
     pub(crate) fn find(&self, hash: u64, tuple: &FourTuple) -> Option<Flow> {
-        let mut at = self.table.head(hash);
-        while let Some(flow) = at.flow() {
-            if self.records.matches(flow, tuple) {
-                return Some(flow);
-            }
-            at = self.records.next(flow);
-        }
-        None
+        self.table.find(hash, |flow| self.records.matches(flow, tuple))
     }
 
     pub(crate) fn insert(&mut self, hash: u64, flow: Flow, port: u16) {
-        self.table.insert(&mut self.records, hash, flow);
+        self.table.insert(hash, flow);
         self.ports[usize::from(port)] += 1;
     }
 
     pub(crate) fn remove(&mut self, hash: u64, flow: Flow, port: u16) {
-        self.table.remove(&mut self.records, hash, flow);
+        self.table.remove(hash, flow);
         self.ports[usize::from(port)] -= 1;
     }
 
     /// `new` takes the place of `old`, a record of the same four-tuple.
     pub(crate) fn replace(&mut self, hash: u64, old: Flow, new: Flow) {
-        self.table.replace(&mut self.records, hash, old, new);
+        self.table.replace(hash, old, new);
     }
 
     /// How many records have this local port.
@@ -98,26 +91,6 @@ impl Records {
 
     pub(crate) fn local_addr(&self, record: &TimeWait) -> &Addr {
         self.locals.addr(record.local)
-    }
-}
-
-impl Chain for Records {
-    #[inline]
-    fn next(&self, flow: Flow) -> Ref {
-        Ref::from_raw(match flow {
-            Flow::Conn(index) => self.conns[index].link(),
-            Flow::Request(index) => self.requests[index].link(),
-            Flow::TimeWait(index) => self.time_waits[index].link(),
-        })
-    }
-
-    #[inline]
-    fn set_next(&mut self, flow: Flow, next: Ref) {
-        match flow {
-            Flow::Conn(index) => self.conns[index].set_link(next.raw()),
-            Flow::Request(index) => self.requests[index].set_link(next.raw()),
-            Flow::TimeWait(index) => self.time_waits[index].set_link(next.raw()),
-        }
     }
 }
 

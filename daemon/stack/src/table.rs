@@ -1,8 +1,13 @@
-//! The flow table: bucket heads, and chains that run through the records themselves.
+//! The flow table: buckets of one cache line, each with the references of twelve records.
 //!
-//! There are as many buckets as records fit, four bytes each, so a record's share of the index is
-//! four bytes and a chain is short however full the arenas are. Buckets are chosen by a keyed hash:
-//! nobody outside can make chains long.
+//! Beside every reference stands a byte of the record's hash, so a search that finds nothing reads
+//! one line, and one that finds its record reads that line and the record: it hardly ever looks at
+//! another flow's record, which would be a cache miss each. A record that finds its bucket full goes
+//! into the next one that is not, and every bucket passed counts it: a search goes on only where
+//! that count is not zero.
+//!
+//! Buckets are filled to four fifths at most, so a record's share of the index is 6.7 bytes. They
+//! are chosen by a keyed hash: nobody outside can make one overflow.
 
 use crate::siphash::spread;
 
@@ -55,78 +60,150 @@ impl From<Flow> for Ref {
     }
 }
 
-/// Where a record keeps the next one of its chain.
-pub(crate) trait Chain {
-    fn next(&self, flow: Flow) -> Ref;
-    fn set_next(&mut self, flow: Flow, next: Ref);
-}
+/// Slots of a bucket.
+const SLOTS: usize = 12;
+/// A bucket: the references, then a byte of hash for each, then how many records passed it.
+type Bucket = [u32; 16];
+const TAGS: usize = SLOTS;
+const PASSED: usize = 15;
 
-/// The bucket heads.
+/// The buckets.
 pub(crate) struct Table {
-    heads: Box<[u32]>,
+    words: Box<[u32]>,
+    /// Where the first cache line begins.
+    first: usize,
+    buckets: usize,
 }
 
 impl Table {
     /// A table for `records` records.
     pub(crate) fn new(records: u32) -> Result<Table, crate::NoMemory> {
-        let count = records.max(1) as usize;
+        let buckets = (records as usize * 5).div_ceil(SLOTS * 4).max(1);
+        // One more, for the way to the start of a line.
+        let count = (buckets + 1) * size_of::<Bucket>() / size_of::<u32>();
         // Asked for in a way that can fail, then taken as zeroed memory, which costs no page until
         // it is used.
         Vec::<u32>::new().try_reserve_exact(count).map_err(|_| crate::NoMemory)?;
-        Ok(Table { heads: vec![0; count].into_boxed_slice() })
+        let words = vec![0; count].into_boxed_slice();
+        let first = words.as_ptr().align_offset(size_of::<Bucket>());
+        Ok(Table { words, first, buckets })
     }
 
-    /// First record of the bucket of `hash`.
+    /// The record with this hash that `fits`.
     #[inline]
-    pub(crate) fn head(&self, hash: u64) -> Ref {
-        Ref(self.heads[self.bucket(hash)])
-    }
-
-    /// Puts a record that is in no bucket at the front of its bucket.
-    pub(crate) fn insert(&mut self, chain: &mut impl Chain, hash: u64, flow: Flow) {
-        let bucket = self.bucket(hash);
-        chain.set_next(flow, Ref(self.heads[bucket]));
-        self.heads[bucket] = Ref::from(flow).0;
-    }
-
-    /// Takes a record out of its bucket, in which it must be.
-    pub(crate) fn remove(&mut self, chain: &mut impl Chain, hash: u64, flow: Flow) {
-        let next = chain.next(flow);
-        self.redirect(chain, hash, flow, next);
-    }
-
-    /// Puts `new`, which is in no bucket, where `old` is.
-    pub(crate) fn replace(&mut self, chain: &mut impl Chain, hash: u64, old: Flow, new: Flow) {
-        let next = chain.next(old);
-        chain.set_next(new, next);
-        self.redirect(chain, hash, old, new.into());
-    }
-
-    /// Makes what points to `from` point to `to`.
-    fn redirect(&mut self, chain: &mut impl Chain, hash: u64, from: Flow, to: Ref) {
-        let bucket = self.bucket(hash);
-        let from = Ref::from(from);
-        if self.heads[bucket] == from.0 {
-            self.heads[bucket] = to.0;
-            return;
+    pub(crate) fn find(&self, hash: u64, mut fits: impl FnMut(Flow) -> bool) -> Option<Flow> {
+        let (mut at, tag) = self.place(hash);
+        loop {
+            let bucket = self.bucket(at);
+            let mut candidates = tagged(bucket, tag);
+            while candidates != 0 {
+                let slot = candidates.trailing_zeros() as usize / 8;
+                if let Some(flow) = Ref(bucket[slot]).flow()
+                    && fits(flow)
+                {
+                    return Some(flow);
+                }
+                candidates &= candidates - 1;
+            }
+            if bucket[PASSED] == 0 {
+                return None;
+            }
+            at = self.after(at);
         }
-        let mut at = Ref(self.heads[bucket]);
-        while let Some(flow) = at.flow() {
-            let next = chain.next(flow);
-            if next == from {
-                chain.set_next(flow, to);
+    }
+
+    /// Puts in a record that is not there. There is room: the table was made for all.
+    pub(crate) fn insert(&mut self, hash: u64, flow: Flow) {
+        let (mut at, tag) = self.place(hash);
+        loop {
+            let bucket = self.bucket_mut(at);
+            if let Some(slot) = bucket[..SLOTS].iter().position(|&word| word == 0) {
+                bucket[slot] = Ref::from(flow).0;
+                set_tag(bucket, slot, tag);
                 return;
             }
-            at = next;
+            bucket[PASSED] += 1;
+            at = self.after(at);
         }
-        panic!("{from:?} is not in its bucket");
     }
 
-    /// By the lower half of the hash; the upper half chose the worker.
-    #[inline]
-    fn bucket(&self, hash: u64) -> usize {
-        spread(hash as u32, self.heads.len())
+    /// Takes out a record, which must be there.
+    pub(crate) fn remove(&mut self, hash: u64, flow: Flow) {
+        let (home, _) = self.place(hash);
+        let (found, slot) = self.locate(home, flow);
+        let bucket = self.bucket_mut(found);
+        bucket[slot] = 0;
+        set_tag(bucket, slot, 0);
+        let mut at = home;
+        while at != found {
+            self.bucket_mut(at)[PASSED] -= 1;
+            at = self.after(at);
+        }
     }
+
+    /// Puts `new`, which is not there, where `old` is. Both have this hash.
+    pub(crate) fn replace(&mut self, hash: u64, old: Flow, new: Flow) {
+        let (found, slot) = self.locate(self.place(hash).0, old);
+        self.bucket_mut(found)[slot] = Ref::from(new).0;
+    }
+
+    /// Bucket and slot of a record.
+    fn locate(&self, home: usize, flow: Flow) -> (usize, usize) {
+        let word = Ref::from(flow).0;
+        let mut at = home;
+        loop {
+            let bucket = self.bucket(at);
+            if let Some(slot) = bucket[..SLOTS].iter().position(|&other| other == word) {
+                return (at, slot);
+            }
+            assert!(bucket[PASSED] > 0, "{flow:?} is not where its hash says");
+            at = self.after(at);
+        }
+    }
+
+    /// The bucket to start at, by the lower half of the hash (the upper half chose the worker), and
+    /// the byte that stands beside the reference, which is not zero.
+    #[inline]
+    fn place(&self, hash: u64) -> (usize, u8) {
+        let half = hash as u32;
+        // `spread` uses the half's upper bits.
+        (spread(half, self.buckets), (half as u8).max(1))
+    }
+
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.buckets { 0 } else { at + 1 }
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> &Bucket {
+        &self.words[self.first..].as_chunks().0[at]
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, at: usize) -> &mut Bucket {
+        &mut self.words[self.first..].as_chunks_mut().0[at]
+    }
+}
+
+/// One bit, the highest of a byte, for each slot that has this tag; a few more may be set, above
+/// one that is.
+#[inline]
+fn tagged(bucket: &Bucket, tag: u8) -> u128 {
+    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101;
+    let tags = u128::from(bucket[TAGS])
+        | u128::from(bucket[TAGS + 1]) << 32
+        | u128::from(bucket[TAGS + 2]) << 64;
+    // A byte that is zero borrows.
+    let differ = tags ^ (ONES * u128::from(tag));
+    differ.wrapping_sub(ONES) & !differ & (ONES << 7)
+}
+
+#[inline]
+fn set_tag(bucket: &mut Bucket, slot: usize, tag: u8) {
+    let shift = slot % 4 * 8;
+    let word = &mut bucket[TAGS + slot / 4];
+    *word = *word & !(0xff << shift) | u32::from(tag) << shift;
 }
 
 #[cfg(test)]
@@ -137,24 +214,6 @@ mod tests {
 
     use super::*;
 
-    impl Chain for [Vec<Ref>; 3] {
-        fn next(&self, flow: Flow) -> Ref {
-            match flow {
-                Flow::Conn(i) => self[0][i as usize],
-                Flow::Request(i) => self[1][i as usize],
-                Flow::TimeWait(i) => self[2][i as usize],
-            }
-        }
-
-        fn set_next(&mut self, flow: Flow, next: Ref) {
-            match flow {
-                Flow::Conn(i) => self[0][i as usize] = next,
-                Flow::Request(i) => self[1][i as usize] = next,
-                Flow::TimeWait(i) => self[2][i as usize] = next,
-            }
-        }
-    }
-
     fn flow(kind: u32, index: u32) -> Flow {
         match kind {
             0 => Flow::Conn(index),
@@ -163,49 +222,71 @@ mod tests {
         }
     }
 
-    /// Of a flow with this index; few values, so that buckets are shared.
+    /// Of a flow with this index: many share a bucket, and some the whole hash.
     fn hash(index: u32) -> u64 {
-        u64::from(index / 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        u64::from(index / 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ffff_8fff_ffff
+    }
+
+    fn fill(table: &Table) -> usize {
+        (0..table.buckets)
+            .map(|at| table.bucket(at)[..SLOTS].iter().filter(|w| **w != 0).count())
+            .sum()
     }
 
     proptest! {
         #[test]
-        fn holds_exactly_what_a_set_holds(ops in prop::collection::vec((0u32..3, 0u32..12), 0..200)) {
-            let mut chain = [vec![Ref(0); 12], vec![Ref(0); 12], vec![Ref(0); 12]];
-            let mut table = Table::new(7).unwrap();
+        fn holds_exactly_what_a_set_holds(
+            ops in prop::collection::vec((0u32..3, 0u32..80), 0..600),
+        ) {
+            let mut table = Table::new(60).unwrap();
             let mut model: BTreeSet<(u32, u32)> = BTreeSet::new();
             for (kind, index) in ops {
                 let at = flow(kind, index);
                 let same = (0..3).find(|&other| model.contains(&(other, index)));
                 match same {
+                    None if model.len() == 60 => continue,
                     None => {
-                        table.insert(&mut chain, hash(index), at);
+                        table.insert(hash(index), at);
                         model.insert((kind, index));
                     }
                     Some(other) if other == kind => {
-                        table.remove(&mut chain, hash(index), at);
+                        table.remove(hash(index), at);
                         model.remove(&(kind, index));
                     }
                     Some(other) => {
-                        table.replace(&mut chain, hash(index), flow(other, index), at);
+                        table.replace(hash(index), flow(other, index), at);
                         model.remove(&(other, index));
                         model.insert((kind, index));
                     }
                 }
-                let mut found = BTreeSet::new();
-                for head in &table.heads {
-                    let mut at = Ref(*head);
-                    while let Some(flow) = at.flow() {
-                        found.insert(match flow {
-                            Flow::Conn(index) => (0, index),
-                            Flow::Request(index) => (1, index),
-                            Flow::TimeWait(index) => (2, index),
-                        });
-                        at = chain.next(flow);
-                    }
+                for index in 0..80 {
+                    let held = (0..3).find(|&kind| model.contains(&(kind, index)));
+                    let found = table.find(hash(index), |found| {
+                        (0..3).any(|kind| found == flow(kind, index))
+                    });
+                    prop_assert_eq!(found, held.map(|kind| flow(kind, index)));
                 }
-                prop_assert_eq!(&found, &model);
+                prop_assert_eq!(fill(&table), model.len());
             }
+            for (kind, index) in model {
+                table.remove(hash(index), flow(kind, index));
+            }
+            prop_assert!(table.words.iter().all(|&word| word == 0), "a count or a tag is left");
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "is not where its hash says")]
+    fn taking_out_what_is_not_there_is_our_fault() {
+        Table::new(10).unwrap().remove(1, Flow::Conn(1));
+    }
+
+    #[test]
+    fn a_bucket_is_a_cache_line() {
+        let table = Table::new(1_000).unwrap();
+        for at in 0..table.buckets {
+            assert!(table.bucket(at).as_ptr().addr().is_multiple_of(64));
+        }
+        assert!(table.buckets * SLOTS * 4 >= 1_000 * 5);
     }
 }

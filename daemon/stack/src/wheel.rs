@@ -43,6 +43,17 @@ impl Timer {
         self.prev != NIL
     }
 
+    /// What [`Timer::set_spare_link`] left here.
+    pub(crate) fn spare_link(&self) -> u32 {
+        self.next
+    }
+
+    /// Keeps a number of its record's, while the timer is not armed.
+    pub(crate) fn set_spare_link(&mut self, link: u32) {
+        debug_assert!(!self.is_armed());
+        self.next = link;
+    }
+
     /// The low 32 bits of the tick it fires at; meaningful while armed.
     pub fn deadline(&self) -> u32 {
         self.deadline
