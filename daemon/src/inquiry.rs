@@ -9,6 +9,7 @@
 use crate::messages::GroupId;
 use crossbeam::queue::ArrayQueue;
 use fourwave_protocol::query::{SocketFilter, SocketKind, SocketState, SocketTimer};
+use fourwave_stack::{Reason, Sample};
 use fourwave_wire::FourTuple;
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +25,8 @@ const ANSWERS: usize = 256;
 pub enum Question {
     /// Which flows there are.
     Sockets(SocketFilter),
+    /// What was refused or dropped last.
+    Drops,
 }
 
 /// What a worker answers.
@@ -31,6 +34,8 @@ pub enum Question {
 pub enum Answer {
     /// A flow.
     Socket(Row),
+    /// Something that was refused or dropped, and how long ago in nanoseconds.
+    Drop(Reason, Sample, u64),
     /// This was all.
     End,
 }

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod inquiry;
 pub mod messages;
 pub mod metrics;

@@ -5,7 +5,7 @@
 //! reply that says how many to expect.
 
 use crate::layout::Params;
-use crate::query::{Query, Socket};
+use crate::query::{DropSample, Query, Socket};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,13 @@ pub enum Reply {
     Sockets {
         /// At most [`ROWS_PER_REPLY`](crate::query::ROWS_PER_REPLY).
         rows: Vec<Socket>,
+        /// Whether another reply follows.
+        more: bool,
+    },
+    /// Some of what was refused or dropped.
+    Drops {
+        /// At most [`ROWS_PER_REPLY`](crate::query::ROWS_PER_REPLY).
+        rows: Vec<DropSample>,
         /// Whether another reply follows.
         more: bool,
     },

@@ -14,6 +14,9 @@ pub enum Query {
     /// Listeners and connections, handshakes and TIME_WAIT included: answered by
     /// [`Reply::Sockets`](crate::control::Reply::Sockets).
     Sockets(SocketFilter),
+    /// The last cases of whatever was refused or dropped: answered by
+    /// [`Reply::Drops`](crate::control::Reply::Drops).
+    Drops,
 }
 
 /// The states of a socket, with the names of `ss`.
@@ -221,6 +224,36 @@ impl TimerKind {
     }
 }
 
+/// Something that was refused or dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropSample {
+    /// The reason's name.
+    pub reason: String,
+    /// When: nanoseconds since 1970, UTC.
+    pub at: u64,
+    /// At which worker.
+    pub worker: u32,
+    /// Our end, if that could be told.
+    pub local: Option<SocketAddr>,
+    /// The peer's end, if that could be told.
+    pub peer: Option<SocketAddr>,
+    /// The segment, if it is about one.
+    pub segment: Option<SegmentHead>,
+}
+
+/// What a segment says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentHead {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Bytes of payload.
+    pub len: u16,
+    /// The header's flags.
+    pub flags: u8,
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -249,6 +282,22 @@ mod tests {
         let mut buffer = [0; MAX_MESSAGE];
         let packet = encode(&reply, &mut buffer).unwrap();
         assert_eq!(decode::<Reply>(packet).unwrap(), reply);
+    }
+
+    #[test]
+    fn the_largest_drops_fit_one_reply() {
+        let address = SocketAddr::new([0xff; 16].into(), u16::MAX);
+        let segment = SegmentHead { seq: u32::MAX, ack: u32::MAX, len: u16::MAX, flags: u8::MAX };
+        let drop = DropSample {
+            reason: "x".repeat(64),
+            at: u64::MAX,
+            worker: u32::MAX,
+            local: Some(address),
+            peer: Some(address),
+            segment: Some(segment),
+        };
+        let reply = Reply::Drops { rows: vec![drop; ROWS_PER_REPLY], more: true };
+        assert!(encode(&reply, &mut [0; MAX_MESSAGE]).is_ok());
     }
 
     #[test]

@@ -20,8 +20,10 @@ use crate::messages::{FromWorker, ToWorker};
 use crate::netlink::Paths;
 use crate::policy::Policy;
 use crate::served::ServedPorts;
+use fourwave_protocol::query::SocketKind;
 use registry::Registry;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -175,8 +177,34 @@ impl Control {
         totals.add("workers", self.links.len() as u64);
         totals.add("clients", self.clients.get() as u64);
         totals.add("groups", self.registry.borrow().len() as u64);
+        for (name, listener, value) in self.listener_gauges() {
+            match listener {
+                None => totals.add(name, value),
+                Some(listener) => totals.add_to_family(name, &listener, value),
+            }
+        }
         (self.counters)(&mut totals);
         totals.text()
+    }
+
+    /// How long the queues of the listeners are, by address; those that share one are added up.
+    pub fn listener_gauges(&self) -> Vec<(&'static str, Option<String>, u64)> {
+        let registry = self.registry.borrow();
+        let mut count = 0;
+        let mut gauges = BTreeMap::new();
+        for socket in registry.listeners(|_| false) {
+            let SocketKind::Listener { syn_queue, .. } = socket.kind else { continue };
+            count += 1;
+            for (name, value) in [
+                ("accept_queue", socket.receive_queue),
+                ("accept_backlog", socket.send_queue),
+                ("syn_queue", syn_queue),
+            ] {
+                *gauges.entry((name, socket.local.to_string())).or_default() += u64::from(value);
+            }
+        }
+        let gauges = gauges.into_iter().map(|((name, at), value)| (name, Some(at), value));
+        [("listeners", None, count)].into_iter().chain(gauges).collect()
     }
 
     /// Waits until the workers have room for more messages.

@@ -9,7 +9,11 @@ use crate::messages::ToWorker;
 use crate::worker::MOST_INQUIRIES;
 use fourwave_protocol::VERSION;
 use fourwave_protocol::control::Reply;
-use fourwave_protocol::query::{Owner, Query, ROWS_PER_REPLY, Socket, SocketFilter};
+use fourwave_protocol::query::{
+    DropSample, Owner, Query, ROWS_PER_REPLY, SegmentHead, Socket, SocketFilter,
+};
+use fourwave_stack::{Reason, Sample};
+use fourwave_wire::Endpoint;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::io;
@@ -43,6 +47,7 @@ pub(super) async fn answer(
     let reader = Reader { control, packets, peer };
     match query {
         Query::Sockets(filter) => reader.sockets(&asked, &filter).await,
+        Query::Drops => reader.drops(&asked).await,
     }
 }
 
@@ -76,6 +81,7 @@ impl Control {
         }
         let question = match query {
             Query::Sockets(filter) => Question::Sockets(filter),
+            Query::Drops => Question::Drops,
         };
         let inquiry = Inquiry::new(question, self.links.len())
             .map_err(|error| Refusal::new(Errno::NFILE, error.to_string()))?;
@@ -105,67 +111,112 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Listeners, which control knows, then the workers' flows.
     async fn sockets(&self, asked: &Asked, filter: &SocketFilter) -> io::Result<()> {
-        let mut rows: Vec<Socket> = {
+        let listeners: Vec<Socket> = {
             let registry = self.control.registry.borrow();
             let listeners = registry.listeners(|owner| self.may_know(owner.uid));
             let takes = |socket: &Socket| filter.takes(socket.state, socket.local.port(), 0);
             listeners.filter(takes).collect()
         };
+        let row = |worker, answer| match answer {
+            Answer::Socket(row) => {
+                let owner = row.group.and_then(|group| self.control.registry.borrow().owner(group));
+                let owner = owner.filter(|owner| self.may_know(owner.uid));
+                Some(socket(worker, &row, owner))
+            }
+            Answer::Drop(..) | Answer::End => None,
+        };
+        self.stream(asked, listeners, row, |rows, more| Reply::Sockets { rows, more }).await
+    }
+
+    async fn drops(&self, asked: &Asked) -> io::Result<()> {
+        let row = |worker, answer| match answer {
+            Answer::Drop(reason, sample, age) => Some(drop_row(worker, reason, &sample, age)),
+            Answer::Socket(_) | Answer::End => None,
+        };
+        self.stream(asked, Vec::new(), row, |rows, more| Reply::Drops { rows, more }).await
+    }
+
+    /// Sends `rows`, and what the workers answer as it comes.
+    async fn stream<T>(
+        &self,
+        asked: &Asked,
+        mut rows: Vec<T>,
+        row: impl Fn(usize, Answer) -> Option<T>,
+        reply: impl Fn(Vec<T>, bool) -> Reply,
+    ) -> io::Result<()> {
         let bell = packets::register(asked.inquiry.as_fd().try_clone_to_owned()?)?;
         let mut left: Vec<usize> = (0..self.control.links.len()).collect();
-        while !left.is_empty() {
+        loop {
+            while rows.len() >= ROWS_PER_REPLY {
+                let rest = rows.split_off(ROWS_PER_REPLY);
+                self.send(reply(std::mem::replace(&mut rows, rest), true)).await?;
+            }
+            if left.is_empty() {
+                return self.send(reply(rows, false)).await;
+            }
+            if take(asked, &mut left, &mut rows, &row) {
+                self.control.wake_workers();
+                continue;
+            }
             let mut ready = bell.ready(Interest::READABLE).await?;
             // Cleared first: what comes after is announced again.
             let _ = rustix::io::read(&asked.inquiry, &mut [0u8; 8]);
             ready.clear_ready();
-            while self.take(asked, &mut left, &mut rows) {
-                self.send_full(&mut rows).await?;
-                self.control.wake_workers();
-            }
-            self.control.wake_workers();
         }
-        self.send_full(&mut rows).await?;
-        self.reply(rows, false).await
     }
 
-    /// Takes what answers there are, up to a reply's worth; whether there may be more.
-    fn take(&self, asked: &Asked, left: &mut Vec<usize>, rows: &mut Vec<Socket>) -> bool {
-        let registry = self.control.registry.borrow();
-        left.retain(|&worker| {
-            while rows.len() < ROWS_PER_REPLY {
-                match asked.inquiry.take(worker) {
-                    Some(Answer::Socket(row)) => {
-                        let owner = row.group.and_then(|group| registry.owner(group));
-                        let owner = owner.filter(|owner| self.may_know(owner.uid));
-                        rows.push(socket(worker, &row, owner));
-                    }
-                    Some(Answer::End) => return false,
-                    None => return true,
-                }
-            }
-            true
-        });
-        rows.len() >= ROWS_PER_REPLY
-    }
-
-    /// Sends whole replies' worth of rows.
-    async fn send_full(&self, rows: &mut Vec<Socket>) -> io::Result<()> {
-        while rows.len() >= ROWS_PER_REPLY {
-            let rest = rows.split_off(ROWS_PER_REPLY);
-            self.reply(std::mem::replace(rows, rest), true).await?;
-        }
-        Ok(())
-    }
-
-    async fn reply(&self, rows: Vec<Socket>, more: bool) -> io::Result<()> {
-        let reply = send(self.packets, Reply::Sockets { rows, more }.into());
-        tokio::time::timeout(PATIENCE, reply).await?
+    async fn send(&self, reply: Reply) -> io::Result<()> {
+        tokio::time::timeout(PATIENCE, send(self.packets, reply.into())).await?
     }
 
     /// As in Linux: who holds a socket is told to root, and to who it is.
     fn may_know(&self, uid: u32) -> bool {
         self.peer.uid == 0 || self.peer.uid == uid
     }
+}
+
+/// Takes what answers there are, up to a reply's worth; whether there were any.
+fn take<T>(
+    asked: &Asked,
+    left: &mut Vec<usize>,
+    rows: &mut Vec<T>,
+    row: impl Fn(usize, Answer) -> Option<T>,
+) -> bool {
+    let mut taken = false;
+    left.retain(|&worker| {
+        while rows.len() < ROWS_PER_REPLY {
+            let Some(answer) = asked.inquiry.take(worker) else { return true };
+            taken = true;
+            if answer == Answer::End {
+                return false;
+            }
+            rows.extend(row(worker, answer));
+        }
+        true
+    });
+    taken
+}
+
+fn drop_row(worker: usize, reason: Reason, sample: &Sample, age: u64) -> DropSample {
+    let end = |end: Endpoint| (!end.addr.is_unspecified()).then(|| SocketAddr::from(end));
+    let head =
+        SegmentHead { seq: sample.seq, ack: sample.ack, len: sample.len, flags: sample.flags.0 };
+    DropSample {
+        reason: reason.name().to_owned(),
+        at: since_1970().saturating_sub(age),
+        worker: worker as u32,
+        local: end(sample.tuple.local),
+        peer: end(sample.tuple.remote),
+        // Every segment has a flag, or it would not have been looked at; one without is none.
+        segment: (head.flags != 0).then_some(head),
+    }
+}
+
+/// Nanoseconds, UTC.
+fn since_1970() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // 584 years fit; a clock before 1970 counts as 1970.
+    now.map_or(0, |now| now.as_nanos() as u64)
 }
 
 fn socket(worker: usize, row: &Row, owner: Option<Owner>) -> Socket {

@@ -1,5 +1,6 @@
 //! Counters as text: `name value` lines.
 
+use crate::explain::label;
 use fourwave_protocol::control::{MAX_MESSAGE, Reply};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,8 +17,8 @@ impl Totals {
     }
 
     /// Adds to one counter of a family, and to the family's sum.
-    pub fn add_to_family(&mut self, name: &str, reason: &str, value: u64) {
-        self.add(format!("{name}{{reason=\"{reason}\"}}"), value);
+    pub fn add_to_family(&mut self, name: &str, member: &str, value: u64) {
+        self.add(format!("{name}{{{}=\"{member}\"}}", label(name)), value);
         self.add(name, value);
     }
 

@@ -199,7 +199,7 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     let reactor = |error| StartError::System("cannot watch the workers", error);
     control.start().map_err(reactor)?;
     if config.metrics_address.is_some() {
-        tokio::task::spawn_local(publish_metrics(links, counted));
+        tokio::task::spawn_local(publish_metrics(Rc::clone(&control), links, counted));
     }
     let folder = || config.runtime_dir.clone();
     let door =
@@ -255,11 +255,13 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-async fn publish_metrics(links: Links, counted: Rc<Counted>) {
+async fn publish_metrics(control: Rc<Control>, links: Links, counted: Rc<Counted>) {
+    metrics::describe(&links);
     let mut ticks = tokio::time::interval(metrics::INTERVAL);
     loop {
         ticks.tick().await;
-        metrics::publish(&links, counted.program.stats().as_ref(), &counted.sockets.read());
+        let (steering, sockets) = (counted.program.stats(), counted.sockets.read());
+        metrics::publish(&links, &control.listener_gauges(), steering.as_ref(), &sockets);
     }
 }
 

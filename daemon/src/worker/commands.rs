@@ -213,11 +213,15 @@ impl Worker {
 
     fn open_active(&mut self, slot: u32, peer: SocketAddr) -> Result<Handle, Errno> {
         if self.draining {
+            self.counters.refused_draining += 1;
             return Err(Errno::NETDOWN);
         }
         let group = self.env.clients.group(slot).ok_or(Errno::NETDOWN)?;
         let unknown = SocketAddr::new(peer.ip(), 0);
-        let index = group.open(0, None, unknown, peer).ok_or(Errno::NOBUFS)?;
+        let Some(index) = group.open(0, None, unknown, peer) else {
+            self.counters.refused_quota += 1;
+            return Err(Errno::NOBUFS);
+        };
         let app = AppId { group: slot, conn: index };
         let remote = Endpoint::from(peer);
         match self.shard.connect(self.env.now, app.to_raw(), None, remote, &mut self.env) {

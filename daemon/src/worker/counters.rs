@@ -3,6 +3,7 @@
 use crate::port::Evict;
 use core::sync::atomic::{AtomicU64, Ordering};
 use fourwave_stack::Shard;
+use fourwave_tcp::State;
 
 /// Counted by the worker outside of the stack.
 #[derive(Debug, Default, Clone, Copy)]
@@ -13,6 +14,9 @@ pub(super) struct Counters {
     pub(super) unowned: u64,
     pub(super) commands: u64,
     pub(super) stale_handles: u64,
+    pub(super) refused_draining: u64,
+    pub(super) refused_quota: u64,
+    pub(super) tx_device_drops: u64,
     pub(super) turns: u64,
     pub(super) sleeps: u64,
     evicted: [u64; Evict::ALL.len()],
@@ -30,6 +34,9 @@ impl Counters {
         each("frames_without_owner", None, self.unowned);
         each("commands", None, self.commands);
         each("stale_handles", None, self.stale_handles);
+        each("connects_refused_draining", None, self.refused_draining);
+        each("connects_refused_quota", None, self.refused_quota);
+        each("tx_device_drops", None, self.tx_device_drops);
         each("turns", None, self.turns);
         each("sleeps", None, self.sleeps);
         for why in Evict::ALL {
@@ -83,5 +90,49 @@ fn visit(shard: &Shard, counters: &Counters, mut each: impl FnMut(Name, u64)) {
     each(("syn_received", None), gauges.syn_received.into());
     each(("time_wait", None), gauges.time_wait.into());
     each(("timers", None), gauges.timers.into());
+    for state in State::ALL {
+        if let Some(label) = state_label(state) {
+            each(("sockets", Some(label)), gauges.states[state as usize].into());
+        }
+    }
     counters.for_each(|name, reason, value| each((name, reason), value));
+}
+
+/// A state's label in metrics; the first two are no flow's.
+fn state_label(state: State) -> Option<&'static str> {
+    match state {
+        State::Closed | State::Listen => None,
+        State::SynSent => Some("syn_sent"),
+        State::SynReceived => Some("syn_received"),
+        State::Established => Some("established"),
+        State::FinWait1 => Some("fin_wait_1"),
+        State::FinWait2 => Some("fin_wait_2"),
+        State::CloseWait => Some("close_wait"),
+        State::Closing => Some("closing"),
+        State::LastAck => Some("last_ack"),
+        State::TimeWait => Some("time_wait"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::explain;
+
+    #[test]
+    fn everything_that_is_published_is_explained() {
+        let config = fourwave_stack::Config {
+            connections: 1,
+            syn_received: 1,
+            time_wait: 1,
+            ..fourwave_stack::Config::default()
+        };
+        let shard = Shard::new(config, fourwave_stack::Keys::generate(|| 7), 0).unwrap();
+        let names = Published::new(&shard).names;
+        assert!(names.len() > 80);
+        for (name, label) in names {
+            assert!(explain(name, label).is_some() || label.is_some(), "{name} {label:?}");
+            assert!(explain(name, None).is_some(), "{name}");
+        }
+    }
 }

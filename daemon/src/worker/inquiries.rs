@@ -5,7 +5,7 @@ use super::host::Environment;
 use crate::inquiry::{Answer, Inquiry, Question, Row};
 use crate::port::AppId;
 use fourwave_protocol::query::{SocketFilter, SocketKind, SocketState, SocketTimer, TimerKind};
-use fourwave_stack::{Cursor, Listed, Shard};
+use fourwave_stack::{Cursor, Listed, Reason, SAMPLES, Shard};
 use fourwave_tcp::{State, Timer};
 use std::sync::Arc;
 
@@ -15,12 +15,17 @@ pub const MOST_INQUIRIES: usize = 8;
 /// Records that are looked at in one turn for one question: some ten microseconds.
 const RECORDS_PER_TURN: u32 = 128;
 
+/// Samples of drops that are looked at in one turn for one question.
+const DROPS_PER_TURN: usize = 32;
+
 /// The questions under way.
 pub(super) struct Inquiries(Vec<Open>);
 
 struct Open {
     inquiry: Arc<Inquiry>,
     cursor: Cursor,
+    /// Samples of drops given.
+    drops: usize,
 }
 
 impl Inquiries {
@@ -31,7 +36,7 @@ impl Inquiries {
     pub(super) fn add(&mut self, inquiry: Arc<Inquiry>) {
         // Withdrawn ones may still be here.
         self.0.retain(|open| !open.inquiry.is_withdrawn());
-        self.0.push(Open { inquiry, cursor: Cursor::default() });
+        self.0.push(Open { inquiry, cursor: Cursor::default(), drops: 0 });
     }
 
     /// Whether there is something to do about them now.
@@ -59,6 +64,7 @@ impl Worker {
             done += 1;
             let goes_on = match open.inquiry.question() {
                 Question::Sockets(filter) => list(shard, env, index, open, &filter),
+                Question::Drops => drops(shard, env, index, open),
             };
             let ended = !goes_on && open.inquiry.answer(index, Answer::End);
             open.inquiry.ring();
@@ -83,6 +89,22 @@ fn list(
         !filter.takes(state, local, peer)
             || inquiry.answer(worker, Answer::Socket(row(env, state, listed)))
     })
+}
+
+/// Some of the samples of drops; whether there are more.
+fn drops(shard: &Shard, env: &Environment, worker: u32, open: &mut Open) -> bool {
+    for _ in 0..DROPS_PER_TURN {
+        // Few enough to be counted off from the beginning each time.
+        let Some(reason) = Reason::all().nth(open.drops / SAMPLES) else { return false };
+        if let Some(sample) = shard.samples(reason).nth(open.drops % SAMPLES) {
+            let age = env.now.saturating_sub(sample.at);
+            if !open.inquiry.answer(worker, Answer::Drop(reason, *sample, age)) {
+                return true;
+            }
+        }
+        open.drops += 1;
+    }
+    true
 }
 
 fn row(env: &Environment, state: SocketState, listed: &Listed) -> Row {

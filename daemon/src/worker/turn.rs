@@ -163,6 +163,7 @@ impl Worker {
         self.changed = false;
         self.report_idle();
         self.reclaim_extents();
+        self.counters.tx_device_drops = self.env.tx.dropped();
         self.published.publish(&self.shard, &self.counters);
     }
 }

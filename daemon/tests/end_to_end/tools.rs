@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 
 use fourwave_bench::lab::{Side, daemon_binary};
 
-use crate::support::{Bed, FAMILIES, eventually, within};
+use fourwave::SocketOptions;
+
+use crate::support::{Bed, FAMILIES, accept, eventually, kernel_connect_from, within};
 
 #[test]
 fn counters_for_people_and_for_prometheus() {
@@ -28,10 +30,53 @@ fn counters_for_people_and_for_prometheus() {
         seen.lines().any(|line| line == "connections 1")
     });
     assert!(seen.lines().any(|line| line == "PassiveOpens 1"), "{seen}");
-    eventually("the metrics show it", || {
+    assert!(seen.lines().any(|line| line == "sockets{state=\"established\"} 1"), "{seen}");
+    assert!(seen.lines().any(|line| line.starts_with("accept_queue{listener=")), "{seen}");
+    eventually("the metrics show it, with explanations", || {
         let metrics = scrape(&bed, bed.server_address(false, 9400));
-        metrics.lines().any(|line| line == "fourwave_PassiveOpens{worker=\"0\"} 1")
+        [
+            "fourwave_PassiveOpens{worker=\"0\"} 1",
+            "fourwave_sockets{worker=\"0\",state=\"established\"} 1",
+            "fourwave_listeners 1",
+            "# HELP fourwave_ListenOverflows An accept queue was full when a SYN or a handshake's \
+             last ACK came.",
+            "# TYPE fourwave_sockets gauge",
+        ]
+        .iter()
+        .all(|expected| metrics.lines().any(|line| line == *expected))
     });
+    let table = tool(&bed, &["stats", "--explain"]);
+    assert!(table.contains("Connections that a listener's handshake completed."), "{table}");
+}
+
+#[test]
+fn drops_are_explained_with_samples() {
+    let Some(bed) = Bed::new("drops") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let address = bed.server_address(v6, 7777);
+        let options = SocketOptions::new().backlog(0).runtime(&runtime);
+        let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
+        let _fits = bed.kernel_connect(address);
+        // Bound before it connects, so that its address is known.
+        let from = bed.client_address(v6, 40_000);
+        let netns = bed.client().netns().clone();
+        let waits = std::thread::spawn(move || {
+            netns.run(|| kernel_connect_from(from, address)).expect("it can be entered")
+        });
+        let mut seen = String::new();
+        eventually("the SYN that found no room is shown", || {
+            seen = tool(&bed, &["drops", "listenoverflows"]);
+            seen.contains(&format!("{from} > {address} [S] seq "))
+        });
+        assert!(seen.contains("An accept queue was full"), "{seen}");
+        let json = tool(&bed, &["stats", "--samples", "--json"]);
+        assert!(json.contains(&format!("\"peer\":\"{from}\"")), "{json}");
+        drop((accept(&listener), accept(&listener)));
+        drop(waits.join().expect("no panic").expect("there was room after all"));
+    }
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 /// What `fourwave` with these words prints.
@@ -55,8 +100,10 @@ fn sockets_are_listed_as_ss_lists_them() {
         let (mut held, mut kernel) = bed.connected_pair(&listener);
         kernel.write_all(b"hello").expect("it is connected");
         held.read_exact(&mut [0; 2]).expect("it comes");
-        let (closed, closing) = bed.connected_pair(&listener);
+        let (closed, mut closing) = bed.connected_pair(&listener);
         drop(closed);
+        // Ours is the first FIN.
+        assert_eq!(closing.read(&mut [0]).expect("an orderly end"), 0);
         drop(closing);
         let _unaccepted = bed.kernel_connect(address);
 

@@ -81,6 +81,23 @@ impl Verdict {
         }
     }
 
+    /// What happened, in a sentence.
+    #[must_use]
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::PassOther => "Passed to the kernel: neither TCP nor an ICMP error about it.",
+            Self::PassPort => "Passed to the kernel: a port that is not served.",
+            Self::PassFragment => "Passed to the kernel: a fragment.",
+            Self::PassMalformed => "Passed to the kernel, which drops it: malformed headers.",
+            Self::PassInTransit => "Passed to the kernel: IPv6 that is to be routed further.",
+            Self::SteerTcp => "Taken: TCP to a served port.",
+            Self::SteerIcmp => "Taken: an ICMP error about TCP from a served port.",
+            Self::DropFragment => "Dropped: first fragment of a datagram for a served port.",
+            Self::DropHeaderChain => "Dropped: more IPv6 extension headers than are followed.",
+            Self::DropNoSocket => "Dropped: no worker has this queue (queues).",
+        }
+    }
+
     /// Its name in metrics, in snake case.
     #[must_use]
     pub const fn name(self) -> &'static str {

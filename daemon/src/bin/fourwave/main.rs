@@ -2,12 +2,12 @@
 
 mod daemon;
 mod doctor;
+mod drops;
 mod ss;
+mod stats;
 
 use clap::{Parser, Subcommand};
 use daemon::{Daemon, Failure};
-use fourwave_protocol::control::{Reply, Request};
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,10 +25,12 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prints all counters as `name value` lines, over all workers
-    Stats,
     /// Says what is wrong, why, and what helps
     Doctor(doctor::Arguments),
+    /// Prints counters and gauges, with explanations on a terminal
+    Stats(stats::Arguments),
+    /// Prints the last cases of what was refused or dropped
+    Drops(drops::Arguments),
     /// Lists listeners and connections, as ss(8) does
     Ss(ss::Arguments),
 }
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
             match options.command {
                 // 1 says that something is wrong with what it looked at.
                 Command::Doctor(_) => ExitCode::from(2),
-                Command::Stats | Command::Ss(_) => ExitCode::FAILURE,
+                Command::Stats(_) | Command::Drops(_) | Command::Ss(_) => ExitCode::FAILURE,
             }
         }
         Ok(code) => code,
@@ -54,25 +56,12 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connect = || Daemon::connect(options.runtime_dir.as_deref());
     match &options.command {
         Command::Doctor(arguments) => return doctor::run(arguments, connect),
-        Command::Stats => print_text(&mut connect()?, &Request::Stats),
+        Command::Stats(arguments) if arguments.samples => {
+            drops::run(&arguments.drops(), &mut connect()?)
+        }
+        Command::Stats(arguments) => stats::run(arguments, &mut connect()?),
+        Command::Drops(arguments) => drops::run(arguments, &mut connect()?),
         Command::Ss(arguments) => ss::run(arguments, connect),
     }?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Sends a request that is answered by text, and prints it as it comes.
-fn print_text(daemon: &mut Daemon, request: &Request) -> Result<(), Failure> {
-    daemon.ask(request)?;
-    let mut out = io::stdout().lock();
-    loop {
-        match daemon.reply()? {
-            Reply::Text { text, more } => {
-                out.write_all(text.as_bytes()).map_err(Failure::Output)?;
-                if !more {
-                    return out.flush().map_err(Failure::Output);
-                }
-            }
-            other => return Err(Failure::unexpected(&other)),
-        }
-    }
 }

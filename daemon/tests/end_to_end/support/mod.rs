@@ -178,17 +178,7 @@ impl Bed {
         from: SocketAddr,
         to: SocketAddr,
     ) -> io::Result<std::net::TcpStream> {
-        let connect = || {
-            let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
-            // Before connect, which is bounded by the time to send.
-            let stream = std::net::TcpStream::from(socket);
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            rustix::net::bind(&stream, &from)?;
-            rustix::net::connect(&stream, &to)?;
-            Ok(stream)
-        };
+        let connect = || kernel_connect_from(from, to);
         self.lab.client().run(connect).expect("the namespace can be entered")
     }
 
@@ -221,6 +211,19 @@ impl Bed {
         kernel.set_write_timeout(Some(PATIENCE)).expect("not zero");
         (stream, kernel)
     }
+}
+
+/// A kernel connection in the namespace of the calling thread, from a given address and port.
+pub fn kernel_connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    // Before connect, which is bounded by the time to send.
+    let stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    rustix::net::bind(&stream, &from)?;
+    rustix::net::connect(&stream, &to)?;
+    Ok(stream)
 }
 
 impl Drop for Bed {

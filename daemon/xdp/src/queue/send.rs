@@ -33,6 +33,8 @@ pub struct Sender {
     capacity: usize,
     zero_copy: bool,
     need_wakeup: bool,
+    /// Frames that the device dropped.
+    dropped: u64,
 }
 
 impl Sender {
@@ -55,6 +57,7 @@ impl Sender {
             capacity: 0,
             zero_copy: false,
             need_wakeup: true,
+            dropped: 0,
         };
         sender.capacity = sender.frame().map_or(0, |frame| frame.len());
         sender
@@ -138,6 +141,12 @@ impl Sender {
         self.batch.is_empty()
     }
 
+    /// Frames that the kernel took and the device dropped, as far as the kernel says so.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// The kernel's counters of this socket, of both directions.
     ///
     /// # Errors
@@ -213,7 +222,7 @@ impl Sender {
             match answer {
                 Ok(_) | Err(Errno::AGAIN) if now < left => {}
                 // The device dropped a frame, and the ones behind it wait.
-                Err(Errno::BUSY | Errno::NOBUFS) if now < left => {}
+                Err(Errno::BUSY | Errno::NOBUFS) if now < left => self.dropped += 1,
                 // No progress: the device is full, or down. A later call tries again.
                 _ => return now == 0,
             }
