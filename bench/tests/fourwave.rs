@@ -2,11 +2,17 @@
 //! shared memory, library, server.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
-use fourwave_bench::lab::{LabConfig, daemon_binary};
+use fourwave_bench::lab::{
+    DaemonOptions, Lab, LabConfig, Ready, Side, bench_binary, daemon_binary,
+};
+use fourwave_bench::load::xdp::XdpMode;
+use fourwave_bench::load::{self, LoadConfig, Until};
+use fourwave_bench::server;
 
 /// Whether this can run. Where CI is set it must.
 fn possible() -> bool {
@@ -60,4 +66,44 @@ fn both_servers_serve_without_an_error() {
         let ratio = comparison.ratios["kernel_client_cps"];
         assert!(ratio.min <= ratio.median && ratio.median <= ratio.max, "{ratio:?}");
     }
+}
+
+#[test]
+fn connections_from_frames_reach_both_servers() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::up(LabConfig::private("fwt-xdp-")).unwrap();
+    let config = lab.daemon_config(Side::Server, &DaemonOptions::default());
+    lab.start_daemon(Side::Server, &config).unwrap();
+    for (server, port) in [("kernel", 7778), ("fourwave", 7777)] {
+        let mut command = lab.server().command(bench_binary().unwrap());
+        command.arg(format!("serve-{server}")).arg("--size=64");
+        command.env("FOURWAVE_SOCKET", lab.control_socket(Side::Server));
+        for address in [lab.server().v4(), lab.server().v6()] {
+            command.arg(format!("--listen={}", SocketAddr::new(address, port)));
+        }
+        lab.spawn(server, command, Ready::Prints(server::READY)).unwrap();
+        for v6 in [false, true] {
+            let target = if v6 { lab.server().v6() } else { lab.server().v4() };
+            let config = LoadConfig {
+                target: SocketAddr::new(target, port),
+                sources: lab.client().addresses(v6),
+                first_source: 0,
+                size: 64,
+                concurrency: 16,
+                rate: None,
+                until: Until::Connections(2000),
+                timeout: Duration::from_secs(30),
+            };
+            let run = || load::xdp::run(&config, XdpMode::Auto, &AtomicBool::new(false));
+            let report = lab.client().run(run).unwrap().unwrap();
+            assert_eq!((report.completed, report.error_count()), (2000, 0), "{report:?}");
+            assert_eq!(report.connect_latency.count(), 2000);
+            // SYN, request and FIN; what was sent again comes on top.
+            assert!(report.frames_sent >= 3 * 2000 + report.client_retransmits, "{report:?}");
+        }
+    }
+    let status = lab.status().unwrap();
+    assert_eq!(status.client.xdp, None, "the program is taken off again");
 }

@@ -7,13 +7,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use fourwave_bench::load::xdp::XdpMode;
 use fourwave_bench::load::{self, AddressRange, LoadConfig, LoadReport, Until};
 use fourwave_bench::machine;
 
-use super::{duration, rate};
+use super::{duration, interruptible, rate};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Whose TCP makes the connections: the kernel's sockets, or this program itself on AF_XDP
+    #[arg(long, default_value = "kernel")]
+    via: Via,
+    /// With --via xdp: where the XDP program is to run: auto, native or generic
+    #[arg(long, default_value = "auto")]
+    xdp_mode: XdpMode,
     /// The server's address and port
     #[arg(long)]
     target: SocketAddr,
@@ -50,6 +57,15 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Via {
+    Kernel,
+    Xdp,
+}
+
+/// Bytes of a request that fit one segment whatever the options.
+const MOST_BYTES_VIA_XDP: usize = 1400;
+
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         ensure!(self.size > 0, "--size must be above 0");
@@ -74,7 +90,17 @@ impl Args {
             until: self.connections.map_or(Until::Elapsed(self.duration), Until::Connections),
             timeout: self.timeout,
         };
-        let report = load::kernel::run(&config).context("making the load")?;
+        let report = match self.via {
+            Via::Kernel => load::kernel::run(&config).context("making the load")?,
+            Via::Xdp => {
+                ensure!(
+                    self.size <= MOST_BYTES_VIA_XDP,
+                    "--size must be {MOST_BYTES_VIA_XDP} at most"
+                );
+                let cancelled = interruptible()?;
+                load::xdp::run(&config, self.xdp_mode, &cancelled).context("making the load")?
+            }
+        };
         print(&report);
         let Some(path) = &self.json else {
             return Ok(if report.error_count() == 0 {

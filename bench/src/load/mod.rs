@@ -4,6 +4,7 @@ pub mod kernel;
 mod pace;
 mod report;
 mod sources;
+pub mod xdp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -124,10 +124,22 @@ pub struct LoadReport {
     pub connect_latency: Latency,
     /// CPU time of the whole machine from the first start to the last end, in nanoseconds.
     pub machine_busy_ns: u64,
-    /// Segments that the client's kernel sent again.
+    /// Segments that the client sent again.
     pub client_retransmits: u64,
     /// Client ports that somebody else had.
     pub ports_skipped: u64,
+    /// Frames that a generator without the kernel's TCP has sent.
+    #[serde(default)]
+    pub frames_sent: u64,
+    /// Frames that such a generator has received.
+    #[serde(default)]
+    pub frames_received: u64,
+    /// Frames of those that belonged to no connection.
+    #[serde(default)]
+    pub stray_frames: u64,
+    /// Frames that could not be sent for want of room.
+    #[serde(default)]
+    pub frames_without_room: u64,
     /// Number of the (address, port) pair for the next load to begin with.
     pub next_source: u64,
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The first port that is used: those below need a privilege, or are somebody's.
-const FIRST_PORT: u16 = 1024;
+pub(super) const FIRST_PORT: u16 = 1024;
 
 /// Ports per address.
 const PORTS: u64 = u16::MAX as u64 - FIRST_PORT as u64 + 1;

@@ -1,0 +1,233 @@
+//! The load generator on AF_XDP: one thread makes the connections straight from frames, without
+//! the kernel's TCP and without ours.
+//!
+//! It needs so little time per connection that the server is what limits. The client's ports are
+//! steered to it by the same XDP program that the daemon uses; everything else, ARP and neighbour
+//! discovery among it, stays with the kernel.
+
+mod client;
+mod path;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fourwave_wire::{ChecksumPolicy, Endpoint, FourTuple, FrameHead, Inbound, Link, build, parse};
+use fourwave_xdp::{
+    Queue, QueueConfig, QueueError, Sender, Steering, SteeringConfig, SteeringError,
+};
+
+use super::pace::{Pace, Turn, nanos};
+use super::report::LoadReport;
+use super::sources::{FIRST_PORT, Sources};
+use super::{LoadConfig, Until};
+use crate::machine::{self, now_ns};
+use client::{Clients, Outgoing, Output};
+use path::Path;
+
+pub use fourwave_xdp::XdpMode;
+
+/// Frames of the queue, each way: what a full window of connections can have under way.
+const FRAMES: u32 = 8192;
+
+/// Frames that are looked at before the time is.
+const BATCH: usize = 64;
+
+/// Connections that may start in one turn, so that answers do not wait for a burst of starts.
+const STARTS: usize = 64;
+
+/// Why there is no load.
+#[derive(Debug, thiserror::Error)]
+pub enum XdpLoadError {
+    /// The way to the server.
+    #[error("the way to {target}: {source}")]
+    Path {
+        /// The server's address.
+        target: IpAddr,
+        /// What is missing.
+        source: io::Error,
+    },
+    /// No client address of the server's family.
+    #[error("no client address was given")]
+    NoSource,
+    /// The XDP program.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// The AF_XDP socket.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// `/proc`.
+    #[error("reading what the machine counts: {0}")]
+    Machine(#[source] io::Error),
+}
+
+/// Makes the load from the calling thread and its network namespace, until it is over or
+/// `cancelled` becomes true. The interface is left as it was.
+///
+/// # Errors
+/// See [`XdpLoadError`]. What happens to single connections is in the report.
+pub fn run(
+    config: &LoadConfig,
+    mode: XdpMode,
+    cancelled: &AtomicBool,
+) -> Result<LoadReport, XdpLoadError> {
+    let target = config.target;
+    let failed = |source| XdpLoadError::Path { target: target.ip(), source };
+    let path = Path::find(target).map_err(failed)?;
+    let sources = Sources::new(config.sources.clone(), config.first_source);
+    let sources = sources.ok_or(XdpLoadError::NoSource)?;
+    let mut steering = Steering::attach(&SteeringConfig {
+        mode,
+        icmp_errors: false,
+        ..SteeringConfig::new(&path.interface, instance().map_err(XdpLoadError::Machine)?)
+    })?;
+    let result = (|| {
+        let queue = open(&path, &mut steering, target.is_ipv4())?;
+        let clients = Clients::new(config.size, nanos(config.timeout), sources);
+        generate(config, queue, path.link, clients, cancelled)
+    })();
+    // Before the socket's end is seen by anybody: a frame without a socket is dropped.
+    let detached = steering.detach();
+    let report = result?;
+    detached?;
+    Ok(report)
+}
+
+/// Instances in different namespaces do not meet.
+fn instance() -> io::Result<String> {
+    let namespace = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
+    Ok(format!("load-{namespace}"))
+}
+
+/// A queue that gets all frames for the ports of [`Sources`].
+fn open(path: &Path, steering: &mut Steering, v4: bool) -> Result<Queue, XdpLoadError> {
+    let queue = Queue::open(&QueueConfig {
+        rx_frames: FRAMES,
+        tx_frames: FRAMES,
+        copy_mode: fourwave_xdp::CopyMode::Copy,
+        ..QueueConfig::new(&path.interface, 0)
+    })?;
+    let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    for port in FIRST_PORT..=u16::MAX {
+        steering.serve(any, port)?;
+    }
+    steering.set_xsk(0, &queue)?;
+    Ok(queue)
+}
+
+fn generate(
+    config: &LoadConfig,
+    queue: Queue,
+    link: Link,
+    mut clients: Clients,
+    cancelled: &AtomicBool,
+) -> Result<LoadReport, XdpLoadError> {
+    let Queue { mut rx, tx, .. } = queue;
+    let pattern = clients.pattern().to_vec();
+    let remote = config.target.into();
+    let mut wire = Wire { tx, link, remote, pattern, size: config.size, sent: 0, no_room: 0 };
+    let busy = machine::busy_ns().map_err(XdpLoadError::Machine)?;
+    let begin = now_ns();
+    let mut pace = Pace::new(config, begin);
+    let mut window = None;
+    let mut received = 0;
+    loop {
+        let now = now_ns();
+        received += rx.receive(BATCH, |frame| {
+            if let Ok(Inbound::Tcp(frame)) = parse(frame, ChecksumPolicy::Verify) {
+                clients.handle(now, &frame.tuple.local, &frame.segment, &mut wire);
+            } else {
+                clients.report.stray_frames += 1;
+            }
+        }) as u64;
+        clients.handle_time(now, &mut wire);
+        let stopped = cancelled.load(Ordering::Relaxed);
+        let turn = start_due(&mut pace, &mut clients, now, &mut wire, stopped);
+        wire.tx.flush();
+        if turn == Turn::Stop {
+            if window.is_none() && matches!(config.until, Until::Elapsed(_)) {
+                window = Some((now - begin, clients.report.completed));
+            }
+            if clients.in_flight() == 0 || stopped {
+                break;
+            }
+        }
+    }
+    let whole = (now_ns() - begin, clients.report.completed);
+    let mut report = std::mem::take(&mut clients.report);
+    (report.window_ns, report.completed_in_window) = window.unwrap_or(whole);
+    report.started = pace.started();
+    report.next_source = clients.next_source();
+    report.frames_sent = wire.sent;
+    report.frames_received = received;
+    report.frames_without_room = wire.no_room;
+    report.machine_busy_ns =
+        machine::busy_ns().map_err(XdpLoadError::Machine)?.saturating_sub(busy);
+    Ok(report)
+}
+
+/// Starts what may start now, up to a batch.
+fn start_due(
+    pace: &mut Pace,
+    clients: &mut Clients,
+    now: u64,
+    wire: &mut Wire,
+    stopped: bool,
+) -> Turn {
+    if stopped {
+        return Turn::Stop;
+    }
+    let mut turn = Turn::Stop;
+    for _ in 0..STARTS {
+        turn = pace.turn(now, clients.in_flight());
+        match turn {
+            Turn::Start { due } => clients.start(now, due.unwrap_or(now), wire),
+            Turn::Wait { .. } | Turn::Stop => break,
+        }
+    }
+    turn
+}
+
+/// Builds frames in the queue's memory.
+struct Wire {
+    tx: Sender,
+    link: Link,
+    remote: Endpoint,
+    pattern: Vec<u8>,
+    size: usize,
+    sent: u64,
+    no_room: u64,
+}
+
+impl Output for Wire {
+    fn send(&mut self, segment: &Outgoing) {
+        let Some(room) = self.tx.frame() else {
+            self.no_room += 1;
+            return;
+        };
+        let payload = match segment.payload {
+            Some(place) => &self.pattern[place..][..self.size],
+            None => &[],
+        };
+        let head = FrameHead {
+            link: self.link,
+            tuple: FourTuple { local: segment.local, remote: self.remote },
+            ttl: 64,
+            seq: segment.seq,
+            ack: segment.ack,
+            flags: segment.flags,
+            window: segment.window,
+            options: segment.options,
+            ..FrameHead::default()
+        };
+        match build(room, &head, payload.len(), |out| out.copy_from_slice(payload)) {
+            Ok(length) => {
+                self.tx.commit(length);
+                self.sent += 1;
+            }
+            // The command line keeps a request within one segment.
+            Err(_too_small) => self.no_room += 1,
+        }
+    }
+}
