@@ -1,7 +1,7 @@
 //! What a seed decides before anything happens: how bad the link is, how both hosts are set up.
 
 use fourwave_stack::{Config, SynCookies};
-use fourwave_tcp::{CongestionControl, Nanos};
+use fourwave_tcp::{CongestionControl, Nanos, Settings};
 
 use crate::rng::Rng;
 
@@ -104,4 +104,26 @@ fn tcp_config(rng: &mut Rng) -> fourwave_tcp::Config {
         challenge_interval: rng.pick(&[MILLIS, 500 * MILLIS]),
         ..fourwave_tcp::Config::default()
     }
+}
+
+/// What an application might choose for a connection, sensible or not.
+pub(crate) fn settings(rng: &mut Rng) -> Settings {
+    let mut settings = Settings::default();
+    settings.keepalive_time = rng.pick(&[0, 1, 60]);
+    settings.keepalive_interval = rng.pick(&[0, 1]);
+    settings.keepalive_probes = rng.pick(&[0, 1, 9]);
+    settings.user_timeout = rng.pick(&[0, 0, 1, 10_000]);
+    settings.linger = rng.pick(&[0, 0, 1, 5]);
+    settings.fin_timeout = rng.pick(&[0, -1, 1, 1_000]);
+    settings.recv_buffer = rng.pick(&[0, 1, 2_000, 1 << 30]);
+    settings.send_buffer = rng.pick(&[0, 1, 2_000, 1 << 30]);
+    settings.max_segment = rng.pick(&[0, 88, 1_000]);
+    settings.tos = rng.pick(&[0, 0xfc]);
+    settings.traffic_class = rng.pick(&[0, 0xfc]);
+    settings.set_nodelay(rng.chance(500));
+    settings.set_cork(rng.chance(300));
+    settings.set_keepalive(rng.chance(500));
+    settings
+        .set_congestion_control(rng.pick(&[CongestionControl::Cubic, CongestionControl::NewReno]));
+    settings
 }

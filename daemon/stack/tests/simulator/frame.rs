@@ -106,3 +106,41 @@ pub(crate) fn too_big(frame: &[u8], mtu: u16, out: &mut Frame) {
     bytes[at + 2..at + 4].copy_from_slice(&sum);
     out.set_len(end);
 }
+
+/// Makes the checksums of a frame right, if it can be told where they are.
+pub(crate) fn mend_checksums(frame: &mut [u8]) {
+    let Some(packet) = frame.get_mut(ETHERNET..) else { return };
+    let (ip_len, protocol) = match packet.first() {
+        Some(0x45) if packet.len() >= 20 => (20, packet[9]),
+        Some(first) if first >> 4 == 6 && packet.len() >= 40 => (40, packet[6]),
+        _ => return,
+    };
+    let (ip, rest) = packet.split_at_mut(ip_len);
+    let addresses = if ip_len == 20 {
+        ip[10..12].fill(0);
+        let sum = Sum::new().add_bytes(ip).finish();
+        ip[10..12].copy_from_slice(&sum);
+        &ip[12..20]
+    } else {
+        &ip[8..40]
+    };
+    let at = match protocol {
+        6 => 16,
+        1 | 58 => 2,
+        _ => return,
+    };
+    let len = match ip_len {
+        20 => usize::from(u16::from_be_bytes([ip[2], ip[3]])).saturating_sub(20),
+        _ => usize::from(u16::from_be_bytes([ip[4], ip[5]])),
+    };
+    let Some(rest) = rest.get_mut(..len).filter(|rest| rest.len() > at + 2) else { return };
+    rest[at..at + 2].fill(0);
+    // Of ICMP for IPv4 no address is summed.
+    let sum = if protocol == 1 {
+        Sum::new()
+    } else {
+        Sum::new().add_bytes(addresses).add_u16(u16::from(protocol)).add_u16(len as u16)
+    };
+    let sum = sum.add_bytes(rest).finish();
+    rest[at..at + 2].copy_from_slice(&sum);
+}

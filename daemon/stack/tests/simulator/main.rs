@@ -5,6 +5,7 @@
 //! threads, `TRACE=1` a log of every frame.
 
 mod app;
+mod attack;
 mod draw;
 mod frame;
 mod host;
@@ -18,7 +19,9 @@ mod trace;
 mod turn;
 mod watch;
 
+use crate::attack::Attack;
 use crate::pair::{Pair, Tally};
+use crate::rng::Rng;
 
 #[test]
 fn every_connection_ends_and_every_byte_is_right() {
@@ -48,4 +51,14 @@ fn every_connection_ends_and_every_byte_is_right() {
         assert!(total.failed * 10 < total.whole, "too many failures: {}", total.failed);
         assert!(total.takeovers > 0 && total.cookies > 0 && total.repeated > 0);
     }
+}
+
+#[test]
+fn no_peer_and_no_application_breaks_the_engine() {
+    let run = seeds::run("no_peer_and_no_application", 10_000, |seed| {
+        let mut attack = Attack::new(Rng::new(seed));
+        attack.run();
+        attack.segments
+    });
+    eprintln!("{}", run.summary(run.outcomes.iter().sum()));
 }

@@ -14,7 +14,7 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// `len` bytes (at most [`PIECE`]) of what end `end` of a conversation writes, from `offset` on.
 fn piece(conversation: usize, end: usize, offset: u64, len: usize) -> &'static [u8] {
-    let shift = conversation as u64 * 7_919 + end as u64 * 32_003;
+    let shift = (conversation % PERIOD) as u64 * 7_919 + end as u64 * 32_003;
     let start = ((offset + shift) % PERIOD as u64) as usize;
     &TABLE[start..start + len]
 }

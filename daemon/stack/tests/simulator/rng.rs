@@ -23,6 +23,11 @@ impl Rng {
         Rng { state: 0, bytes: Some(Vec::from(bytes).into_iter()) }
     }
 
+    /// Whether a fuzzer's bytes are used up.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bytes.as_ref().is_some_and(|bytes| bytes.len() == 0)
+    }
+
     #[inline]
     pub(crate) fn next(&mut self) -> u64 {
         if self.bytes.is_some() {
