@@ -1,5 +1,6 @@
 //! One connection against scripted and hostile peers, and two against each other over a bad network.
 
+mod attack;
 mod close;
 mod goodput;
 mod hostile;
