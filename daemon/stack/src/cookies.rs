@@ -1,11 +1,15 @@
 //! SYN cookies: a handshake that needs no memory until its last ACK.
 //!
 //! When the SYN queue of a listener is full, our initial sequence number is made so that the ACK
-//! of it says all that a record would have held. It is Linux's construction:
+//! of it says all that a record would have held. It is Linux's construction but for one thing:
 //!
 //! ```text
-//! cookie = H(tuple) + peer's ISN + (minute << 24) + ((H(tuple, minute) + MSS index) mod 2^24)
+//! cookie = H(tuple) + peer's ISN + (minute << 24) + ((H(tuple, peer's ISN, minute) + MSS index) mod 2^24)
 //! ```
+//!
+//! Linux does not hash the peer's ISN. Then an ACK out of the middle of a conversation in which both
+//! sides have sent about as much, an echo, passes too: an old duplicate of it would open a connection
+//! that nobody asked for.
 //!
 //! `minute` counts periods of 60 s. A cookie is good in the period it was made in and in the next,
 //! so a blind guess is right once in 2^29. What the peer offered beyond an MSS fits only into the
@@ -52,7 +56,7 @@ impl Keys {
         // Four entries.
         let index = table.iter().rposition(|&entry| entry <= mss).unwrap_or(0) as u32;
         let count = period(now);
-        let data = self.cookie_hash(tuple, Some(count)).wrapping_add(index) & DATA_MASK;
+        let data = self.cookie_hash(tuple, Some((irs, count))).wrapping_add(index) & DATA_MASK;
         self.cookie_hash(tuple, None)
             .wrapping_add(irs)
             .wrapping_add(count << COUNT_SHIFT)
@@ -67,7 +71,7 @@ impl Keys {
         if age >= PERIODS {
             return None;
         }
-        let hash = self.cookie_hash(tuple, Some(count.wrapping_sub(age)));
+        let hash = self.cookie_hash(tuple, Some((irs, count.wrapping_sub(age))));
         let index = rest.wrapping_sub(hash) & DATA_MASK;
         mss_table(tuple).get(index as usize).copied()
     }

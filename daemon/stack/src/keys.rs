@@ -49,13 +49,19 @@ impl Keys {
         self.ports.hash([a, b, c, d, u64::from(remote_port)])
     }
 
-    /// The two hashes of a SYN cookie: that of the four-tuple alone, and that of the four-tuple in
-    /// one period.
-    pub(crate) fn cookie_hash(&self, tuple: &FourTuple, period: Option<u32>) -> u32 {
-        // No period is that number.
-        let period = period.map_or(u64::MAX, u64::from);
+    /// The two hashes of a SYN cookie: that of the four-tuple alone, and that of the four-tuple and
+    /// the peer's initial sequence number in one period.
+    pub(crate) fn cookie_hash(&self, tuple: &FourTuple, irs_and_period: Option<(u32, u32)>) -> u32 {
         let [a, b, c, d] = addresses(tuple);
-        self.cookies.hash([a, b, c, d, ports(tuple), period]) as u32
+        let ports = ports(tuple);
+        let hash = match irs_and_period {
+            Some((irs, period)) => {
+                let both = u64::from(irs) << 32 | u64::from(period);
+                self.cookies.hash([a, b, c, d, ports, both])
+            }
+            None => self.cookies.hash([a, b, c, d, ports]),
+        };
+        hash as u32
     }
 
     /// For the table of local addresses.

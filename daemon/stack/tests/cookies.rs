@@ -60,6 +60,20 @@ fn a_full_table_of_records_is_got_round_by_cookies_too() {
     assert_eq!(counters.listen_drops, 0);
 }
 
+/// Of an echo: its numbers have moved on equally far on both sides, and its record is gone.
+#[test]
+fn an_ack_out_of_a_conversation_is_no_cookie() {
+    for distance in [1, 33, 100, 1 << 24] {
+        let mut world = always();
+        let mut peer = Peer::new(false, 2);
+        peer.half_open(&mut world);
+        peer.seq += distance;
+        peer.ack = peer.ack.wrapping_add(distance);
+        let sent = world.exchange(&peer.ack());
+        assert_eq!(shown(&sent), [format!("R seq {} ack 0", peer.ack)], "{distance}");
+    }
+}
+
 #[test]
 fn the_mss_is_one_of_a_table() {
     let cases = [

@@ -127,3 +127,15 @@ pub(crate) fn settings(rng: &mut Rng) -> Settings {
         .set_congestion_control(rng.pick(&[CongestionControl::Cubic, CongestionControl::NewReno]));
     settings
 }
+
+/// Choices that leave a conversation whole: they change how it looks, not whether it ends well.
+pub(crate) fn harmless_settings(rng: &mut Rng) -> Settings {
+    let mut settings = settings(rng);
+    settings.user_timeout = 0;
+    settings.linger = 0;
+    settings.fin_timeout = 0;
+    settings.max_segment = 0;
+    settings.recv_buffer = rng.pick(&[0, 4_000, 1 << 30]);
+    settings.keepalive_probes = 9;
+    settings
+}

@@ -10,7 +10,7 @@ use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, Endpoint};
 
 use crate::app::{App, STRANGER};
-use crate::draw::{Faults, MICROS, MILLIS, SECONDS, host_config};
+use crate::draw::{Faults, MICROS, MILLIS, SECONDS, harmless_settings, host_config};
 use crate::host::{Directory, SimHost};
 use crate::net::{Flight, Net};
 use crate::plan::Plan;
@@ -64,6 +64,8 @@ pub(crate) struct Pair {
     tight_room: bool,
     /// Applications ask for what they cannot have.
     mischief: bool,
+    /// They change their options at any time.
+    whims: bool,
     /// When one side's listener ends and another begins.
     relisten: Option<(Nanos, usize)>,
     relistened: bool,
@@ -111,7 +113,7 @@ impl Pair {
         let resolved = sides.iter().map(|side| side.host.resolved_at);
         let relisten = rng.chance(100).then(|| (rng.below(2_500) * MILLIS, rng.below(2) as usize));
         let wakes = resolved.chain([PATIENCE + 1]).chain(relisten.map(|(at, _)| at));
-        let (tight_room, mischief) = (rng.chance(200), rng.chance(300));
+        let [tight_room, mischief, whims] = [200, 300, 300].map(|odds| rng.chance(odds));
         Pair {
             now: 0,
             net: Net::new(faults, trace),
@@ -124,6 +126,7 @@ impl Pair {
             directory,
             tight_room,
             mischief,
+            whims,
             relisten,
             relistened: false,
             postponed: false,
@@ -253,6 +256,9 @@ impl Pair {
             }
             if self.mischief && app.usable && self.rng.chance(20) {
                 turn.ask_too_much(app);
+            }
+            if self.whims && app.usable && self.rng.chance(20) {
+                turn.choose(app, &harmless_settings(&mut self.rng), self.rng.chance(500));
             }
             turn.take(app, self.plans.get(app.conversation));
         }

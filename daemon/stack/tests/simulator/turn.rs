@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fourwave_stack::{CommandError, Shard};
-use fourwave_tcp::Nanos;
+use fourwave_tcp::{Nanos, Settings};
 
 use crate::app::App;
 use crate::draw::MICROS;
@@ -105,6 +105,14 @@ impl Turn<'_> {
     fn abort(&mut self, app: &mut App) {
         let _ = self.shard.abort(app.conn);
         app.open = false;
+    }
+
+    /// The application chooses other options.
+    pub(crate) fn choose(&mut self, app: &App, settings: &Settings, quickack: bool) {
+        let chosen = self.shard.apply(self.now, app.conn, settings);
+        let told = self.shard.set_quickack(app.conn, quickack);
+        let _ = self.shard.info(self.now, app.conn);
+        assert!(app.closed || (chosen, told) == (Ok(()), Ok(())));
     }
 
     /// Calls that a connection has to refuse.
