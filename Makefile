@@ -21,7 +21,7 @@ bench: deps ## the comparison at a length that gives steady figures
 	target/release/fourwave-bench compare --rounds 5 --duration 70 --json bench/results/latest.json
 
 sim: deps ## the seeded simulator: make sim SEEDS=100000 START=0
-	SEEDS=$(SEEDS) START=$(START) $(CARGO) test --release --locked -p fourwave-stack --test simulator -- --nocapture
+	SEEDS=$(SEEDS) START=$(START) $(CARGO) test --release --locked -p fourwave-stack --test simulator -- --nocapture --test-threads=1
 
 soak: deps ## longer loads and longer fuzzing than make test
 	.ci/soak
