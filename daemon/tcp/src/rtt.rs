@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::config::{MILLISECOND, SECOND};
     use proptest::prelude::prop;
-    use proptest::{prop_assert, proptest};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
 
     #[test]
     fn follows_rfc_6298() {
@@ -177,6 +177,44 @@ mod tests {
                 prop_assert!(rtt.rto() >= cfg.rto_min.min(cfg.rto_max));
                 prop_assert!(rtt.srtt().is_some());
             }
+        }
+
+        /// The reference is RFC 6298 §2.2 and §2.3 in real numbers. Integers lose less than a
+        /// nanosecond in each step, and old losses fade with the samples that they were made in.
+        #[test]
+        fn agrees_with_real_numbers(
+            samples in prop::collection::vec(1u64..100 * SECOND, 1..100),
+            rto_min in 1u64..SECOND,
+        ) {
+            let cfg = Config { rto_min, rto_max: Nanos::MAX, ..Config::default() };
+            let mut rtt = Rtt::new(&cfg);
+            let (mut srtt, mut rttvar) = (0.0f64, 0.0f64);
+            for (count, sample) in samples.into_iter().enumerate() {
+                let measured = sample as f64;
+                if count == 0 {
+                    (srtt, rttvar) = (measured, measured / 2.0);
+                } else {
+                    rttvar = 0.75 * rttvar + 0.25 * (srtt - measured).abs();
+                    srtt = 0.875 * srtt + 0.125 * measured;
+                }
+                rtt.sample(&cfg, sample);
+                let rto = srtt + (rto_min as f64).max(4.0 * rttvar);
+                prop_assert!((rtt.srtt().unwrap() as f64 - srtt).abs() <= 10.0, "{srtt}");
+                prop_assert!((rtt.rto() as f64 - rto).abs() <= 100.0, "{rto}");
+            }
+        }
+
+        #[test]
+        fn backs_off_as_wide_numbers_do(sample in 1u64..SECOND << 8, backoff: u8, max in 1u64..1 << 50) {
+            let cfg = Config { rto_max: max, ..Config::default() };
+            let mut rtt = Rtt::new(&cfg);
+            rtt.sample(&cfg, sample);
+            let doubled = u128::from(rtt.rto()).checked_mul(1u128.checked_shl(backoff.into()).unwrap_or(0));
+            let expected = match doubled {
+                Some(doubled) if backoff < 64 => doubled.min(max.into()),
+                Some(_) | None => max.into(),
+            };
+            prop_assert_eq!(u128::from(rtt.backed_off(&cfg, backoff)), expected);
         }
     }
 }
