@@ -10,6 +10,8 @@ pub(crate) struct Quirks {
     /// Bytes of an option list, a multiple of four of them, in place of the known options.
     pub(crate) options: Option<Vec<u8>>,
     pub(crate) bad_checksum: bool,
+    /// Options of the IPv4 header, whole words of them.
+    pub(crate) ip_options: Vec<u8>,
 }
 
 /// The frame of a segment.
@@ -33,7 +35,22 @@ pub(crate) fn segment(head: &FrameHead, payload: &[u8], quirks: &Quirks) -> Vec<
     if quirks.bad_checksum {
         frame[tcp + 16] ^= 0x55;
     }
+    if !quirks.ip_options.is_empty() {
+        insert_ip_options(&mut frame, head.link.header_len(), &quirks.ip_options);
+    }
     frame
+}
+
+/// Makes the IPv4 header at `at` longer.
+fn insert_ip_options(frame: &mut Vec<u8>, at: usize, list: &[u8]) {
+    let end = at + 20 + list.len();
+    frame.splice(at + 20..at + 20, list.iter().copied());
+    frame[at] += list.len() as u8 / 4;
+    let len = (frame.len() - at) as u16;
+    frame[at + 2..at + 4].copy_from_slice(&len.to_be_bytes());
+    frame[at + 10..at + 12].fill(0);
+    let checksum = Sum::new().add_bytes(&frame[at..end]).finish();
+    frame[at + 10..at + 12].copy_from_slice(&checksum);
 }
 
 /// Changes a word of a TCP header and its checksum with it (RFC 1624).

@@ -8,6 +8,7 @@ mod flow;
 mod frames;
 mod language;
 mod look;
+mod requirements;
 mod run;
 #[path = "../../../tcp/tests/connection/segment.rs"]
 mod segment;
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = (0..scripts.len()).map(|i| trial(&scripts, i)).collect();
     let all = Arc::clone(&scripts);
     trials.push(Trial::test("every_transition_is_taken", move || every_transition_is_taken(&all)));
+    let all = Arc::clone(&scripts);
+    let requirements = move || requirements::check(&all).map_err(Failed::from);
+    trials.push(Trial::test("requirements_name_what_exists", requirements));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

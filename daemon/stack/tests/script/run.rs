@@ -383,6 +383,7 @@ impl Runner {
             match word {
                 "badsum" => quirks.bad_checksum = true,
                 "raw" => quirks.options = Some(bytes(value()?)?),
+                "ipopt" => quirks.ip_options = bytes(value()?)?,
                 "drop" => reason = Some(value()?),
                 "src" => wrong[0] = Some(address(value()?)?),
                 "dst" => wrong[1] = Some(address(value()?)?),
