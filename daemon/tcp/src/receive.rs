@@ -97,10 +97,13 @@ impl Tcb {
         events: &mut Events,
     ) -> Result<(), DropReason> {
         let start = arrival.start;
-        // As Linux: a peer whose FIN we have counted may reset from before it.
+        // As Linux: a peer whose FIN we have counted may reset from before it, one whose SACK blocks
+        // we report from the highest edge.
         let over = self.state() == State::TimeWait;
         let before_fin = self.fin_received() && !over && start == self.rcv_nxt - 1;
-        if start == self.rcv_nxt || before_fin {
+        let held = i64::from(self.assembler.end());
+        let behind_hole = self.has(flag::SACK) && held > 0 && start == self.rcv_nxt + held;
+        if start == self.rcv_nxt || before_fin || behind_hole {
             *events |= self.reset_by_peer();
             return Ok(());
         }
