@@ -37,7 +37,7 @@ pub(crate) fn check(scripts: &[Script]) -> Result<(), String> {
             complain(format!("{id} is no number, or here twice"));
         }
         let declined = place.contains("not obeyed") || place.contains("not taken");
-        if what.is_empty() || (tests == "–") != !tests.contains('`') {
+        if what.is_empty() || (tests == "–") == tests.contains('`') {
             complain(format!("{id}: say what, and a test or –"));
         }
         if !declined && (!place.contains('`') || tests == "–") && id != "SHLD-13" {
