@@ -42,6 +42,10 @@ impl Setup {
             "ipv6" => self.is_v4 = !flag(value)?,
             "mtu" => self.mtu = Some(number(value)?),
             "time_wait_records" => config.time_wait = number(value)?,
+            "local_ports" => {
+                let port = number(value)?;
+                config.local_ports = port..=port;
+            }
             "connections" => config.connections = number(value)?,
             "syn_received" => config.syn_received = number(value)?,
             "abort_on_overflow" => config.abort_on_overflow = flag(value)?,
