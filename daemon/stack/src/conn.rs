@@ -37,6 +37,8 @@ pub(crate) struct Conn {
     routed: bool,
     /// Whether `output` is on the stranded list.
     stranded: bool,
+    /// Its local port is claimed for an active open, see [`crate::ports`].
+    pub(crate) port_claimed: bool,
     /// The state that it counts under in [`Shard::states`].
     counted: u8,
     pub(crate) tcb: Tcb,
@@ -66,6 +68,7 @@ impl Conn {
             route: Link::default(),
             routed: false,
             stranded: false,
+            port_claimed: false,
             counted: tcb.state() as u8,
             tcb,
         }
@@ -298,6 +301,9 @@ impl Shard {
         let app = conn.app;
         self.states[usize::from(conn.counted)] -= 1;
         self.orphans -= u32::from(conn.tcb.is_orphan());
+        if conn.port_claimed {
+            self.ports.give_back(&conn.tuple);
+        }
         if conn.waiting.is_linked() {
             self.listeners.forget(conn.listener, conns, index);
         }

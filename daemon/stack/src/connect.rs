@@ -1,12 +1,13 @@
 //! Active opens.
 
 use fourwave_tcp::{Active, Nanos, Settings, Tcb};
-use fourwave_wire::{Addr, Endpoint, FourTuple, max_payload};
+use fourwave_wire::{Endpoint, FourTuple, max_payload};
 
 use crate::conn::Conn;
 use crate::counters::Dropped;
 use crate::host::{ConnId, Host, PathError};
 use crate::keys::owner;
+use crate::ports::{Answer, Chosen, Way};
 use crate::shard::Shard;
 use crate::table::Flow;
 
@@ -19,7 +20,7 @@ pub enum ConnectError {
     /// No route leads to the peer.
     #[error("no route to the peer")]
     NoRoute,
-    /// No local port is free for this peer, or so few that none was found in a bounded search.
+    /// No local port is free for this peer.
     #[error("no local port is free")]
     NoPort,
     /// The local port given is in use for this peer.
@@ -46,16 +47,13 @@ impl ConnectError {
     }
 }
 
-/// Most ports that one active open looks at: nearly exhausted ports must not hold a worker up. The
-/// next one to such a peer goes on behind them, so a port that is free is found before long.
-const PORT_PROBES: u32 = 256;
-
-/// Whether a four-tuple can be had.
-enum Seat {
-    Free,
-    /// In place of this record.
-    TimeWait(u32),
-    Taken,
+/// The four-tuple of a connection to be opened.
+struct Seat {
+    tuple: FourTuple,
+    /// The TIME_WAIT record whose place it takes.
+    old: Option<u32>,
+    /// The port is claimed in [`Shard::ports`].
+    claimed: bool,
 }
 
 impl Shard {
@@ -123,7 +121,11 @@ impl Shard {
         if self.flows.records.conns.is_full() {
             return Err(ConnectError::Full);
         }
-        let (tuple, old) = self.choose_port(now, source, local.port, remote, host.random())?;
+        let way = Way { source, remote };
+        let Seat { tuple, old, claimed } = match local.port {
+            0 => self.choose_seat(now, &way, host.random())?,
+            port => self.given_seat(&way, port)?,
+        };
         let hash = self.keys.flow_hash(&tuple);
         let initial = self.keys.initial(&tuple, now);
         let is_v4 = tuple.is_v4();
@@ -138,11 +140,12 @@ impl Shard {
         // The lower half chooses the bucket.
         let mut conn = Conn::new(tuple, hash as u32, tcb);
         conn.app = app;
+        conn.port_claimed = claimed;
         if let Some(link) = link {
             conn.set_route(link, host.path_epoch());
         }
         let conns = &mut self.flows.records.conns;
-        let index = conns.insert(conn).ok_or(ConnectError::Full)?;
+        let index = conns.insert(conn).expect("a record was free a moment ago");
         let id = conns[index].id(index);
         match old {
             Some(old) => {
@@ -158,62 +161,64 @@ impl Shard {
         Ok((id, tuple))
     }
 
-    /// The local port asked for, or one that is free for this peer and makes the flow ours; and the
-    /// TIME_WAIT record whose place is taken.
-    fn choose_port(
-        &mut self,
-        now: Nanos,
-        source: Addr,
-        port: u16,
-        remote: Endpoint,
-        random: u64,
-    ) -> Result<(FourTuple, Option<u32>), ConnectError> {
-        let tuple = |port| FourTuple { local: Endpoint { addr: source, port }, remote };
-        if port != 0 {
-            let tuple = tuple(port);
-            if !self.owns(&tuple) {
-                return Err(ConnectError::NotOwner);
-            }
-            return match self.seat(now, &tuple, true) {
-                Seat::Free => Ok((tuple, None)),
-                Seat::TimeWait(old) => Ok((tuple, Some(old))),
-                Seat::Taken => Err(ConnectError::InUse),
-            };
+    /// The seat with a local port that was asked for.
+    fn given_seat(&mut self, way: &Way, port: u16) -> Result<Seat, ConnectError> {
+        let tuple = way.with_port(port);
+        if !self.owns(&tuple) {
+            return Err(ConnectError::NotOwner);
         }
-        let hash = self.keys.port_hash(&source, &remote.addr, remote.port);
-        let mut search = self.ports.search(hash, random);
-        let mut probes = 0;
-        while probes < PORT_PROBES
-            && let Some(port) = search.next()
-        {
-            let tuple = tuple(port);
-            if !self.owns(&tuple) {
-                continue;
+        match self.flows.find(self.keys.flow_hash(&tuple), &tuple) {
+            None => Ok(Seat { tuple, old: None, claimed: self.ports.claim(&tuple) }),
+            Some(Flow::TimeWait(old)) if self.is_reusable(old) => {
+                let claimed = self.inherit_port(old);
+                Ok(Seat { tuple, old: Some(old), claimed })
             }
-            probes += 1;
-            let old = match self.seat(now, &tuple, false) {
-                Seat::Free => None,
-                Seat::TimeWait(old) => Some(old),
-                Seat::Taken => continue,
-            };
-            self.ports.advance(&search);
-            return Ok((tuple, old));
+            Some(Flow::TimeWait(_) | Flow::Conn(_) | Flow::Request(_)) => Err(ConnectError::InUse),
         }
-        self.ports.advance(&search);
-        Err(ConnectError::NoPort)
+    }
+
+    /// A seat with a local port that is free for this peer and makes the flow ours; else, if the
+    /// settings allow, with one in TIME_WAIT.
+    fn choose_seat(&mut self, now: Nanos, way: &Way, random: u64) -> Result<Seat, ConnectError> {
+        let (config, keys, flows) = (&self.config, &self.keys, &self.flows);
+        let chosen = self.ports.choose(way, random, |port| {
+            let tuple = way.with_port(port);
+            if owner(keys, &tuple, config.workers) != config.worker {
+                Answer::Foreign
+            } else if flows.find(keys.flow_hash(&tuple), &tuple).is_some() {
+                // Opened to us, by a listener with a port of the range.
+                Answer::Busy
+            } else {
+                Answer::Take
+            }
+        });
+        if let Some(Chosen { port, claimed }) = chosen {
+            return Ok(Seat { tuple: way.with_port(port), old: None, claimed });
+        }
+        self.choose_time_wait(now, way).ok_or(ConnectError::NoPort)
+    }
+
+    fn choose_time_wait(&mut self, now: Nanos, way: &Way) -> Option<Seat> {
+        if !self.config.tw_reuse {
+            return None;
+        }
+        let tick = self.tick_of(now);
+        let (config, keys, flows) = (&self.config, &self.keys, &self.flows);
+        let find = |port| {
+            let tuple = way.with_port(port);
+            match flows.find(keys.flow_hash(&tuple), &tuple)? {
+                Flow::TimeWait(old) => Some(old),
+                Flow::Conn(_) | Flow::Request(_) => None,
+            }
+        };
+        let wait = |port| flows.records.time_waits[find(port)?].reusable_in(config, tick);
+        let port = self.ports.choose_reusable(way, (now, config.tw_reuse_delay), wait)?;
+        let old = find(port)?;
+        let claimed = self.inherit_port(old);
+        Some(Seat { tuple: way.with_port(port), old: Some(old), claimed })
     }
 
     fn owns(&self, tuple: &FourTuple) -> bool {
         owner(&self.keys, tuple, self.config.workers) == self.config.worker
-    }
-
-    fn seat(&self, now: Nanos, tuple: &FourTuple, asked_for: bool) -> Seat {
-        match self.flows.find(self.keys.flow_hash(tuple), tuple) {
-            None => Seat::Free,
-            Some(Flow::TimeWait(old)) if self.is_reusable(now, old, asked_for) => {
-                Seat::TimeWait(old)
-            }
-            Some(Flow::TimeWait(_) | Flow::Conn(_) | Flow::Request(_)) => Seat::Taken,
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! All records of a shard and the table that finds them.
 
-use fourwave_wire::{Addr, FourTuple};
+use fourwave_wire::{Addr, Endpoint, FourTuple};
 
 use crate::NoMemory;
 use crate::arena::Arena;
@@ -86,6 +86,14 @@ impl Records {
                     && record.remote == tuple.remote.addr
                     && *self.local_addr(record) == tuple.local.addr
             }
+        }
+    }
+
+    pub(crate) fn time_wait_tuple(&self, index: u32) -> FourTuple {
+        let record = &self.time_waits[index];
+        FourTuple {
+            local: Endpoint { addr: *self.local_addr(record), port: record.local_port },
+            remote: Endpoint { addr: record.remote, port: record.remote_port },
         }
     }
 

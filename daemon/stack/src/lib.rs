@@ -45,6 +45,7 @@ mod demux;
 mod drops;
 mod flows;
 mod flush;
+mod hashed;
 mod host;
 mod keys;
 mod list;

@@ -80,13 +80,14 @@ impl Shard {
     /// When `config.worker` is not below `config.workers`.
     pub fn new(config: Config, keys: Keys, now: Nanos) -> Result<Shard, NoMemory> {
         assert!(config.worker < config.workers);
+        let flows = config.connections.saturating_add(config.time_wait);
         Ok(Shard {
             flows: Flows::new(&config, keys)?,
             wheel: Wheel::new(),
             dirty: List::new(),
             stranded: List::new(),
             listeners: Listeners::new(config.listeners)?,
-            ports: Ports::new(&config.local_ports),
+            ports: Ports::new(&config.local_ports, flows, keys)?,
             proven: Proven::new(config.syncookies == SynCookies::Off),
             orphans: 0,
             states: [0; State::ALL.len()],
@@ -149,6 +150,7 @@ impl Shard {
     pub fn is_empty(&self) -> bool {
         let empty = self.gauges() == Gauges::default();
         assert!(!empty || self.flows.records.locals.is_empty(), "an address outlived its users");
+        assert!(!empty || self.ports.is_empty(), "a port outlived its user");
         empty
     }
 

@@ -2,10 +2,11 @@
 
 use fourwave_tcp::{Nanos, SeqNum, State, timestamp};
 use fourwave_wire::{
-    Addr, Endpoint, Flags, FourTuple, FrameHead, Link, Options, Segment, TcpFrame, Timestamps,
+    Addr, Flags, FourTuple, FrameHead, Link, Options, Segment, TcpFrame, Timestamps,
 };
 
 use crate::arena::Record;
+use crate::config::Config;
 use crate::counters::Dropped;
 use crate::host::Host;
 use crate::segment::overlaps;
@@ -23,6 +24,8 @@ const ISS_STEP: u32 = 65_537;
 const LIVE: u8 = 1;
 const FIN_WAIT_2: u8 = 2;
 const TIMESTAMPS: u8 = 4;
+/// The local port is claimed for an active open, see [`crate::ports`].
+const PORT_CLAIMED: u8 = 8;
 
 /// A connection of which only its end has to be guarded.
 ///
@@ -126,6 +129,26 @@ impl TimeWait {
         Some(times.value.wrapping_sub(self.ts_recent) as i32)
     }
 
+    /// RFC 6191 §2: timestamps set the connection and a next one of its four-tuple apart.
+    fn is_told_apart(&self, config: &Config) -> bool {
+        self.flags & (TIMESTAMPS | FIN_WAIT_2) == TIMESTAMPS && config.tcp.timestamps
+    }
+
+    /// How long, from `tick` on, until an active open may have the four-tuple unasked: when the
+    /// record is older than `tw_reuse_delay` (as Linux); `None` is never. A repeated FIN starts its
+    /// time again; that makes it seem no older than it is.
+    pub(crate) fn reusable_in(&self, config: &Config, tick: u64) -> Option<Nanos> {
+        if !self.is_told_apart(config) {
+            return None;
+        }
+        let left = self.timer.deadline().wrapping_sub(tick as u32) as i32;
+        // Not negative.
+        let left = Nanos::from(left.max(0) as u32) * TICK_NANOS;
+        let age = config.tcp.time_wait.saturating_sub(left);
+        // Older, not as old.
+        Some((config.tw_reuse_delay + TICK_NANOS).saturating_sub(age))
+    }
+
     fn judge(&self, segment: &Segment<'_>, window: u32, rfc1337: bool) -> Verdict {
         if self.flags & FIN_WAIT_2 != 0 {
             self.judge_fin_wait_2(segment, window)
@@ -204,10 +227,12 @@ impl Shard {
             self.free(conn, host);
             return;
         };
-        let (hash, settings) = {
-            let conn = &self.flows.records.conns[conn];
-            (conn.hash, *conn.tcb.settings())
-        };
+        let record = &mut self.flows.records.conns[conn];
+        let (hash, settings) = (record.hash, *record.tcb.settings());
+        if std::mem::take(&mut record.port_claimed) {
+            self.ports.enter_time_wait(&record.tuple);
+            self.flows.records.time_waits[index].flags |= PORT_CLAIMED;
+        }
         self.flows.replace(u64::from(hash), Flow::Conn(conn), Flow::TimeWait(index));
         self.release(conn, host);
         self.fin_wait_2 += u32::from(substate == Substate::FinWait2);
@@ -271,18 +296,19 @@ impl Shard {
 
     /// The time is over, or was cut short.
     pub(crate) fn end_time_wait(&mut self, index: u32) {
-        let records = &self.flows.records;
-        let record = &records.time_waits[index];
-        let local = Endpoint { addr: *records.local_addr(record), port: record.local_port };
-        let remote = Endpoint { addr: record.remote, port: record.remote_port };
-        let hash = self.keys.flow_hash(&FourTuple { local, remote });
+        let tuple = self.flows.records.time_wait_tuple(index);
+        let hash = self.keys.flow_hash(&tuple);
         self.counters.time_waits += 1;
-        self.flows.remove(hash, Flow::TimeWait(index), local.port);
+        self.flows.remove(hash, Flow::TimeWait(index), tuple.local.port);
         self.release_time_wait(index);
     }
 
     /// Frees a record that is in the flow table no more.
     pub(crate) fn release_time_wait(&mut self, index: u32) {
+        if self.inherit_port(index) {
+            let tuple = self.flows.records.time_wait_tuple(index);
+            self.ports.give_back(&tuple);
+        }
         let id = Ref::from(Flow::TimeWait(index)).raw();
         self.wheel.cancel(&mut self.flows.records, id);
         let records = &mut self.flows.records;
@@ -341,20 +367,22 @@ impl Shard {
         }
     }
 
-    /// Whether an active open may have the record's four-tuple (RFC 6191, and as Linux): its
-    /// timestamps must set the two connections apart. A local port that was asked for is given
-    /// whatever `tw_reuse` says.
-    pub(crate) fn is_reusable(&self, now: Nanos, index: u32, asked_for: bool) -> bool {
-        let record = &self.flows.records.time_waits[index];
-        if record.flags & (TIMESTAMPS | FIN_WAIT_2) != TIMESTAMPS || !self.config.tcp.timestamps {
-            return false;
+    /// Whether an active open that asks for the record's port may have its four-tuple, whatever
+    /// `tw_reuse` says.
+    pub(crate) fn is_reusable(&self, index: u32) -> bool {
+        self.flows.records.time_waits[index].is_told_apart(&self.config)
+    }
+
+    /// Takes the claim of a port from a record, if it has one: whoever calls this has it now.
+    pub(crate) fn inherit_port(&mut self, index: u32) -> bool {
+        let record = &mut self.flows.records.time_waits[index];
+        let claimed = record.flags & PORT_CLAIMED != 0;
+        record.flags &= !PORT_CLAIMED;
+        if claimed {
+            let tuple = self.flows.records.time_wait_tuple(index);
+            self.ports.leave_time_wait(&tuple);
         }
-        // A repeated FIN starts its time again; that makes it seem no older than it is.
-        let left = record.timer.deadline().wrapping_sub(self.tick_of(now) as u32) as i32;
-        // Not negative.
-        let left = Nanos::from(left.max(0) as u32) * TICK_NANOS;
-        let age = self.config.tcp.time_wait.saturating_sub(left);
-        asked_for || self.config.tw_reuse && age > self.config.tw_reuse_delay
+        claimed
     }
 
     /// Where a connection that follows the record's starts.

@@ -81,40 +81,49 @@ fn ports_are_owned_distinct_and_run_out_at_once() {
 }
 
 #[test]
-fn a_search_among_nearly_exhausted_ports_is_bounded_and_goes_on_where_it_ended() {
+fn the_last_free_port_is_found_at_once_and_none_is_refused() {
     const PORTS: u16 = 2_048;
     let local_ports = 20_000..=20_000 + PORTS - 1;
-    let config = Config { connections: u32::from(PORTS), local_ports, ..small() };
+    let config = Config { connections: u32::from(PORTS) + 1, local_ports, ..small() };
     let mut world = World::new(config);
     let mut conns = std::collections::BTreeMap::new();
-    let mut failures = 0;
-    while conns.len() < usize::from(PORTS) {
-        match connect(&mut world, None, false) {
-            Ok(peer) => {
-                let conn = world.conn(world.host.apps.0.len() - 1);
-                assert!(conns.insert(peer.tuple.remote.port, conn).is_none());
-            }
-            Err(error) => {
-                assert_eq!(error, ConnectError::NoPort);
-                failures += 1;
-                assert!(failures < 10 * PORTS, "{} ports are used", conns.len());
-            }
-        }
+    for _ in 0..PORTS {
+        let peer = connect(&mut world, None, false).unwrap();
+        let conn = world.conn(world.host.apps.0.len() - 1);
+        assert!(conns.insert(peer.tuple.remote.port, conn).is_none());
     }
-    // One port is free: it is found, but not always by the first search.
-    failures = 0;
     for _ in 0..20 {
+        assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::NoPort));
         let (port, conn) = conns.pop_first().unwrap();
         world.shard.abort(conn).unwrap();
         world.round();
-        let tries = (0..16).position(|_| match connect(&mut world, None, false) {
-            Ok(peer) => peer.tuple.remote.port == port,
-            Err(_) => false,
-        });
-        failures += tries.expect("found within a little more than one turn") as u16;
-        conns.insert(port + PORTS, world.conn(world.host.apps.0.len() - 1));
+        let peer = connect(&mut world, None, false).unwrap();
+        assert_eq!(peer.tuple.remote.port, port);
+        conns.insert(port, world.conn(world.host.apps.0.len() - 1));
+        // One that was tried already comes last.
+        let first = conns.remove(&port).unwrap();
+        conns.insert(port + PORTS, first);
     }
-    assert!(failures > 20, "{failures}");
+    assert_eq!(world.shard.counters().no_local_port, 20);
+    world.shard.abort_all();
+    world.round();
+    world.assert_empty();
+}
+
+#[test]
+fn a_port_that_a_listener_uses_towards_the_peer_is_passed_over() {
+    let mut world = World::new(Config { local_ports: 20_000..=20_001, ..small() });
+    let shared = fourwave_stack::ListenerShared::new(4);
+    world.shard.listen(0, endpoint("[::]:20000"), false, shared).unwrap();
+    // The peer has connected from the very port that is connected to below.
+    let mut peer = Peer::new(false, 443);
+    peer.tuple = fourwave_wire::FourTuple {
+        local: endpoint("10.0.0.2:443"),
+        remote: endpoint("10.0.0.1:20000"),
+    };
+    assert_eq!(world.exchange(&peer.seg(Flags::SYN, &[])).len(), 1);
+    assert_eq!(connect(&mut world, None, false).unwrap().tuple.remote.port, 20_001);
+    assert_eq!(connect(&mut world, None, false).err(), Some(ConnectError::NoPort));
 }
 
 #[test]
