@@ -74,6 +74,8 @@ pub struct Tcp {
     pub initial_window: u8,
     /// Start slowly again after a pause.
     pub slow_start_after_idle: bool,
+    /// Explicit congestion notification: 0 never, 1 asked for and granted, 2 granted.
+    pub ecn: u8,
     /// Offer and accept timestamps (RFC 7323).
     pub timestamps: bool,
     /// Offer and accept window scaling (RFC 7323).
@@ -126,6 +128,7 @@ impl Default for Tcp {
             congestion_control: CongestionControl::Cubic,
             initial_window: 10,
             slow_start_after_idle: true,
+            ecn: 2,
             timestamps: true,
             window_scaling: true,
             sack: true,
@@ -160,6 +163,7 @@ impl Tcp {
         within("tcp.challenge_ack_limit", self.challenge_ack_limit, 0..=most, limits)?;
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
+        within("tcp.ecn", self.ecn, 0..=2, "0, 1 and 2 are allowed")?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;
         let backlog = "1 to 16777216 are allowed";
         within("tcp.max_syn_backlog", self.max_syn_backlog, 1..=1 << 24, backlog)?;

@@ -7,7 +7,7 @@ use crate::config::{
 use crate::worker::{Polling, Scheduling};
 use fourwave_protocol::FIRST_WINDOW;
 use fourwave_stack::SynCookies;
-use fourwave_tcp::Nanos;
+use fourwave_tcp::{Ecn, Nanos};
 use fourwave_wire::ChecksumPolicy;
 use fourwave_xdp::{CopyMode, HugePages, QueueConfig, SteeringConfig};
 use std::fmt::Write;
@@ -160,6 +160,12 @@ fn tcp(config: &Config) -> fourwave_tcp::Config {
         },
         initial_window: tcp.initial_window,
         slow_start_after_idle: tcp.slow_start_after_idle,
+        ecn: match tcp.ecn {
+            0 => Ecn::Off,
+            1 => Ecn::On,
+            // Checked to be 2.
+            _ => Ecn::Accept,
+        },
         timestamps: tcp.timestamps,
         window_scaling: tcp.window_scaling,
         sack: tcp.sack,

@@ -13,11 +13,10 @@
 //!
 //! `minute` counts periods of 60 s. A cookie is good in the period it was made in and in the next,
 //! so a blind guess is right once in 2^29. What the peer offered beyond an MSS fits only into the
-//! timestamp that it echoes: the low six bits of ours are the window scale (15: none), SACK, and a
-//! bit that is Linux's for ECN and 0 here, because ECN is not offered. Without timestamps a
-//! connection out of a cookie has neither window scale nor SACK.
+//! timestamp that it echoes: the low six bits of ours are the window scale (15: none), SACK and ECN,
+//! as in Linux. Without timestamps a connection out of a cookie has none of them.
 
-use fourwave_tcp::{Config, Nanos, Passive, timestamp};
+use fourwave_tcp::{Config, Ecn, Nanos, Passive, timestamp};
 use fourwave_wire::{Flags, FourTuple, FrameHead, Options, Segment, TcpFrame};
 
 use crate::config::SynCookies;
@@ -47,6 +46,7 @@ const MSS_V6: [u16; 4] = [1220, 1420, 1432, 1440];
 const OPTION_BITS: u32 = 0x3f;
 const SCALE_BITS: u32 = 0xf;
 const SACK_BIT: u32 = 1 << 4;
+const ECN_BIT: u32 = 1 << 5;
 
 impl Keys {
     /// The sequence number that remembers a SYN of `tuple` (as seen from us) with `irs` and an MSS.
@@ -100,7 +100,9 @@ impl Shard {
         };
         let way = self.way_back(frame, &settings, host);
         let mut options = self.config.tcp.syn_ack_options(way.mss, &peer, 0);
-        let bits = option_bits(&peer, &options);
+        // Without timestamps the ACK could not remind us of it.
+        let ecn = options.timestamps.is_some() && self.grants_ecn(frame);
+        let bits = option_bits(&peer, &options, ecn);
         if let Some(times) = &mut options.timestamps {
             let offset = self.keys.initial(&tuple, now).ts_offset;
             times.value = carry(timestamp(now, 0), bits).wrapping_add(offset);
@@ -113,7 +115,7 @@ impl Shard {
             ttl: self.config.hop_limit,
             seq: self.keys.cookie(&tuple, irs, offered.mss, now),
             ack: irs.wrapping_add(1),
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | if ecn { Flags::ECE } else { Flags::EMPTY },
             window: settings.syn_window(&self.config.tcp),
             options,
             ..FrameHead::default()
@@ -150,7 +152,8 @@ impl Shard {
         };
         self.counters.syn_cookies_received += 1;
         let initial = self.keys.initial(&tuple, now);
-        let Some(peer) = peer_options(&self.config.tcp, segment, mss, initial.ts_offset) else {
+        let known = peer_options(&self.config.tcp, segment, mss, initial.ts_offset);
+        let Some((peer, ecn)) = known else {
             return false;
         };
         let settings = self.listeners.get(id).settings;
@@ -169,6 +172,7 @@ impl Shard {
                 peer_window_scale: peer.window_scale,
                 peer_timestamp: peer.timestamps.map(|times| times.value),
                 sack_permitted: peer.sack_permitted,
+                ecn,
                 ts_offset: initial.ts_offset,
                 // The SYN's is forgotten; this segment's, not yet scaled, is no larger than it is.
                 peer_window: segment.window,
@@ -187,26 +191,35 @@ impl Shard {
     }
 }
 
-/// What the peer's SYN offered and our SYN-ACK took up, out of the timestamp that was echoed.
-/// `None` when that is none that we sent.
-fn peer_options(tcp: &Config, segment: &Segment<'_>, mss: u16, ts_offset: u32) -> Option<Options> {
+/// What the peer's SYN offered and our SYN-ACK took up, and whether that agreed to ECN, out of the
+/// timestamp that was echoed. `None` when that is none that we sent.
+fn peer_options(
+    tcp: &Config,
+    segment: &Segment<'_>,
+    mss: u16,
+    ts_offset: u32,
+) -> Option<(Options, bool)> {
     let mut peer = Options { mss: Some(mss), ..Options::default() };
-    let Some(times) = segment.options.timestamps else { return Some(peer) };
+    let Some(times) = segment.options.timestamps else { return Some((peer, false)) };
     let bits = times.echo.wrapping_sub(ts_offset) & OPTION_BITS;
     let scale = bits & SCALE_BITS;
     peer.timestamps = Some(times);
     // Below 15.
     peer.window_scale = (scale != SCALE_BITS).then_some(scale as u8);
     peer.sack_permitted = bits & SACK_BIT != 0;
+    let ecn = bits & ECN_BIT != 0;
     let ours = tcp.syn_ack_options(mss, &peer, 0);
-    (ours.timestamps.is_some() && option_bits(&peer, &ours) == bits).then_some(peer)
+    let is_ours = ours.timestamps.is_some()
+        && option_bits(&peer, &ours, ecn) == bits
+        && (!ecn || tcp.ecn != Ecn::Off);
+    is_ours.then_some((peer, ecn))
 }
 
-/// The bits for what `peer` offered and `ours` took up.
-fn option_bits(peer: &Options, ours: &Options) -> u32 {
+/// The bits for what `peer` offered and `ours` took up, and for ECN.
+fn option_bits(peer: &Options, ours: &Options, ecn: bool) -> u32 {
     let scale = peer.window_scale.filter(|_| ours.window_scale.is_some());
     let sack = if ours.sack_permitted { SACK_BIT } else { 0 };
-    scale.map_or(SCALE_BITS, u32::from) | sack
+    scale.map_or(SCALE_BITS, u32::from) | sack | if ecn { ECN_BIT } else { 0 }
 }
 
 /// The latest time, not after `clock`, that has these low bits: a later timestamp of ours is never

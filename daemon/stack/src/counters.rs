@@ -72,6 +72,10 @@ macro_rules! counters {
 counters! {
     /// TCP segments received, bad ones excluded.
     in_segs: "InSegs",
+    /// Segments received that routers may mark (ECT(0)).
+    in_ect_0: "InECT0Pkts",
+    /// Segments received that were marked: there was congestion on the way.
+    in_ce: "InCEPkts",
     /// Segments sent.
     out_segs: "OutSegs",
     /// Segments sent again.

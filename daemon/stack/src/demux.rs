@@ -1,7 +1,7 @@
 //! The way in: from a frame to the record it concerns.
 
 use fourwave_tcp::{DropReason, Nanos, State};
-use fourwave_wire::{Flags, IcmpQuote, Inbound, Segment, TcpFrame, parse};
+use fourwave_wire::{ECN_BITS, ECN_ECT_0, Flags, IcmpQuote, Inbound, Segment, TcpFrame, parse};
 
 use crate::counters::Dropped;
 use crate::drops::Sample;
@@ -17,6 +17,8 @@ impl Shard {
         match parse(frame, self.config.checksum) {
             Ok(Inbound::Tcp(frame)) => {
                 self.counters.in_segs += 1;
+                self.counters.in_ect_0 += u64::from(frame.tos & ECN_BITS == ECN_ECT_0);
+                self.counters.in_ce += u64::from(frame.segment.congested);
                 self.handle_tcp(now, &frame, host);
             }
             Ok(Inbound::IcmpError(quote)) => self.handle_icmp(now, &quote, host),

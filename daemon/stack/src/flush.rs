@@ -1,7 +1,7 @@
 //! The way out: what connections have to send.
 
 use fourwave_tcp::{Nanos, State};
-use fourwave_wire::{Flags, FrameHead, build};
+use fourwave_wire::{ECN_ECT_0, Flags, FrameHead, build};
 
 use crate::counters::Dropped;
 use crate::host::{Frame, Host, Payload};
@@ -41,7 +41,8 @@ impl Shard {
                 let head = FrameHead {
                     link: route,
                     tuple: conn.tuple,
-                    tos: conn.tcb.settings().ip_tos(conn.tuple.is_v4()),
+                    tos: conn.tcb.settings().ip_tos(conn.tuple.is_v4())
+                        | if segment.markable { ECN_ECT_0 } else { 0 },
                     ttl: self.config.hop_limit,
                     seq: segment.seq,
                     ack: segment.ack,

@@ -28,6 +28,8 @@ const RESENT: u8 = 8;
 /// `repeated` holds a time.
 const REPEATED: u8 = 16;
 const SACK_PERMITTED: u8 = 32;
+/// Explicit congestion notification was asked for and granted.
+const ECN: u8 = 64;
 
 /// A handshake under way. Times are the low 32 bits of microseconds; a record lives about a minute.
 #[derive(Clone, Copy)]
@@ -144,6 +146,7 @@ impl Request {
             peer_window_scale: peer.window_scale,
             peer_timestamp: peer.timestamps.map(|times| times.value),
             sack_permitted: peer.sack_permitted,
+            ecn: self.flags & ECN != 0,
             ts_offset: self.ts_offset,
             peer_window: self.peer_window,
             rtt: (self.flags & RESENT == 0).then_some(Nanos::from(rtt) * 1_000),
@@ -425,9 +428,15 @@ impl Shard {
             flags: flag(times.is_some(), TIMESTAMPS)
                 | flag(peer.window_scale.is_some() && self.config.tcp.window_scaling, SCALED)
                 | flag(peer.sack_permitted && self.config.tcp.sack, SACK_PERMITTED)
-                | flag(peer.mss.is_some(), PEER_MSS),
+                | flag(peer.mss.is_some(), PEER_MSS)
+                | flag(self.grants_ecn(frame), ECN),
             retransmits: 0,
         }
+    }
+
+    /// Whether a SYN gets the explicit congestion notification that it asks for (RFC 3168 §6.1.1).
+    pub(crate) fn grants_ecn(&self, frame: &TcpFrame<'_>) -> bool {
+        self.config.tcp.ecn.grants(frame.segment.flags, frame.tos)
     }
 
     /// 1, 2, 4, … s after what was sent last.
@@ -459,6 +468,7 @@ impl Shard {
         let settings = &self.listeners.get(request.listener).settings;
         let tcp = &self.config.tcp;
         let value = timestamp(now, request.ts_offset);
+        let echo = if request.flags & ECN != 0 { Flags::ECE } else { Flags::EMPTY };
         let head = FrameHead {
             link,
             tuple: request.tuple,
@@ -466,7 +476,7 @@ impl Shard {
             ttl: self.config.hop_limit,
             seq: request.iss,
             ack: request.irs.wrapping_add(1),
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | echo,
             window: settings.syn_window(tcp),
             options: tcp.syn_ack_options(request.mss, &request.peer_options(), value),
             ..FrameHead::default()

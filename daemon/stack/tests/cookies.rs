@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::{MILLIS, Peer, SECONDS, World, shown, small};
 use fourwave_stack::{Config, ListenerShared, SynCookies};
+use fourwave_tcp::Ecn;
 use fourwave_wire::{Flags, Timestamps};
 
 /// A listener whose SYN queue is full of one.
@@ -158,11 +159,13 @@ fn without_timestamps_there_is_neither_scale_nor_sack() {
 
 #[test]
 fn options_that_were_not_agreed_on_are_refused() {
-    let mut world = always();
+    let tcp = fourwave_tcp::Config { ecn: Ecn::Off, ..fourwave_tcp::Config::default() };
+    let mut world = World::new(Config { syncookies: SynCookies::Always, tcp, ..small() });
+    world.listen(4);
     let mut peer = Peer::new(false, 2);
     peer.options.timestamps = Some(Timestamps { value: 700, echo: 0 });
     peer.half_open(&mut world);
-    // The bit of ECN, which is never offered.
+    // The bit of ECN, which is not offered.
     peer.options.timestamps.as_mut().unwrap().echo ^= 1 << 5;
     assert_eq!(shown(&world.exchange(&peer.ack())), [format!("R seq {} ack 0", peer.ack)]);
     peer.options.timestamps.as_mut().unwrap().echo ^= 1 << 5;

@@ -16,6 +16,18 @@ pub enum CongestionControl {
     Cubic = 1,
 }
 
+/// Whether congestion is notified explicitly (RFC 3168); Linux's `tcp_ecn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ecn {
+    /// No.
+    Off = 0,
+    /// Our SYNs ask for it, and who asks for it gets it.
+    On = 1,
+    /// Who asks for it gets it.
+    Accept = 2,
+}
+
 /// Settings, the defaults being Linux's unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -70,6 +82,8 @@ pub struct Config {
     pub timestamps: bool,
     /// Offer and accept selective acknowledgements (RFC 2018), duplicates reported (RFC 2883).
     pub sack: bool,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
     /// Start slowly after an idle time of one retransmission timeout (RFC 5681 §4.1).
     pub slow_start_after_idle: bool,
     /// Nagle's algorithm, in Minshall's form (RFC 9293 §3.7.4), for connections without
@@ -112,6 +126,7 @@ impl Default for Config {
             send_buffer: 256 * 1024,
             timestamps: true,
             sack: true,
+            ecn: Ecn::Accept,
             slow_start_after_idle: true,
             nagle: true,
         }

@@ -38,6 +38,7 @@ mod assembler;
 mod close;
 mod config;
 mod congestion;
+mod ecn;
 mod icmp;
 mod info;
 mod invariants;
@@ -61,7 +62,7 @@ mod transmit;
 mod undo;
 mod window;
 
-pub use config::{Config, CongestionControl, Nanos};
+pub use config::{Config, CongestionControl, Ecn, Nanos};
 pub use info::{Info, Recovery};
 pub use options::timestamp;
 pub use reaction::{Buffers, DropReason, Error, Events, OutOfRange, Reaction};

@@ -110,7 +110,7 @@ impl Tcb {
 
     fn grow(&mut self, arrival: &Arrival<'_>, before: Before) {
         let acked = (self.snd_una - before.una) as u32;
-        if acked > 0 {
+        if acked > 0 && !self.is_echo(arrival) {
             self.congestion.grow(&Growth {
                 acked,
                 flight: before.flight,
@@ -136,7 +136,9 @@ impl Tcb {
     /// RFC 6675 §5, step 4; `delivered` bytes by the acknowledgement that tells, if one does.
     pub(crate) fn start_recovery(&mut self, cfg: &Config, delivered: u32) {
         self.prepare_undo();
-        self.congestion.reduce(self.loss_flight(), self.payload_limit());
+        if !self.has_reacted() {
+            self.react(self.flight());
+        }
         let visible = self.flight() - self.scoreboard.bytes() + delivered;
         self.recovery.start(self.snd_una, self.snd_max, visible);
         self.rtt.cancel();
@@ -281,17 +283,13 @@ impl Tcb {
             return;
         }
         self.prepare_undo();
-        self.congestion.reduce(self.loss_flight(), mss);
+        if !self.has_reacted() {
+            self.react(self.flight());
+        }
         self.recovery.start(self.snd_una, self.snd_max, self.flight());
         self.congestion.settle();
         self.congestion.inflate(u32::from(cfg.duplicate_ack_threshold), mss);
         self.rtt.cancel();
         self.set_flag(flag::RESEND, true);
-    }
-
-    /// What was in the network when it lost something: limited transmit went beyond the window and
-    /// does not count (RFC 5681 §3.2 step 2).
-    fn loss_flight(&self) -> u32 {
-        self.flight().min(self.congestion.window())
     }
 }

@@ -173,8 +173,7 @@ impl Tcb {
             self.rack.probe_end = UNKNOWN;
         } else if self.snd_una > end {
             self.rack.probe_end = UNKNOWN;
-            self.congestion
-                .reduce(before.flight.min(self.congestion.window()), self.payload_limit());
+            self.react(before.flight);
             self.congestion.settle();
         }
     }

@@ -86,6 +86,7 @@ impl Tcb {
             self.open_from_syn_received(arrival, events);
         }
         self.receive_ack(arrival, ack, events);
+        self.note_mark(arrival);
         self.receive_data(arrival, buffers, events)
     }
 

@@ -66,6 +66,7 @@ impl Tcb {
         let timestamps = segment.options.timestamps.filter(|_| self.has(flag::TIMESTAMPS));
         self.set_flag(flag::TIMESTAMPS, timestamps.is_some());
         self.set_flag(flag::SACK, self.has(flag::SACK) && segment.options.sack_permitted);
+        self.agree_on_ecn(segment.flags);
         if let Some(timestamps) = timestamps {
             self.ts_recent = timestamps.value;
             self.ts_recent_at = now;

@@ -5,7 +5,7 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::assembler::Assembler;
-use crate::config::{Config, Nanos};
+use crate::config::{Config, Ecn, Nanos};
 use crate::congestion::Congestion;
 use crate::options::TIMESTAMPS_LEN;
 use crate::rack::Rack;
@@ -51,6 +51,8 @@ pub struct Passive {
     pub peer_timestamp: Option<u32>,
     /// The SYN offered SACK and our SYN-ACK took it up.
     pub sack_permitted: bool,
+    /// The SYN asked for explicit congestion notification and our SYN-ACK agreed.
+    pub ecn: bool,
     /// Shift of our timestamp clock, the same as in the SYN-ACK.
     pub ts_offset: u32,
     /// Window field of the SYN. The final ACK's is taken when it is handled as a segment.
@@ -144,6 +146,8 @@ pub struct Tcb {
     pub(crate) stalled_at: Nanos,
     /// Data bytes sent again.
     pub(crate) bytes_resent: u64,
+    /// All that had been sent when the window last shrank, with [`flag::ECN`].
+    pub(crate) ecn_point: i64,
     pub(crate) rtt: Rtt,
     pub(crate) recovery: Recovery,
     pub(crate) rack: Rack,
@@ -195,7 +199,7 @@ pub struct Tcb {
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 832);
+const _: () = assert!(size_of::<Tcb>() <= 840);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -237,6 +241,12 @@ pub(crate) mod flag {
     pub(crate) const CHALLENGED: u32 = 1 << 17;
     /// The congestion window was what ended the last transmission.
     pub(crate) const LIMITED: u32 = 1 << 18;
+    /// Both sides agreed to explicit congestion notification, or may still do so.
+    pub(crate) const ECN: u32 = 1 << 19;
+    /// A mark arrived, and the peer has not said that it reacts.
+    pub(crate) const ECHO: u32 = 1 << 20;
+    /// The next new data tells the peer that the window has shrunk.
+    pub(crate) const CWR_DUE: u32 = 1 << 21;
     /// Small segments are acknowledged at once too, while quick ACKs last.
     pub(crate) const QUICKACK: u32 = 1 << 31;
 }
@@ -255,6 +265,7 @@ impl Tcb {
         tcb.irs = passive.irs;
         tcb.set_flag(flag::TIMESTAMPS, passive.peer_timestamp.is_some());
         tcb.set_flag(flag::SACK, passive.sack_permitted);
+        tcb.set_flag(flag::ECN, passive.ecn);
         tcb.ts_recent = passive.peer_timestamp.unwrap_or(0);
         tcb.agree_on_scale(cfg, passive.peer_window_scale);
         tcb.snd_wnd = u32::from(passive.peer_window);
@@ -274,6 +285,7 @@ impl Tcb {
         tcb.state = State::SynSent as u8;
         tcb.set_flag(flag::TIMESTAMPS, cfg.timestamps);
         tcb.set_flag(flag::SACK, cfg.sack);
+        tcb.set_flag(flag::ECN, cfg.ecn == Ecn::On);
         tcb.set_flag(flag::SCALING, cfg.window_scaling);
         tcb.set_flag(flag::SYN_DUE, true);
         tcb
@@ -307,6 +319,7 @@ impl Tcb {
             received_at: now,
             stalled_at: NEVER,
             bytes_resent: 0,
+            ecn_point: SYN_POSITION,
             rtt: Rtt::new(cfg),
             congestion: Congestion::new(cfg.congestion_control, u32::from(mss), cfg.initial_window),
             recovery: Recovery::new(),

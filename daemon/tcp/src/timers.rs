@@ -180,6 +180,7 @@ impl Tcb {
         }
         let (flight, mss) = (self.flight(), self.payload_limit());
         self.congestion.handle_timeout(flight, mss, first);
+        self.note_reaction();
         self.recovery.give_way(self.snd_max);
         self.rack.give_way();
         self.rtt.cancel();

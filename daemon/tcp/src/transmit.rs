@@ -29,6 +29,8 @@ pub struct Transmit {
     pub payload: Range<u64>,
     /// Whether it repeats something sent before.
     pub retransmission: bool,
+    /// Routers may mark it instead of dropping it (ECT(0), RFC 3168 §6.1.2).
+    pub markable: bool,
 }
 
 /// Positions of a segment to send: `end` counts the FIN.
@@ -86,7 +88,7 @@ impl Tcb {
     fn control_segment(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
         if self.take_flag(flag::RST_DUE) {
             let mut reset = self.bare_segment(now, self.snd_max);
-            reset.flags |= Flags::RST;
+            reset.flags = Flags::RST | Flags::ACK;
             reset.options.sack = SackBlocks::default();
             return Some(reset);
         }
@@ -100,6 +102,7 @@ impl Tcb {
                 options: Options::default(),
                 payload: 0..0,
                 retransmission: false,
+                markable: false,
             });
         }
         self.set_flag(flag::SYN_DUE, false);
@@ -129,14 +132,16 @@ impl Tcb {
             options.sack_permitted = self.has(flag::SACK);
             self.acknowledged();
         }
+        let flags = if answers { Flags::SYN | Flags::ACK } else { Flags::SYN };
         Transmit {
             seq: self.iss,
             ack: if answers { self.rcv_seq(self.rcv_nxt) } else { 0 },
-            flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            flags: flags | self.ecn_of_syn(answers),
             window: self.settings.syn_window(cfg),
             options,
             payload: 0..0,
             retransmission,
+            markable: false,
         }
     }
 
@@ -322,6 +327,12 @@ impl Tcb {
         // Data positions are not negative.
         segment.payload = start as u64..data_end as u64;
         segment.retransmission = retransmission;
+        if self.has(flag::ECN) && !retransmission && data_end > start {
+            segment.markable = true;
+            if self.take_flag(flag::CWR_DUE) {
+                segment.flags |= Flags::CWR;
+            }
+        }
         segment
     }
 
@@ -330,14 +341,16 @@ impl Tcb {
         let window = self.advertise_window();
         let (timestamps, sack) = (self.timestamps(now), self.sack_blocks());
         self.acknowledged();
+        let echo = if self.has(flag::ECHO) { Flags::ECE } else { Flags::EMPTY };
         Transmit {
             seq: self.snd_seq(at),
             ack: self.rcv_seq(self.rcv_nxt),
-            flags: Flags::ACK,
+            flags: Flags::ACK | echo,
             window,
             options: Options { timestamps, sack, ..Options::default() },
             payload: 0..0,
             retransmission: false,
+            markable: false,
         }
     }
 

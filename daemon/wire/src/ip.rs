@@ -6,6 +6,13 @@ use crate::checksum::Sum;
 use crate::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::parse::ParseError;
 
+/// The part of `tos` that is ECN's (RFC 3168 §5).
+pub const ECN_BITS: u8 = 0b11;
+/// Its sender reacts to marks: ECT(0).
+pub const ECN_ECT_0: u8 = 0b10;
+/// A mark: congestion was experienced.
+pub(crate) const ECN_CE: u8 = 0b11;
+
 pub(crate) const V4_HEADER_LEN: usize = 20;
 pub(crate) const V6_HEADER_LEN: usize = 40;
 

@@ -39,6 +39,7 @@ pub use checksum::Sum;
 pub use emit::{FrameHead, TooSmall, build, max_payload};
 pub use ethernet::{Link, Mac, Tag};
 pub use icmp::{IcmpKind, IcmpQuote};
+pub use ip::{ECN_BITS, ECN_ECT_0};
 pub use options::{MAX_OPTIONS_LEN, MAX_WINDOW_SCALE, Options, SackBlock, SackBlocks, Timestamps};
 pub use parse::{ChecksumPolicy, Inbound, ParseError, TcpFrame, parse, peek_tuple};
 pub use tcp::{Flags, Segment};

@@ -6,7 +6,7 @@ use core::ops::{BitOr, BitOrAssign};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::Sum;
-use crate::ip::Packet;
+use crate::ip::{ECN_BITS, ECN_CE, Packet};
 use crate::options::Options;
 use crate::parse::{ChecksumPolicy, ParseError};
 
@@ -126,6 +126,8 @@ pub struct Segment<'a> {
     pub urgent: u16,
     /// Options that we know.
     pub options: Options,
+    /// Its packet met congestion on the way (CE, RFC 3168 §5).
+    pub congested: bool,
     /// Data.
     pub payload: &'a [u8],
 }
@@ -165,6 +167,7 @@ pub(crate) fn parse<'a>(
         window: word(14),
         urgent: word(18),
         options: Options::parse(&bytes[HEADER_LEN..data_at])?,
+        congested: packet.tos & ECN_BITS == ECN_CE,
         payload: &bytes[data_at..],
     };
     Ok((word(0), word(2), segment))

@@ -63,6 +63,7 @@ fn kernel_segments_parse() {
             },
             payload: b"fourwave",
             urgent: 0,
+            congested: false,
         }
     );
 

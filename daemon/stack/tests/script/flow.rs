@@ -104,6 +104,7 @@ impl Flow {
                 timestamps,
                 sack,
             },
+            congested: text.tos.is_some_and(|tos| tos & 3 == 3),
             payload: &[],
         };
         Ok((segment, payload))

@@ -22,6 +22,9 @@ impl Tcb {
         if is_new {
             self.receive_new_ack(arrival, ack, events);
         }
+        if self.is_echo(arrival) {
+            self.receive_echo(before.flight);
+        }
         self.undo_if_spurious(arrival, is_new);
         if self.has(flag::SACK) {
             self.learn_from_sack(arrival, before);

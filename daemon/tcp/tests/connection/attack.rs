@@ -72,6 +72,7 @@ impl Attack {
                 peer_window_scale: random.chance(50).then_some(random.below(16) as u8),
                 peer_timestamp: random.chance(50).then_some(5),
                 sack_permitted: random.chance(80),
+                ecn: random.chance(50),
                 ts_offset: 0,
                 peer_window: 60_000,
                 rtt: Some(10 * MS),
@@ -135,7 +136,9 @@ impl Attack {
         };
         let window = [0, 0, 1, 500, 65_535][self.random.below(5) as usize];
         let payload = vec![0; len];
-        let segment = Segment { seq, ack, flags, window, urgent: 9, options, payload: &payload };
+        let congested = self.random.chance(20);
+        let segment =
+            Segment { seq, ack, flags, window, urgent: 9, options, congested, payload: &payload };
         self.received.is_full = self.random.chance(10);
         let state = self.tcb.state();
         let reaction = self.tcb.handle_segment(&self.cfg, self.now, &segment, &mut self.received);

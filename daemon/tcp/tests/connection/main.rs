@@ -2,6 +2,7 @@
 
 mod attack;
 mod close;
+mod ecn;
 mod goodput;
 mod hostile;
 mod open;

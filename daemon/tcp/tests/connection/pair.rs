@@ -175,6 +175,7 @@ impl Network {
             window: flying.sent.window,
             urgent: 0,
             options: flying.sent.options,
+            congested: false,
             payload: &flying.payload,
         };
         let side = &mut self.sides[flying.to];
@@ -308,6 +309,7 @@ pub(crate) fn shake_hands(
         peer_window_scale: options.window_scale.and(syn.options.window_scale),
         peer_timestamp: options.timestamps.map(|timestamps| timestamps.echo),
         sack_permitted: options.sack_permitted,
+        ecn: false,
         ts_offset: server.ts_offset,
         peer_window: syn.window,
         rtt: Some(rtt),

@@ -65,6 +65,7 @@ pub(crate) fn passive() -> Passive {
         peer_window_scale: None,
         peer_timestamp: None,
         sack_permitted: false,
+        ecn: false,
         ts_offset: 0,
         peer_window: 60_000,
         rtt: Some(10 * MS),
@@ -118,6 +119,7 @@ impl Script {
             flags: text.flags,
             window: text.window.unwrap_or(60_000),
             options: options(&text),
+            congested: text.tos.is_some_and(|tos| tos & 3 == 3),
             payload: &payload,
             ..Segment::default()
         };
