@@ -41,7 +41,8 @@ impl Rng {
     #[inline]
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         if self.bytes.is_none() {
-            return self.next() % limit;
+            // The upper half of the product: a division would cost more than what it decides.
+            return ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64;
         }
         let width = (u64::BITS - (limit - 1).leading_zeros()).div_ceil(8);
         self.take(width) % limit
