@@ -8,13 +8,17 @@
 //! * [`engine`] measures the protocol engine alone, in memory.
 //! * [`goodput`] compares long streams over bad paths.
 //! * [`relay`] is a path between two ends of a lab that loses, repeats, reorders and delays.
+//! * [`frames`] takes the frames of some ports by AF_XDP.
+//! * [`limit`] measures what AF_XDP can do without any TCP.
 //! * [`packet`] sends and receives whole frames.
 //! * [`machine`] reads what the kernel counts.
 
 pub mod compare;
 pub mod engine;
+pub mod frames;
 pub mod goodput;
 pub mod lab;
+pub mod limit;
 pub mod load;
 pub mod machine;
 pub mod packet;

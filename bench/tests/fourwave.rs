@@ -10,8 +10,9 @@ use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progre
 use fourwave_bench::lab::{
     DaemonOptions, Lab, LabConfig, Ready, Side, bench_binary, daemon_binary,
 };
+use fourwave_bench::limit::{self, LimitConfig};
 use fourwave_bench::load::xdp::XdpMode;
-use fourwave_bench::load::{self, LoadConfig, Until};
+use fourwave_bench::load::{self, LoadConfig, Until, Via};
 use fourwave_bench::server;
 
 /// Whether this can run. Where CI is set it must.
@@ -26,10 +27,11 @@ fn possible() -> bool {
     false
 }
 
-fn compare(name: &str, v6: bool) -> Comparison {
+fn compare(name: &str, via: Via, v6: bool) -> Comparison {
     let cpus = fourwave_bench::machine::cpus().unwrap();
     let config = CompareConfig {
         lab: LabConfig::private(name),
+        via,
         contenders: vec![Contender::Kernel, Contender::Fourwave],
         rounds: 2,
         duration: Duration::from_millis(500),
@@ -51,8 +53,13 @@ fn both_servers_serve_without_an_error() {
     if !possible() {
         return;
     }
-    for (name, v6) in [("fwt-both4-", false), ("fwt-both6-", true)] {
-        let comparison = compare(name, v6);
+    let runs = [
+        ("fwt-both4-", Via::Kernel, false, "kernel_client_cps"),
+        ("fwt-both6-", Via::Kernel, true, "kernel_client_cps"),
+        ("fwt-bothx-", Via::Xdp, false, "best_placement_cps"),
+    ];
+    for (name, via, v6, ratio) in runs {
+        let comparison = compare(name, via, v6);
         let servers: Vec<&str> = comparison.rows.iter().map(|row| row.server).collect();
         assert_eq!(servers, ["kernel", "fourwave"]);
         for row in &comparison.rows {
@@ -63,7 +70,7 @@ fn both_servers_serve_without_an_error() {
         assert!(settings.time_wait_overflow.values().all(|&count| count == 0), "{settings:?}");
         let fourwave = settings.fourwave.as_ref().unwrap();
         assert!(["native", "generic"].contains(&fourwave.xdp_mode), "{fourwave:?}");
-        let ratio = comparison.ratios["kernel_client_cps"];
+        let ratio = comparison.ratios[ratio];
         assert!(ratio.min <= ratio.median && ratio.median <= ratio.max, "{ratio:?}");
     }
 }
@@ -106,4 +113,27 @@ fn connections_from_frames_reach_both_servers() {
     }
     let status = lab.status().unwrap();
     assert_eq!(status.client.xdp, None, "the program is taken off again");
+}
+
+#[test]
+fn the_limit_is_measured_without_an_error() {
+    if !possible() {
+        return;
+    }
+    let cpus = fourwave_bench::machine::cpus().unwrap();
+    let config = LimitConfig {
+        lab: LabConfig::private("fwt-lim-"),
+        duration: Duration::from_millis(500),
+        concurrency: 16,
+        size: 64,
+        v6: false,
+        xdp_mode: "generic".to_owned(),
+        server_cpu: *cpus.last().unwrap(),
+        client_cpu: cpus[0],
+        rps: Rps::Off,
+    };
+    let limit = limit::run(&config, &AtomicBool::new(false)).unwrap();
+    assert_eq!(limit.errors, 0, "{limit:?}");
+    // It answers every SYN, request and FIN.
+    assert!(limit.frames_answered_per_second > 2.9 * limit.connections_per_second, "{limit:?}");
 }

@@ -15,6 +15,7 @@ use fourwave_bench::lab::{
     Lab, LabConfig, LabError, Netns, ProcessRef, Ready, bench_binary, remove_orphans,
 };
 use fourwave_bench::load::LoadReport;
+use fourwave_bench::load::Via;
 use fourwave_bench::server;
 
 /// Whether labs can be built here. Where CI is set they must be.
@@ -150,6 +151,7 @@ fn two_thousand_connections_without_an_error_and_nothing_left() {
 
 fn kernel_only(lab: LabConfig) -> CompareConfig {
     CompareConfig {
+        via: Via::Kernel,
         lab,
         contenders: vec![Contender::Kernel],
         rounds: 2,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
 use fourwave_bench::lab::{self, LabConfig};
+use fourwave_bench::load::Via;
 
 use super::{cpu, duration, interruptible, rate};
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Bytes of the echo
     #[arg(long, default_value_t = 64)]
     size: usize,
+    /// Whose TCP makes the connections: the kernel's sockets, or the generator itself on AF_XDP
+    #[arg(long, default_value = "kernel")]
+    via: Via,
     /// The servers
     #[arg(long, value_delimiter = ',', default_value = "kernel,fourwave")]
     servers: Vec<Contender>,
@@ -103,6 +107,7 @@ impl Args {
         }
         Ok(CompareConfig {
             lab: LabConfig::named("fw-cmp").queues(self.queues).more_client_v6(50),
+            via: self.via,
             contenders,
             rounds: self.rounds,
             duration: self.duration,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fourwave_bench::load::xdp::XdpMode;
-use fourwave_bench::load::{self, AddressRange, LoadConfig, LoadReport, Until};
+use fourwave_bench::load::{self, AddressRange, LoadConfig, LoadReport, Until, Via};
 use fourwave_bench::machine;
 
 use super::{duration, interruptible, rate};
@@ -55,12 +55,6 @@ pub(crate) struct Args {
     /// Write the report to this file
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Via {
-    Kernel,
-    Xdp,
 }
 
 /// Bytes of a request that fit one segment whatever the options.

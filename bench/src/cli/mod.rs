@@ -4,6 +4,7 @@ mod compare;
 mod engine;
 mod goodput;
 mod lab;
+mod limit;
 mod load;
 mod serve;
 
@@ -36,10 +37,14 @@ enum Command {
     Goodput(goodput::Args),
     /// Two network namespaces with a veth pair, to try programs in
     Lab(lab::Args),
-    /// Make short connections to a server, from kernel sockets
+    /// Measure what AF_XDP itself can do: the load against a responder without state
+    Limit(limit::Args),
+    /// Make short connections to a server, from kernel sockets or from AF_XDP
     Load(load::Args),
     /// The echo-and-close server on kernel sockets
     ServeKernel(serve::Args),
+    /// A responder without state on AF_XDP, the limit of any TCP there
+    ServeReflector(limit::ReflectorArgs),
     /// The same server on fourwave, through the daemon that FOURWAVE_SOCKET names
     ServeFourwave(serve::Args),
 }
@@ -51,7 +56,9 @@ impl Cli {
             Command::Engine(args) => args.run(),
             Command::Goodput(args) => args.run(),
             Command::Lab(args) => args.run(),
+            Command::Limit(args) => args.run(),
             Command::Load(args) => args.run(),
+            Command::ServeReflector(args) => args.run(),
             Command::ServeKernel(args) => args.run(serve::Sockets::Kernel),
             Command::ServeFourwave(args) => args.run(serve::Sockets::Fourwave),
         }

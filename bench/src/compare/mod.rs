@@ -19,11 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::lab::{Lab, LabConfig, LabError};
+use crate::load::Via;
 
 pub use contender::Contender;
 pub use progress::Progress;
 pub(crate) use result::median;
 pub use result::{Comparison, ConnectLatency, Ratio, Row};
+pub(crate) use rounds::wait_for;
 pub use settings::Settings;
 pub use table::render;
 
@@ -41,6 +43,8 @@ pub enum Rps {
 pub struct CompareConfig {
     /// Where.
     pub lab: LabConfig,
+    /// Which load generator.
+    pub via: Via,
     /// Which servers.
     pub contenders: Vec<Contender>,
     /// Rounds; in each, every server gets the load once.

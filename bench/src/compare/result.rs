@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Contender;
 use super::settings::Settings;
-use crate::load::{Latency, LoadReport};
+use super::{Contender, Rps};
+use crate::load::{Latency, LoadReport, Via};
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
@@ -74,7 +74,7 @@ impl Sample {
 }
 
 impl Row {
-    pub(super) fn of(contender: Contender, samples: &[Sample]) -> Row {
+    pub(super) fn of(via: Via, contender: Contender, samples: &[Sample]) -> Row {
         let mut latency = Latency::default();
         let (mut errors, mut retransmits, mut busy_ns, mut completed) = (0, 0, 0, 0);
         for Sample { report, server_retransmits } in samples {
@@ -86,7 +86,7 @@ impl Row {
         }
         let rates: Vec<f64> = samples.iter().map(|s| s.report.connections_per_second()).collect();
         Row {
-            client: "kernel",
+            client: via.name(),
             server: contender.name(),
             connections_per_second: median(&rates).unwrap_or(0.0),
             connect_latency_us: ConnectLatency {
@@ -113,17 +113,37 @@ impl Ratio {
     }
 }
 
-/// The ratios of what `fourwave` and `kernel` did in the same rounds.
-pub(super) fn ratios(fourwave: &[Sample], kernel: &[Sample]) -> BTreeMap<&'static str, Ratio> {
+/// The ratios of what `fourwave` and `kernel` did in the same rounds, under names that say what
+/// limits: the client's kernel, the server's one CPU, or both CPUs together.
+pub(super) fn ratios(
+    via: Via,
+    rps: Rps,
+    fourwave: &[Sample],
+    kernel: &[Sample],
+) -> BTreeMap<&'static str, Ratio> {
     type Figure = fn(&Sample) -> f64;
-    let figures: [(&'static str, Figure); 3] = [
-        ("kernel_client_cps", |sample| sample.report.connections_per_second()),
-        ("kernel_client_p99_connect", |sample| sample.report.connect_latency.microseconds(0.99)),
-        ("kernel_client_cpu_per_connection", Sample::cpu_us_per_connection),
+    let names = match (via, rps) {
+        (Via::Kernel, _) => {
+            ["kernel_client_cps", "kernel_client_p99_connect", "kernel_client_cpu_per_connection"]
+        }
+        (Via::Xdp, Rps::Pin) => {
+            ["server_bound_cps", "server_bound_p99_connect", "server_bound_cpu_per_connection"]
+        }
+        (Via::Xdp, Rps::Off) => [
+            "best_placement_cps",
+            "best_placement_p99_connect",
+            "best_placement_cpu_per_connection",
+        ],
+    };
+    let figures: [Figure; 3] = [
+        |sample| sample.report.connections_per_second(),
+        |sample| sample.report.connect_latency.microseconds(0.99),
+        Sample::cpu_us_per_connection,
     ];
     let ratio_of =
         |figure: Figure| Ratio::over(fourwave.iter().map(figure).zip(kernel.iter().map(figure)));
-    figures.into_iter().filter_map(|(name, figure)| Some((name, ratio_of(figure)?))).collect()
+    let pairs = names.into_iter().zip(figures);
+    pairs.filter_map(|(name, figure)| Some((name, ratio_of(figure)?))).collect()
 }
 
 /// The middle value, or the mean of the two middle ones.
@@ -171,7 +191,7 @@ pub(super) mod tests {
     fn ratios_are_taken_round_by_round() {
         let kernel = [sample(100, 20, 0), sample(200, 20, 0), sample(100, 20, 0)];
         let fourwave = [sample(300, 10, 0), sample(200, 10, 0), sample(200, 10, 0)];
-        let ratios = ratios(&fourwave, &kernel);
+        let ratios = ratios(Via::Kernel, Rps::Off, &fourwave, &kernel);
         assert_eq!(ratios["kernel_client_cps"], Ratio { median: 2.0, min: 1.0, max: 3.0 });
         assert!((ratios["kernel_client_p99_connect"].median - 0.5).abs() < 0.01);
         assert!((ratios["kernel_client_cpu_per_connection"].max - 1.0).abs() < 1e-9);
@@ -180,7 +200,7 @@ pub(super) mod tests {
     #[test]
     fn a_row_adds_up_its_rounds() {
         let samples = [sample(100, 20, 1), sample(300, 20, 2)];
-        let row = Row::of(Contender::Kernel, &samples);
+        let row = Row::of(Via::Kernel, Contender::Kernel, &samples);
         assert!((row.connections_per_second - 200.0).abs() < 1e-9);
         assert_eq!((row.errors, row.retransmits), (3, 6));
         assert!((row.cpu_us_per_connection - 10.0).abs() < 1e-9);

@@ -12,12 +12,15 @@ use super::progress::Progress;
 use super::result::{self, Comparison, Row, Sample};
 use super::settings::Settings;
 use super::{CompareConfig, CompareError, Rps, check};
-use crate::lab::{Lab, bench_binary};
+use crate::lab::{Lab, ProcessRef, bench_binary};
 use crate::load::LoadReport;
 use crate::machine::NetCounters;
 
 /// How often a running load is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long a load may take to end when nobody wants it any more.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A kernel's own count of TIME_WAIT records that it could not keep.
 const OVERFLOW: &str = "TcpExtTCPTimeWaitOverflow";
@@ -92,6 +95,7 @@ impl Run<'_> {
         let mut command = self.lab.client().command(bench_binary()?);
         command
             .arg("load")
+            .arg(format!("--via={}", config.via.name()))
             .arg(format!("--target={}", contender.address(self.lab, config.v6)))
             .arg(format!("--duration={}", length.as_secs_f64()))
             .arg(format!("--concurrency={}", config.concurrency))
@@ -110,7 +114,7 @@ impl Run<'_> {
         }
         let before = contender.counters(self.lab)?;
         let child = command.spawn().map_err(CompareError::io("starting the load"))?;
-        self.wait_for(child)?;
+        wait_for(child, self.cancelled, |length| self.progress.advance(length))?;
         self.lab.check_programs()?;
         let after = contender.counters(self.lab)?;
         let text = fs::read(&path).map_err(CompareError::io("the load's report"))?;
@@ -119,26 +123,34 @@ impl Run<'_> {
         self.next_source = report.next_source;
         Ok(Sample { report, server_retransmits: after.retransmits_since(&before)? })
     }
+}
 
-    fn wait_for(&self, mut child: Child) -> Result<(), CompareError> {
-        loop {
-            if let Some(status) = child.try_wait().map_err(CompareError::io("the load"))? {
-                if status.success() {
-                    return Ok(());
-                }
-                let output = child.wait_with_output().map_err(CompareError::io("the load"))?;
-                let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(CompareError::Load { status, stderr });
+/// Waits until a load has ended, and calls `glanced` with the time that has gone by since the last
+/// call. It is ended when `cancelled` becomes true.
+pub(crate) fn wait_for(
+    mut child: Child,
+    cancelled: &AtomicBool,
+    mut glanced: impl FnMut(Duration),
+) -> Result<(), CompareError> {
+    loop {
+        if let Some(status) = child.try_wait().map_err(CompareError::io("the load"))? {
+            if status.success() {
+                return Ok(());
             }
-            if let Err(stop) = check(self.cancelled) {
-                // It may just have ended by itself; either way it is reaped here.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(stop);
-            }
-            thread::sleep(GLANCE);
-            self.progress.advance(GLANCE);
+            let output = child.wait_with_output().map_err(CompareError::io("the load"))?;
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(CompareError::Load { status, stderr });
         }
+        if let Err(stop) = check(cancelled) {
+            // It takes its XDP program off. It may just have ended by itself.
+            if let Some(load) = ProcessRef::of(child.id().cast_signed()) {
+                let _ = load.stop(GRACE);
+            }
+            let _ = child.wait();
+            return Err(stop);
+        }
+        thread::sleep(GLANCE);
+        glanced(GLANCE);
     }
 }
 
@@ -161,9 +173,9 @@ fn summarise(config: &CompareConfig, mut settings: Settings, samples: &Samples) 
         })
         .collect();
     let ratios = match (of(Contender::Fourwave), of(Contender::Kernel)) {
-        (Some(fourwave), Some(kernel)) => result::ratios(fourwave, kernel),
+        (Some(fourwave), Some(kernel)) => result::ratios(config.via, config.rps, fourwave, kernel),
         _ => BTreeMap::new(),
     };
-    let rows = all().map(|(contender, samples)| Row::of(contender, samples)).collect();
+    let rows = all().map(|(contender, samples)| Row::of(config.via, contender, samples)).collect();
     Comparison { settings, rows, ratios }
 }

@@ -110,6 +110,13 @@ impl LabConfig {
         self
     }
 
+    /// With `count` more IPv4 addresses on the client, from 10.99.4.1 on.
+    #[must_use]
+    pub fn more_client_v4(mut self, count: u8) -> LabConfig {
+        self.client.addresses.extend((1..=count).map(|host| v4(4, host)));
+        self
+    }
+
     /// With a third namespace, `NAME-mid`, between the two ends: nothing crosses unless somebody
     /// carries it, such as a [`Relay`](crate::relay::Relay).
     #[must_use]

@@ -12,6 +12,25 @@ use std::time::Duration;
 pub use report::{Latency, LoadReport, Outcome};
 pub use sources::{AddressRange, BadRange, Sources};
 
+/// Whose TCP makes the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// The kernel's sockets.
+    Kernel,
+    /// This program itself, on AF_XDP.
+    Xdp,
+}
+
+impl Via {
+    /// Its name in tables and arguments.
+    pub fn name(self) -> &'static str {
+        match self {
+            Via::Kernel => "kernel",
+            Via::Xdp => "xdp",
+        }
+    }
+}
+
 /// When a load ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Until {

@@ -2,11 +2,12 @@
 //!
 //! It sends back what it reads, and closes after `size` bytes or at the peer's end of stream,
 //! whichever comes first. With `size` 0 it closes only at the peer's end. One thread, epoll-like
-//! readiness, backlog [`BACKLOG`].
+//! readiness, backlog [`BACKLOG`]. And what no such server can surpass: [`reflector`].
 
 mod engine;
 pub mod fourwave;
 pub mod kernel;
+pub mod reflector;
 mod session;
 
 use std::io;

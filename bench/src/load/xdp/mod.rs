@@ -9,27 +9,22 @@ mod client;
 mod path;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fourwave_wire::{ChecksumPolicy, Endpoint, FourTuple, FrameHead, Inbound, Link, build, parse};
-use fourwave_xdp::{
-    Queue, QueueConfig, QueueError, Sender, Steering, SteeringConfig, SteeringError,
-};
+use fourwave_xdp::{Queue, Sender};
 
 use super::pace::{Pace, Turn, nanos};
 use super::report::LoadReport;
 use super::sources::{FIRST_PORT, Sources};
 use super::{LoadConfig, Until};
+use crate::frames::{Frames, FramesError, any_like};
 use crate::machine::{self, now_ns};
 use client::{Clients, Outgoing, Output};
 use path::Path;
 
-pub use fourwave_xdp::XdpMode;
-
-/// Frames of the queue, each way: what a full window of connections can have under way.
-const FRAMES: u32 = 8192;
+pub use crate::frames::XdpMode;
 
 /// Frames that are looked at before the time is.
 const BATCH: usize = 64;
@@ -51,12 +46,9 @@ pub enum XdpLoadError {
     /// No client address of the server's family.
     #[error("no client address was given")]
     NoSource,
-    /// The XDP program.
+    /// The XDP program, or the AF_XDP socket.
     #[error(transparent)]
-    Steering(#[from] SteeringError),
-    /// The AF_XDP socket.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
+    Frames(#[from] FramesError),
     /// `/proc`.
     #[error("reading what the machine counts: {0}")]
     Machine(#[source] io::Error),
@@ -77,53 +69,24 @@ pub fn run(
     let path = Path::find(target).map_err(failed)?;
     let sources = Sources::new(config.sources.clone(), config.first_source);
     let sources = sources.ok_or(XdpLoadError::NoSource)?;
-    let mut steering = Steering::attach(&SteeringConfig {
-        mode,
-        icmp_errors: false,
-        ..SteeringConfig::new(&path.interface, instance().map_err(XdpLoadError::Machine)?)
-    })?;
-    let result = (|| {
-        let queue = open(&path, &mut steering, target.is_ipv4())?;
-        let clients = Clients::new(config.size, nanos(config.timeout), sources);
-        generate(config, queue, path.link, clients, cancelled)
-    })();
-    // Before the socket's end is seen by anybody: a frame without a socket is dropped.
-    let detached = steering.detach();
-    let report = result?;
-    detached?;
+    let (any, ports) = (any_like(target.ip()), FIRST_PORT..=u16::MAX);
+    let mut frames = Frames::take("load", &path.interface, mode, any, ports)?;
+    let clients = Clients::new(config.size, nanos(config.timeout), sources);
+    let report = generate(config, &mut frames.queue, path.link, clients, cancelled);
+    let left = frames.leave();
+    let report = report?;
+    left?;
     Ok(report)
-}
-
-/// Instances in different namespaces do not meet.
-fn instance() -> io::Result<String> {
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
-    Ok(format!("load-{namespace}"))
-}
-
-/// A queue that gets all frames for the ports of [`Sources`].
-fn open(path: &Path, steering: &mut Steering, v4: bool) -> Result<Queue, XdpLoadError> {
-    let queue = Queue::open(&QueueConfig {
-        rx_frames: FRAMES,
-        tx_frames: FRAMES,
-        copy_mode: fourwave_xdp::CopyMode::Copy,
-        ..QueueConfig::new(&path.interface, 0)
-    })?;
-    let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    for port in FIRST_PORT..=u16::MAX {
-        steering.serve(any, port)?;
-    }
-    steering.set_xsk(0, &queue)?;
-    Ok(queue)
 }
 
 fn generate(
     config: &LoadConfig,
-    queue: Queue,
+    queue: &mut Queue,
     link: Link,
     mut clients: Clients,
     cancelled: &AtomicBool,
 ) -> Result<LoadReport, XdpLoadError> {
-    let Queue { mut rx, tx, .. } = queue;
+    let Queue { rx, tx, .. } = queue;
     let pattern = clients.pattern().to_vec();
     let remote = config.target.into();
     let mut wire = Wire { tx, link, remote, pattern, size: config.size, sent: 0, no_room: 0 };
@@ -172,7 +135,7 @@ fn start_due(
     pace: &mut Pace,
     clients: &mut Clients,
     now: u64,
-    wire: &mut Wire,
+    wire: &mut Wire<'_>,
     stopped: bool,
 ) -> Turn {
     if stopped {
@@ -190,8 +153,8 @@ fn start_due(
 }
 
 /// Builds frames in the queue's memory.
-struct Wire {
-    tx: Sender,
+struct Wire<'a> {
+    tx: &'a mut Sender,
     link: Link,
     remote: Endpoint,
     pattern: Vec<u8>,
@@ -200,7 +163,7 @@ struct Wire {
     no_room: u64,
 }
 
-impl Output for Wire {
+impl Output for Wire<'_> {
     fn send(&mut self, segment: &Outgoing) {
         let Some(room) = self.tx.frame() else {
             self.no_room += 1;
