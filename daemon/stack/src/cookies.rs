@@ -135,10 +135,9 @@ impl Shard {
         id: ListenerId,
         host: &mut impl Host,
     ) -> bool {
-        let shared = &self.listeners.get(id).shared;
         let expected = match self.config.syncookies {
             SynCookies::Off => false,
-            SynCookies::OnOverflow => shared.overflowed_within(VALID, now),
+            SynCookies::OnOverflow => self.listeners.overflowed_within(id, VALID, now),
             SynCookies::Always => true,
         };
         if !expected {

@@ -109,6 +109,16 @@ counters! {
     syn_peer_not_proven: "syn_peer_not_proven" [SynPeerNotProven],
     /// SYNs dropped, or answered by a cookie, because no SYN_RCVD record was free.
     syn_records_full: "syn_records_full" [SynRecordsFull],
+    /// Last ACKs without data ignored because their listener waits for data
+    /// (`TCP_DEFER_ACCEPT`).
+    defer_accept_drops: "TCPDeferAcceptDrop" [DeferAcceptDrop],
+    /// Handshakes and connections not yet accepted that went on at another listener when theirs
+    /// ended.
+    migrations: "TCPMigrateReqSuccess",
+    /// The same, for which the other listener had no place.
+    migrate_failures: "TCPMigrateReqFailure",
+    /// Connections reset because their listener ended before anybody accepted them.
+    unaccepted_resets: "unaccepted_resets",
     /// Last ACKs ignored because no connection record was free.
     connections_full: "connections_full" [ConnectionsFull],
     /// Last ACKs ignored because the host had no room for the connection.
@@ -117,7 +127,8 @@ counters! {
     syn_ack_timeouts: "syn_ack_timeouts" [SynAckTimeouts],
     /// Handshakes that ended because their listener was closed.
     listener_closed: "listener_closed",
-    /// Handshakes that the peer reset.
+    /// Handshakes that the peer reset, or that were reset because the accept queue was full
+    /// (`abort_on_overflow`).
     embryonic_rsts: "EmbryonicRsts" [EmbryonicRsts],
     /// Handshakes that ended because the network says that the peer cannot be reached.
     request_unreachable: "request_unreachable" [RequestUnreachable],

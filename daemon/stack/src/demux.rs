@@ -109,7 +109,7 @@ impl Shard {
             self.dropped(now, Dropped::NoConnectionIgnored, frame);
             return;
         }
-        let listener = self.listeners.find(&frame.tuple.local);
+        let listener = self.listeners.find(&frame.tuple.local, hash);
         if flags.contains(Flags::ACK) {
             let taken = !flags.contains(Flags::SYN)
                 && listener.is_some_and(|id| self.handle_cookie(now, frame, hash, id, host));

@@ -32,7 +32,8 @@ pub trait Payload {
     fn load(&self, app: u64, offset: u64, out: &mut [u8]);
 }
 
-/// The environment of a shard. `app` is a number that the host chose for a connection.
+/// The environment of a shard. `app` is a number that the host chose for a connection; it can choose
+/// another one with [`Shard::move_waiting`](crate::Shard::move_waiting).
 ///
 /// Calls about one connection come in this order: [`open`](Host::open) (passive only), then any
 /// [`store`](Host::store), [`update`](Host::update) and loads of payload, with one

@@ -34,6 +34,7 @@
 
 mod app;
 pub mod arena;
+mod backlog;
 mod bits;
 mod challenge;
 mod config;
@@ -62,16 +63,18 @@ mod siphash;
 mod synrcvd;
 mod table;
 mod timewait;
+mod unlisten;
 pub mod wheel;
 
 pub use app::CommandError;
+pub use backlog::ListenerShared;
 pub use config::{Config, SynCookies};
 pub use connect::ConnectError;
 pub use counters::{Counters, Dropped, explain};
 pub use drops::{Reason, SAMPLES, Sample};
 pub use host::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refused, Update};
 pub use keys::{Keys, owner};
-pub use listen::{ListenError, ListenerShared};
+pub use listen::ListenError;
 pub use listing::{Cursor, Listed};
 pub use shard::{Gauges, Shard};
 

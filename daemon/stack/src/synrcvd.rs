@@ -57,7 +57,12 @@ pub(crate) struct Request {
     peer_window: u16,
     peer_scale: u8,
     flags: u8,
-    retransmits: u8,
+    /// How often the SYN-ACK's time ran out. It was sent again each time, but for what its
+    /// listener defers.
+    timeouts: u8,
+    /// The last ACK has come and was not taken: it brought no data and the listener waits for
+    /// some, or the accept queue was full.
+    acked: bool,
 }
 
 const _: () = assert!(size_of::<Request>() <= 128);
@@ -114,12 +119,12 @@ enum Admission {
 impl Request {
     /// Whether its SYN-ACK has not timed out yet.
     pub(crate) fn is_young(&self) -> bool {
-        self.retransmits == 0
+        self.timeouts == 0
     }
 
     /// How often its SYN-ACK was sent again.
     pub(crate) fn retransmits(&self) -> u8 {
-        self.retransmits
+        self.timeouts
     }
 
     /// What the peer's SYN offered, of the options that were taken up.
@@ -149,8 +154,9 @@ impl Request {
             ecn: self.flags & ECN != 0,
             ts_offset: self.ts_offset,
             peer_window: self.peer_window,
-            rtt: (self.flags & RESENT == 0).then_some(Nanos::from(rtt) * 1_000),
-            syn_retransmits: self.retransmits,
+            // An ACK that was not taken had the time of the round trip; this one has not.
+            rtt: (self.flags & RESENT == 0 && !self.acked).then_some(Nanos::from(rtt) * 1_000),
+            syn_retransmits: if self.flags & RESENT == 0 { 0 } else { self.timeouts },
         }
     }
 
@@ -322,8 +328,22 @@ impl Shard {
                 self.dropped(now, Dropped::EmbryonicRsts, frame);
                 self.drop_request(index);
             }
+            Verdict::Complete if self.is_deferred(index, &frame.segment) => {
+                self.flows.records.requests[index].acked = true;
+                self.dropped(now, Dropped::DeferAcceptDrop, frame);
+            }
             Verdict::Complete => self.complete(now, index, frame, hash, host),
         }
+    }
+
+    /// Whether a segment that would complete a handshake does not, because its listener waits for
+    /// data.
+    fn is_deferred(&mut self, index: u32, segment: &Segment<'_>) -> bool {
+        let request = &self.flows.records.requests[index];
+        let shared = &self.listeners.get(request.listener).shared;
+        segment.sequence_len() == 0
+            && segment.seq == request.irs.wrapping_add(1)
+            && request.timeouts < shared.defer_timeouts(&self.config.tcp)
     }
 
     /// An ICMP error about our SYN-ACK. RFC 5927 §4.1: it must quote what was sent.
@@ -351,26 +371,35 @@ impl Shard {
         }
     }
 
-    /// The SYN-ACK has not been answered in time.
+    /// The SYN-ACK has not been answered in time, or not with the data that its listener waits
+    /// for (as Linux, `syn_ack_recalc`).
     pub(crate) fn handle_request_timer(&mut self, now: Nanos, index: u32, host: &mut impl Host) {
+        let tcp = &self.config.tcp;
         let request = &mut self.flows.records.requests[index];
         let shared = &self.listeners.get(request.listener).shared;
-        if request.retransmits >= shared.syn_ack_retries(self.config.tcp.synack_retries) {
+        let deferred = shared.defer_timeouts(tcp);
+        let waits_for_data = request.acked && request.timeouts < deferred;
+        if request.timeouts >= shared.syn_ack_retries(tcp.synack_retries) && !waits_for_data {
             let tuple = request.tuple;
             self.counters.attempt_fails += 1;
             self.dropped(now, Dropped::SynAckTimeouts, tuple);
             self.drop_request(index);
             return;
         }
+        // A peer that has the SYN-ACK is left in peace, until one more makes it send its ACK again:
+        // then that is enough, data or not.
+        let resend = !waits_for_data || request.timeouts + 1 == deferred;
         if request.is_young() {
             shared.age_syn();
         }
-        request.retransmits += 1;
-        request.flags |= RESENT;
+        request.timeouts += 1;
         let route = request.route;
-        self.counters.retrans_segs += 1;
         self.arm_request(now, index);
-        self.send_syn_ack(now, index, route, host);
+        if resend {
+            self.flows.records.requests[index].flags |= RESENT;
+            self.counters.retrans_segs += 1;
+            self.send_syn_ack(now, index, route, host);
+        }
     }
 
     /// Frees a request and its place in the SYN queue.
@@ -430,7 +459,8 @@ impl Shard {
                 | flag(peer.sack_permitted && self.config.tcp.sack, SACK_PERMITTED)
                 | flag(peer.mss.is_some(), PEER_MSS)
                 | flag(self.grants_ecn(frame), ECN),
-            retransmits: 0,
+            timeouts: 0,
+            acked: false,
         }
     }
 
@@ -442,7 +472,7 @@ impl Shard {
     /// 1, 2, 4, … s after what was sent last.
     fn arm_request(&mut self, now: Nanos, index: u32) {
         let tcp = &self.config.tcp;
-        let backoff = self.flows.records.requests[index].retransmits.min(32);
+        let backoff = self.flows.records.requests[index].timeouts.min(32);
         let wait = (tcp.rto_initial << backoff).min(tcp.rto_max);
         let tick = self.tick_at(now + wait);
         let id = Ref::from(Flow::Request(index)).raw();
@@ -535,12 +565,16 @@ impl Shard {
                 self.start_passive(now, conn, handshake.listener, frame, host);
             }
             Opened::QueueFull if self.config.abort_on_overflow => {
+                self.counters.attempt_fails += 1;
+                self.dropped(now, Dropped::EmbryonicRsts, frame);
                 self.send_reset(frame, host);
                 self.drop_request(index);
             }
             // The request stays and its SYN-ACK is sent again in time: the peer's answer, or its
             // data, may find room then.
-            Opened::QueueFull | Opened::NoRoom => {}
+            Opened::QueueFull | Opened::NoRoom => {
+                self.flows.records.requests[index].acked = true;
+            }
         }
     }
 }

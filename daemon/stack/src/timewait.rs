@@ -354,7 +354,7 @@ impl Shard {
         host: &mut impl Host,
     ) {
         let iss = self.iss_after(index);
-        match self.listeners.find(&frame.tuple.local) {
+        match self.listeners.find(&frame.tuple.local, hash) {
             Some(id) if !self.draining => {
                 self.handle_syn(now, frame, hash, id, Some(Takeover { index, iss }), host);
             }

@@ -277,6 +277,8 @@ fn abort_on_overflow_resets_instead() {
     let sent = world.exchange(&peers[2].ack());
     assert_eq!(shown(&sent), [format!("R seq {} ack 0", peers[2].ack)]);
     assert_eq!((shared.syn_len(), world.shard.gauges().syn_received), (0, 0));
+    let counters = world.shard.counters();
+    assert_eq!((counters.embryonic_rsts, counters.attempt_fails), (1, 1));
 }
 
 #[test]
