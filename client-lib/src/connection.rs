@@ -1,6 +1,7 @@
 //! One connection as this process sees it: what all clones of a stream share.
 
 use crate::error::{os, would_block};
+use crate::family::Family;
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::poller::{Core, Interest};
@@ -23,6 +24,7 @@ pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) handle: Handle,
     pub(crate) worker: u32,
+    family: Family,
     pub(crate) nonblocking: AtomicBool,
     pub(crate) read: Side<Unreported>,
     pub(crate) write: Side<()>,
@@ -77,12 +79,13 @@ struct Registration {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, handle: Handle) -> Connection {
+    pub(crate) fn new(shared: Arc<Shared>, handle: Handle, family: Family) -> Connection {
         let worker = shared.worker_of(handle);
         Connection {
             shared,
             handle,
             worker,
+            family,
             nonblocking: AtomicBool::new(false),
             read: Side::default(),
             write: Side::default(),
@@ -107,7 +110,7 @@ impl Connection {
             answer
         })?;
         match opened {
-            Some(Ok(handle)) => Ok(Connection::new(Arc::clone(shared), handle)),
+            Some(Ok(handle)) => Ok(Connection::new(Arc::clone(shared), handle, Family::of(peer))),
             Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(os(Errno::TIMEDOUT)),
         }
@@ -161,12 +164,12 @@ impl Connection {
         if self.status()? & status::CONNECTED == 0 {
             return Err(os(Errno::NOTCONN));
         }
-        Ok(self.block().addresses.peer())
+        Ok(self.family.show(self.block().addresses.peer()))
     }
 
     pub(crate) fn local(&self) -> io::Result<SocketAddr> {
         self.shared.check()?;
-        Ok(self.block().addresses.local())
+        Ok(self.family.show(self.block().addresses.local()))
     }
 
     pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {

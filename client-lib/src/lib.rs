@@ -44,6 +44,7 @@
 mod connection;
 mod control;
 mod error;
+mod family;
 mod lane;
 mod listener;
 mod options;

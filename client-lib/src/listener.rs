@@ -3,6 +3,7 @@
 use crate::connection::Connection;
 use crate::control::unexpected;
 use crate::error::{gone, os, would_block};
+use crate::family::Family;
 use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
 use crate::poller::{Core, Interest, Poller, Source, Trigger, sealed};
@@ -15,8 +16,9 @@ use rustix::io::Errno;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A socket that accepts connections, like `std::net::TcpListener`.
 ///
@@ -24,7 +26,11 @@ use std::sync::{Arc, Weak};
 /// in the order in which they were complete, as near as the workers' clocks tell. Accepting one
 /// that waits costs no system call.
 ///
-/// Closed when its last clone is dropped; what waits in its queues is reset.
+/// Closed when its last clone is dropped. Connections that nobody has accepted by then go to
+/// listeners that share its address ([`SocketOptions::reuse_port`]). Without any they wait a moment
+/// (the daemon's `accept_grace`, 2 s) for the next listener of the same user and address, and the
+/// port goes on answering meanwhile, so that a server can be restarted without its peers noticing;
+/// then they are reset. The same holds when the process dies.
 pub struct TcpListener {
     inner: Arc<Inner>,
 }
@@ -44,21 +50,31 @@ impl TcpListener {
         address: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TcpListener> {
-        let bind = BindOptions { v6_only: options.v6_only };
+        let family = Family::of(address);
+        let bind = BindOptions {
+            v6_only: options.v6_only,
+            reuse_address: options.reuse_address,
+            reuse_port: options.reuse_port,
+        };
         let (index, address) = match shared.request(&Request::Bind { address, options: bind })? {
-            (Reply::Bound { listener, address }, _) => (listener, address),
+            (Reply::Bound { listener, address }, _) => (listener, family.show(address)),
             (other, _) => return Err(unexpected(&other)),
         };
         let inner = Inner {
             shared: Arc::clone(shared),
             index,
             address,
+            family,
             nodelay: options.nodelay,
+            defer_accept: AtomicU32::new(0),
             nonblocking: AtomicBool::new(options.nonblocking),
             pollers: Mutex::new(Vec::new()),
         };
         // From here on, dropping it closes it.
         let listener = TcpListener { inner: Arc::new(inner) };
+        if options.defer_accept.is_some() {
+            listener.set_defer_accept(options.defer_accept)?;
+        }
         listener.set_backlog(options.backlog)?;
         Ok(listener)
     }
@@ -86,8 +102,8 @@ impl TcpListener {
                 })?
                 .ok_or_else(gone)?,
         };
-        let connection = Connection::new(Arc::clone(shared), waiting.handle);
-        let peer = connection.block().addresses.peer();
+        let connection = Connection::new(Arc::clone(shared), waiting.handle, inner.family);
+        let peer = inner.family.show(connection.block().addresses.peer());
         if inner.nodelay {
             connection.set_nodelay(true)?;
         }
@@ -127,12 +143,39 @@ impl TcpListener {
         Ok(())
     }
 
-    /// `listen(2)` once more: changes how many connections may wait to be accepted.
+    /// `listen(2)` once more: changes how many connections may wait to be accepted, as
+    /// [`SocketOptions::backlog`] says. Those that wait already stay.
     ///
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.inner.shared.command(&Request::Listen { listener: self.inner.index, backlog })
+    }
+
+    /// `TCP_DEFER_ACCEPT`: connections are accepted when their first bytes are there, or when they
+    /// have been silent for so long (rounded up to whole seconds, and to the moments at which a
+    /// SYN-ACK is sent again: 1, 3, 7, 15, … s). For all clones; `None` and zero are off.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_defer_accept(&self, patience: Option<Duration>) -> io::Result<()> {
+        let patience = patience.unwrap_or(Duration::ZERO);
+        let whole = patience.as_secs() + u64::from(patience.subsec_nanos() > 0);
+        let seconds = u32::try_from(whole).unwrap_or(u32::MAX);
+        let listener = self.inner.index;
+        self.inner.shared.command(&Request::DeferAccept { listener, seconds })?;
+        self.inner.defer_accept.store(seconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What [`set_defer_accept`](Self::set_defer_accept) set, in whole seconds.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn defer_accept(&self) -> io::Result<Option<Duration>> {
+        self.inner.shared.check()?;
+        let seconds = self.inner.defer_accept.load(Ordering::Relaxed);
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
     }
 
     /// `IP_TTL` cannot be set or read: the daemon chooses it.
@@ -229,8 +272,12 @@ struct Inner {
     /// In the segment.
     index: u32,
     address: SocketAddr,
+    /// Of the address that was asked for.
+    family: Family,
     /// For accepted streams.
     nodelay: bool,
+    /// Seconds, 0 for none.
+    defer_accept: AtomicU32,
     nonblocking: AtomicBool,
     pollers: Mutex<Vec<Weak<Core>>>,
 }

@@ -26,26 +26,38 @@ const DEFAULT_BACKLOG: u32 = 4096;
 pub struct SocketOptions {
     pub(crate) backlog: u32,
     pub(crate) v6_only: bool,
+    pub(crate) reuse_address: bool,
+    pub(crate) reuse_port: bool,
+    pub(crate) defer_accept: Option<Duration>,
     pub(crate) nodelay: bool,
     pub(crate) nonblocking: bool,
     runtime: Option<Runtime>,
 }
 
 impl SocketOptions {
-    /// The defaults: backlog 4096, IPv6 wildcard listeners that accept IPv4 too, Nagle's
-    /// algorithm on, blocking, the process's default daemon.
+    /// The defaults: backlog 4096, IPv6 wildcard listeners that accept IPv4 too, `SO_REUSEADDR` on
+    /// (as in std), Nagle's algorithm on, blocking, the process's default daemon.
     pub fn new() -> SocketOptions {
         SocketOptions {
             backlog: DEFAULT_BACKLOG,
             v6_only: false,
+            reuse_address: true,
+            reuse_port: false,
+            defer_accept: None,
             nodelay: false,
             nonblocking: false,
             runtime: None,
         }
     }
 
-    /// Connections that may wait to be accepted: as in Linux one more than this fits, and the
-    /// daemon's `somaxconn` caps it.
+    /// How many connections may wait to be accepted.
+    ///
+    /// As in Linux this limits the *accept queue*, of complete connections: one more than this
+    /// fits, over all workers, and the daemon's `somaxconn` caps it. While it is full SYNs are
+    /// dropped, and so is the last ACK of a handshake under way: peers try again until there is
+    /// room, unless `tcp.abort_on_overflow` has them reset. Handshakes under way are counted apart,
+    /// in a SYN queue of the same length; SYNs beyond it are answered by SYN cookies
+    /// (`tcp.syncookies`). Other systems, BSDs for one, count both in one queue.
     #[must_use]
     pub fn backlog(mut self, backlog: u32) -> SocketOptions {
         self.backlog = backlog;
@@ -56,6 +68,32 @@ impl SocketOptions {
     #[must_use]
     pub fn v6_only(mut self, on: bool) -> SocketOptions {
         self.v6_only = on;
+        self
+    }
+
+    /// `SO_REUSEADDR`, on unless it is switched off: a port can be bound although connections of a
+    /// former listener are still there, in TIME_WAIT or otherwise. Never although another listener
+    /// has it.
+    #[must_use]
+    pub fn reuse_address(mut self, on: bool) -> SocketOptions {
+        self.reuse_address = on;
+        self
+    }
+
+    /// `SO_REUSEPORT`: any number of listeners, of this process and of others of the same user, can
+    /// have one address and port if all have set this. Each connection goes to one of them, by a
+    /// keyed hash of its addresses and ports. When one closes, or its process dies, what waits in
+    /// its queues goes to the others.
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> SocketOptions {
+        self.reuse_port = on;
+        self
+    }
+
+    /// `TCP_DEFER_ACCEPT`, see [`TcpListener::set_defer_accept`].
+    #[must_use]
+    pub fn defer_accept(mut self, patience: Duration) -> SocketOptions {
+        self.defer_accept = Some(patience);
         self
     }
 

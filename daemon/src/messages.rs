@@ -32,6 +32,8 @@ pub enum ToWorker {
     RemoveGroup {
         /// Which one.
         group: GroupId,
+        /// The group that keeps its listeners, under the same indices, if one does.
+        keeper: Option<GroupId>,
     },
     /// A lane begins.
     AddLane {
@@ -49,8 +51,8 @@ pub enum ToWorker {
         /// Index in the segment.
         lane: u16,
     },
-    /// A listener begins; answered by [`FromWorker::Listening`]. Takes back a
-    /// [`ToWorker::ReportIdle`] for its port.
+    /// A listener begins, or goes on with what a former one of its address has left; answered by
+    /// [`FromWorker::Listening`]. Takes back a [`ToWorker::ReportIdle`] for its port.
     Listen {
         /// Whose.
         group: GroupId,
@@ -60,16 +62,20 @@ pub enum ToWorker {
         address: SocketAddr,
         /// An unspecified IPv6 address does not cover IPv4.
         v6_only: bool,
-        /// Backlog and queue lengths over all workers.
+        /// Backlog and queue lengths over all workers; the former listener's, if there is one.
         shared: Arc<ListenerShared>,
+        /// The former listener: its keeper, and its index there.
+        former: Option<(GroupId, u32)>,
     },
-    /// A listener ends, what waits in its queues is reset; answered by
-    /// [`FromWorker::Unlistened`].
+    /// A listener ends. What waits in its queues goes to one that shares its address, else to
+    /// `keeper`, else it is reset; answered by [`FromWorker::Unlistened`].
     Unlisten {
         /// Whose.
         group: GroupId,
         /// Index in the segment.
         listener: u32,
+        /// The group that keeps the listener, under the same index, if one does.
+        keeper: Option<GroupId>,
     },
     /// Asks for [`FromWorker::PortIdle`] as soon as the worker no longer uses this local port.
     ReportIdle {

@@ -1,6 +1,7 @@
 //! Who may use the daemon, and how much of it: `[clients]` of the configuration.
 
 use crate::config::{Clients, Rule};
+use std::time::Duration;
 
 /// The rules, and what the kernel allows where they say nothing.
 #[derive(Debug)]
@@ -58,6 +59,11 @@ impl Policy {
     /// Clients that may be connected at a time.
     pub fn max_clients(&self) -> usize {
         self.clients.max_clients as usize
+    }
+
+    /// How long un-accepted connections outlive their listener.
+    pub fn accept_grace(&self) -> Duration {
+        self.clients.accept_grace
     }
 
     /// What a group of this user may have.

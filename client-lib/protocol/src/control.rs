@@ -43,7 +43,15 @@ pub enum Request {
         /// As in Linux: limits the accept queue (`backlog` + 1 fit) and the SYN queue.
         backlog: u32,
     },
-    /// Closes a listener; what waits in its queues is reset.
+    /// `TCP_DEFER_ACCEPT`: connections are accepted when their first bytes are there.
+    DeferAccept {
+        /// From [`Reply::Bound`].
+        listener: u32,
+        /// For about so long at the most; 0 is off.
+        seconds: u32,
+    },
+    /// Closes a listener. What waits in its queues goes to a listener that shares its address, or
+    /// waits `accept_grace` for the next one there.
     CloseListener {
         /// From [`Reply::Bound`].
         listener: u32,
@@ -63,10 +71,21 @@ pub enum Request {
 }
 
 /// Options of [`Request::Bind`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindOptions {
     /// `IPV6_V6ONLY`: an unspecified IPv6 address does not cover IPv4.
     pub v6_only: bool,
+    /// `SO_REUSEADDR`: what is left of a former listener's connections is not in the way.
+    pub reuse_address: bool,
+    /// `SO_REUSEPORT`: others of the same user may have the same address, if they set it too.
+    pub reuse_port: bool,
+}
+
+impl Default for BindOptions {
+    /// As `std::net::TcpListener` asks for.
+    fn default() -> BindOptions {
+        BindOptions { v6_only: false, reuse_address: true, reuse_port: false }
+    }
 }
 
 /// From the daemon.
@@ -158,7 +177,7 @@ mod tests {
         let mut buffer = [0; MAX_MESSAGE];
         let request = Request::Bind {
             address: "[fd99::2]:7777".parse().unwrap(),
-            options: BindOptions { v6_only: true },
+            options: BindOptions { v6_only: true, ..BindOptions::default() },
         };
         let packet = encode(&request, &mut buffer).unwrap();
         assert_eq!(decode::<Request>(packet).unwrap(), request);

@@ -243,13 +243,23 @@ pub struct Clients {
     /// Payload memory of an application group, bytes.
     #[serde(with = "quantity::bytes")]
     pub bytes: u64,
+    /// How long connections that nobody has accepted wait for the next listener of their address
+    /// when theirs has gone.
+    #[serde(with = "quantity::duration")]
+    pub accept_grace: Duration,
     /// Exceptions by user; the first that names the user holds.
     pub rules: Vec<Rule>,
 }
 
 impl Default for Clients {
     fn default() -> Clients {
-        Clients { max_clients: 256, connections: 65_536, bytes: 1 << 30, rules: Vec::new() }
+        Clients {
+            max_clients: 256,
+            connections: 65_536,
+            bytes: 1 << 30,
+            accept_grace: Duration::from_secs(2),
+            rules: Vec::new(),
+        }
     }
 }
 
@@ -280,6 +290,9 @@ impl Clients {
         within("clients.max_clients", self.max_clients, 1..=65_536, "1 to 65536 are allowed")?;
         within("clients.connections", self.connections, 1..=1 << 24, connections)?;
         within("clients.bytes", self.bytes, BYTES, BYTES_ALLOWED)?;
+        let (least, most) = (Duration::ZERO, Duration::from_secs(600));
+        let allowed = "0s to 10min are allowed";
+        time("clients.accept_grace", self.accept_grace, least, most, allowed)?;
         for (index, rule) in self.rules.iter().enumerate() {
             let key = |name| format!("clients.rules[{index}].{name}");
             if let Some(count) = rule.connections {

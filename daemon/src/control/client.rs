@@ -4,9 +4,10 @@ use super::packets::{Packets, Peer};
 use super::registry::Refusal;
 use super::{Control, query, stats};
 use crate::messages::GroupId;
-use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,11 @@ use tokio::sync::Notify;
 const DETAIL_BYTES: usize = 2048;
 /// How long a client that is turned away may take to ask for something.
 const FIRST_PACKET: Duration = Duration::from_secs(1);
+
+/// How often a bind without `SO_REUSEADDR` looks whether a port is free, and the time between:
+/// workers say so with their housekeeping.
+const BIND_LOOKS: u32 = 5;
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// A reply and the descriptors that go with it.
 pub(super) struct Answer {
@@ -53,7 +59,8 @@ pub(super) async fn serve(control: Rc<Control>, packets: Packets, peer: Peer) {
     // Closed first: a client that is being removed gets no more answers.
     drop(packets);
     if let Some(group) = session.group {
-        session.control.registry.borrow_mut().remove(group);
+        let keeper = session.control.registry.borrow_mut().remove(group);
+        session.control.remove_later(keeper);
     }
 }
 
@@ -137,7 +144,7 @@ impl Session {
                 Reply::Done.into()
             }
             Request::Bind { address, options } => {
-                let (listener, address) = registry().bind(self.group()?, address, options)?;
+                let (listener, address) = self.bind(address, options).await?;
                 Reply::Bound { listener, address }.into()
             }
             Request::Listen { listener, backlog } => {
@@ -145,13 +152,38 @@ impl Session {
                 self.wait_for(answer).await?;
                 Reply::Done.into()
             }
+            Request::DeferAccept { listener, seconds } => {
+                registry().defer_accept(self.group()?, listener, seconds)?;
+                Reply::Done.into()
+            }
             Request::CloseListener { listener } => {
-                registry().close_listener(self.group()?, listener)?;
+                let keeper = registry().close_listener(self.group()?, listener)?;
+                control.remove_later(keeper);
                 Reply::Done.into()
             }
             // Answered before.
             Request::Stats | Request::Settings | Request::Query { .. } => Reply::Done.into(),
         })
+    }
+
+    /// Binds. Without `SO_REUSEADDR` what is left of a former listener is in the way: the workers
+    /// get a moment to say that there is nothing.
+    async fn bind(
+        &self,
+        address: SocketAddr,
+        options: BindOptions,
+    ) -> Result<(u32, SocketAddr), Refusal> {
+        let mut looks = if options.reuse_address { 1 } else { BIND_LOOKS };
+        loop {
+            looks -= 1;
+            let bound = self.control.registry.borrow_mut().bind(self.group()?, address, options);
+            match bound {
+                Err(refusal) if refusal.errno == Errno::ADDRINUSE && looks > 0 => {
+                    tokio::time::sleep(BIND_PAUSE).await;
+                }
+                bound => return bound,
+            }
+        }
     }
 
     /// Waits until every worker listens, so that a connection attempt after our answer meets

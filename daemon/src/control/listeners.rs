@@ -1,6 +1,7 @@
 //! The listeners of a group and the steps of their lives.
 
 use super::Mask;
+use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::query::{Socket, SocketKind, SocketState};
 use fourwave_stack::ListenerShared;
 use rustix::io::Errno;
@@ -16,6 +17,9 @@ pub(super) type Answer = oneshot::Receiver<Result<(), Errno>>;
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) v6_only: bool,
+    reuse_port: bool,
+    /// `TCP_DEFER_ACCEPT`, seconds.
+    defer_accept: u32,
     phase: Phase,
 }
 
@@ -62,8 +66,68 @@ impl Listeners {
     }
 
     /// Enters a bound listener at a free index.
-    pub(super) fn insert(&mut self, index: u32, address: SocketAddr, v6_only: bool) {
-        self.0[index as usize] = Some(Listener { address, v6_only, phase: Phase::Bound });
+    pub(super) fn insert(&mut self, index: u32, address: SocketAddr, options: BindOptions) {
+        self.0[index as usize] = Some(Listener {
+            address,
+            v6_only: options.v6_only,
+            reuse_port: options.reuse_port,
+            defer_accept: 0,
+            phase: Phase::Bound,
+        });
+    }
+
+    /// Enters a listener that another group had, and its workers will hand over.
+    pub(super) fn keep(&mut self, index: u32, former: Former) {
+        let Former { address, v6_only, shared } = former;
+        let phase = Phase::Listening(shared);
+        let listener = Listener { address, v6_only, reuse_port: false, defer_accept: 0, phase };
+        self.0[index as usize] = Some(listener);
+    }
+
+    /// What others can go on with if this listener ends now; `None` if it does not listen.
+    pub(super) fn former(&self, index: u32) -> Option<Former> {
+        let Listener { address, v6_only, phase, .. } = self.0.get(index as usize)?.as_ref()?;
+        let Phase::Listening(shared) = phase else { return None };
+        Some(Former { address: *address, v6_only: *v6_only, shared: Arc::clone(shared) })
+    }
+
+    /// Forgets a listener that is another group's now.
+    pub(super) fn forget(&mut self, index: u32) {
+        self.0[index as usize] = None;
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// Whether a listener has yet to listen.
+    pub(super) fn is_bound(&self, index: u32) -> bool {
+        let listener = self.0.get(index as usize).and_then(Option::as_ref);
+        listener.is_some_and(|listener| matches!(listener.phase, Phase::Bound))
+    }
+
+    /// Where a bound listener is, and whether it covers IPv4.
+    pub(super) fn address(&self, index: u32) -> Option<(SocketAddr, bool)> {
+        let listener = self.0.get(index as usize)?.as_ref()?;
+        Some((listener.address, listener.v6_only))
+    }
+
+    /// `TCP_DEFER_ACCEPT`, from now on.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such listener, or it is being closed.
+    pub(super) fn defer_accept(&mut self, index: u32, seconds: u32) -> Result<(), Errno> {
+        let listener = self.get(index).ok_or(Errno::INVAL)?;
+        match &listener.phase {
+            Phase::Bound => {}
+            Phase::Listening(shared) | Phase::Opening { shared, .. } => {
+                shared.set_defer_accept(seconds);
+            }
+            Phase::Closing { .. } => return Err(Errno::INVAL),
+        }
+        listener.defer_accept = seconds;
+        Ok(())
     }
 
     fn get(&mut self, index: u32) -> Option<&mut Listener> {
@@ -99,11 +163,17 @@ impl Listeners {
     }
 
     /// `listen`: a listener that listens already gets another backlog. One that does not yet is
-    /// returned with what the workers share, to be told about.
+    /// returned with what the workers share, to be told about: the `former` listener's, whose
+    /// queues it goes on with, if there is one.
     ///
     /// # Errors
     /// `EINVAL` if there is no such listener, or it is being closed.
-    pub(super) fn listen(&mut self, index: u32, backlog: u32) -> Result<Opening<'_>, Errno> {
+    pub(super) fn listen(
+        &mut self,
+        index: u32,
+        backlog: u32,
+        former: Option<Arc<ListenerShared>>,
+    ) -> Result<Opening<'_>, Errno> {
         let listener = self.get(index).ok_or(Errno::INVAL)?;
         match &listener.phase {
             Phase::Listening(shared) | Phase::Opening { shared, .. } => {
@@ -112,7 +182,10 @@ impl Listeners {
             }
             Phase::Closing { .. } => Err(Errno::INVAL),
             Phase::Bound => {
-                let shared = ListenerShared::new(backlog);
+                let shared = former.unwrap_or_else(|| ListenerShared::new(backlog));
+                shared.set_backlog(backlog);
+                shared.set_reuse_port(listener.reuse_port);
+                shared.set_defer_accept(listener.defer_accept);
                 let (reply, answer) = oneshot::channel();
                 listener.phase = Phase::Opening {
                     shared: Arc::clone(&shared),
@@ -200,6 +273,14 @@ impl Listeners {
     }
 }
 
+/// A listener that ends, for those who go on with it.
+#[derive(Debug)]
+pub(super) struct Former {
+    pub(super) address: SocketAddr,
+    pub(super) v6_only: bool,
+    pub(super) shared: Arc<ListenerShared>,
+}
+
 /// What `listen` does.
 #[derive(Debug)]
 pub(super) enum Opening<'a> {
@@ -218,12 +299,12 @@ mod tests {
     fn bound() -> Listeners {
         let mut listeners = Listeners::new(2);
         assert_eq!(listeners.free(), Some(0));
-        listeners.insert(0, "10.0.0.1:80".parse().unwrap(), false);
+        listeners.insert(0, "10.0.0.1:80".parse().unwrap(), BindOptions::default());
         listeners
     }
 
     fn open(listeners: &mut Listeners) -> Answer {
-        match listeners.listen(0, 5).unwrap() {
+        match listeners.listen(0, 5, None).unwrap() {
             Opening::New { answer, .. } => answer,
             Opening::Already => panic!("it was not listening"),
         }
@@ -237,7 +318,7 @@ mod tests {
         assert!(answer.try_recv().is_err());
         assert_eq!(listeners.answered(0, 0, WORKERS, None), Step::Nothing);
         assert_eq!(answer.try_recv(), Ok(Ok(())));
-        assert!(matches!(listeners.listen(0, 7), Ok(Opening::Already)));
+        assert!(matches!(listeners.listen(0, 7, None), Ok(Opening::Already)));
     }
 
     #[test]
@@ -248,7 +329,7 @@ mod tests {
         assert_eq!(listeners.answered(0, 0, WORKERS, refusal), Step::Nothing);
         assert_eq!(listeners.answered(0, 1, WORKERS, None), Step::Unlisten);
         assert_eq!(answer.try_recv(), Ok(Err(Errno::NOBUFS)));
-        assert_eq!(listeners.listen(0, 5).unwrap_err(), Errno::INVAL);
+        assert_eq!(listeners.listen(0, 5, None).unwrap_err(), Errno::INVAL);
         assert_eq!(listeners.unlistened(0, 0, WORKERS), Step::Nothing);
         assert_eq!(listeners.unlistened(0, 1, WORKERS), Step::Nothing);
         // Bound as before: it may be tried again.
@@ -273,7 +354,7 @@ mod tests {
     fn strange_indices_and_late_answers_do_nothing() {
         let mut listeners = bound();
         for index in [1, 2, u32::MAX] {
-            assert_eq!(listeners.listen(index, 5).unwrap_err(), Errno::INVAL);
+            assert_eq!(listeners.listen(index, 5, None).unwrap_err(), Errno::INVAL);
             assert_eq!(listeners.close(index), Err(Errno::INVAL));
             assert_eq!(listeners.answered(index, 0, 1, None), Step::Nothing);
             assert_eq!(listeners.unlistened(index, 0, 1), Step::Nothing);

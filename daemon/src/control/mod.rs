@@ -11,12 +11,13 @@ mod packets;
 mod query;
 mod registry;
 mod stats;
+mod succession;
 
 pub use link::{Links, WorkerLink};
 pub use packets::Door;
 pub use stats::Totals;
 
-use crate::messages::{FromWorker, ToWorker};
+use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::netlink::Paths;
 use crate::policy::Policy;
 use crate::served::ServedPorts;
@@ -205,6 +206,17 @@ impl Control {
         }
         let gauges = gauges.into_iter().map(|((name, at), value)| (name, Some(at), value));
         [("listeners", None, count)].into_iter().chain(gauges).collect()
+    }
+
+    /// Ends the time of a group that keeps listeners for a successor, when it is over.
+    fn remove_later(self: &Rc<Control>, keeper: Option<GroupId>) {
+        let Some(keeper) = keeper else { return };
+        let control = Rc::clone(self);
+        let grace = self.registry.borrow().policy.accept_grace();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(grace).await;
+            control.registry.borrow_mut().remove(keeper);
+        });
     }
 
     /// Waits until the workers have room for more messages.

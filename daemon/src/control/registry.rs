@@ -12,10 +12,10 @@ use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::path::PathTable;
 use crate::policy::{Policy, Quota};
 use crate::port;
-use crate::served::{Claimant, ServedPorts};
+use crate::served::{Claimant, ServedPorts, Terms};
 use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::query::{Owner, Socket};
-use fourwave_protocol::{Params, Segment, VERSION};
+use fourwave_protocol::{Params, Segment, SegmentError, VERSION};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
@@ -44,29 +44,33 @@ impl Refusal {
 /// Everything that control knows about clients.
 pub(super) struct Registry {
     workers: u32,
-    policy: Policy,
-    ports: ServedPorts,
+    pub(super) policy: Policy,
+    pub(super) ports: ServedPorts,
     somaxconn: u32,
     /// Most bytes that a connection offers to receive.
     window: u32,
     pub(super) outboxes: Outboxes,
-    groups: BTreeMap<GroupId, Group>,
+    pub(super) groups: BTreeMap<GroupId, Group>,
     next: u32,
-    draining: Option<Mask>,
+    pub(super) draining: Option<Mask>,
     resolve: Box<dyn Fn(IpAddr)>,
     /// Told when a worker has drained.
     pub(super) drained: Rc<Notify>,
 }
 
 #[derive(Debug)]
-struct Group {
-    peer: Peer,
-    name: String,
-    segment: Arc<Segment>,
+pub(super) struct Group {
+    pub(super) peer: Peer,
+    pub(super) name: String,
+    pub(super) segment: Arc<Segment>,
     lanes: Lanes,
-    listeners: Listeners,
+    pub(super) listeners: Listeners,
+    /// It has no client: it keeps listeners of one that is gone, for a successor.
+    pub(super) keeps: bool,
     /// The client is gone; these workers have nothing of it left.
-    removed: Option<Mask>,
+    pub(super) removed: Option<Mask>,
+    /// A worker has found its client hostile: nothing of it is kept.
+    pub(super) evicted: bool,
     evict: Rc<Notify>,
 }
 
@@ -116,7 +120,8 @@ impl Registry {
 
     /// Whether another client may come.
     pub(super) fn has_room(&self, clients: usize) -> bool {
-        clients.max(self.groups.len()) < self.policy.max_clients()
+        let groups = self.groups.values().filter(|group| !group.keeps).count();
+        clients.max(groups) < self.policy.max_clients()
     }
 
     pub(super) fn hello(
@@ -135,30 +140,44 @@ impl Registry {
         self.refuse_when_draining()?;
         let quota = self.policy.admit(peer.uid);
         let quota = quota.map_err(|refused| Refusal::new(Errno::ACCESS, refused.to_string()))?;
-        let group = GroupId(self.next);
         let params = params(self.workers, quota, self.somaxconn, self.window);
-        let (segment, memory) = Segment::create(&format!("fourwave-{}", group.0), params)
+        let (group, memory) = self
+            .add(peer, printable(name), params, false)
             .map_err(|error| Refusal::new(Errno::NOMEM, error.to_string()))?;
+        let Group { name, peer: Peer { pid, uid }, evict, .. } = &self.groups[&group];
+        tracing::info!(group = group.0, pid, uid, name, "a client has come");
+        Ok(Admitted { group, params, memory, evict: Rc::clone(evict) })
+    }
+
+    /// Makes a group, which every worker is told of.
+    pub(super) fn add(
+        &mut self,
+        peer: Peer,
+        name: String,
+        params: Params,
+        keeps: bool,
+    ) -> Result<(GroupId, OwnedFd), SegmentError> {
+        let group = GroupId(self.next);
+        let (segment, memory) = Segment::create(&format!("fourwave-{}", group.0), params)?;
         let segment = Arc::new(segment);
         self.next += 1;
         self.outboxes.broadcast(|worker| {
             let group = port::Group::new(group, worker, Arc::clone(&segment));
             ToWorker::AddGroup { group: Box::new(group) }
         });
-        let evict = Rc::new(Notify::new());
         let record = Group {
             peer,
-            name: printable(name),
+            name,
             segment,
             lanes: Lanes::new(params.lanes),
             listeners: Listeners::new(params.listeners),
+            keeps,
             removed: None,
-            evict: Rc::clone(&evict),
+            evicted: false,
+            evict: Rc::new(Notify::new()),
         };
-        let Group { name, peer: Peer { pid, uid }, .. } = &record;
-        tracing::info!(group = group.0, pid, uid, name, "a client has come");
         self.groups.insert(group, record);
-        Ok(Admitted { group, params, memory, evict })
+        Ok((group, memory))
     }
 
     /// A new lane: its index, and the client's ends of its doorbells, one per worker.
@@ -217,11 +236,16 @@ impl Registry {
                 Refusal::new(Errno::MFILE, "all listeners of this program are used")
             })?;
         let claimant = Claimant { group, listener };
+        let terms = Terms {
+            v6_only: options.v6_only,
+            reuse_address: options.reuse_address,
+            shared_by: options.reuse_port.then_some(uid),
+        };
         let bound = self
             .ports
-            .claim(claimant, address, options.v6_only)
+            .claim(claimant, address, terms)
             .map_err(|error| Refusal::new(error.errno(), error.to_string()))?;
-        self.record(group)?.listeners.insert(listener, bound, options.v6_only);
+        self.record(group)?.listeners.insert(listener, bound, options);
         tracing::debug!(group = group.0, address = %bound, "bound");
         Ok((listener, bound))
     }
@@ -235,58 +259,99 @@ impl Registry {
     ) -> Result<Option<Answer>, Refusal> {
         self.refuse_when_draining()?;
         let backlog = backlog.min(self.somaxconn);
+        let claimant = Claimant { group, listener };
+        let former = self.take_former(claimant);
+        let (place, shared) = former.unzip();
         let record = self.groups.get_mut(&group).ok_or_else(no_group)?;
-        let opening = record.listeners.listen(listener, backlog);
+        let opening = record.listeners.listen(listener, backlog, shared);
         match opening.map_err(|errno| no_listener(errno, listener))? {
             Opening::Already => Ok(None),
             Opening::New { listener: entry, shared, answer } => {
                 let (address, v6_only) = (entry.address, entry.v6_only);
                 self.outboxes.broadcast(|_| {
-                    let shared = Arc::clone(&shared);
-                    ToWorker::Listen { group, listener, address, v6_only, shared }
+                    let (shared, former) = (Arc::clone(&shared), place);
+                    ToWorker::Listen { group, listener, address, v6_only, shared, former }
                 });
+                if let Some((keeper, _)) = place {
+                    self.dissolve_empty(keeper);
+                }
                 Ok(Some(answer))
             }
         }
     }
 
-    pub(super) fn close_listener(&mut self, group: GroupId, listener: u32) -> Result<(), Refusal> {
-        let step = self.record(group)?.listeners.close(listener);
-        let step = step.map_err(|errno| no_listener(errno, listener))?;
-        self.ports.leave(Claimant { group, listener });
-        self.take(step, group, listener);
-        Ok(())
+    /// `TCP_DEFER_ACCEPT`.
+    pub(super) fn defer_accept(
+        &mut self,
+        group: GroupId,
+        listener: u32,
+        seconds: u32,
+    ) -> Result<(), Refusal> {
+        let done = self.record(group)?.listeners.defer_accept(listener, seconds);
+        done.map_err(|errno| no_listener(errno, listener))
     }
 
-    fn take(&mut self, step: Step, group: GroupId, listener: u32) {
+    /// Closes a listener. The group that keeps it, if one does, is to be [removed](Self::remove)
+    /// after `accept_grace`.
+    pub(super) fn close_listener(
+        &mut self,
+        group: GroupId,
+        listener: u32,
+    ) -> Result<Option<GroupId>, Refusal> {
+        let former = self.record(group)?.listeners.former(listener);
+        let step = self.record(group)?.listeners.close(listener);
+        let step = step.map_err(|errno| no_listener(errno, listener))?;
+        let keeper = former.and_then(|former| self.keep(group, vec![(listener, former)]));
+        self.ports.leave(Claimant { group, listener });
+        self.take(step, group, listener, keeper);
+        Ok(keeper)
+    }
+
+    pub(super) fn take(
+        &mut self,
+        step: Step,
+        group: GroupId,
+        listener: u32,
+        keeper: Option<GroupId>,
+    ) {
         match step {
             Step::Nothing => {}
             Step::Unlisten => {
-                self.outboxes.broadcast(|_| ToWorker::Unlisten { group, listener });
+                self.outboxes.broadcast(|_| ToWorker::Unlisten { group, listener, keeper });
             }
             Step::Gone => self.gone(Claimant { group, listener }),
         }
     }
 
-    fn gone(&mut self, claimant: Claimant) {
+    pub(super) fn gone(&mut self, claimant: Claimant) {
         if let Some(port) = self.ports.gone(claimant) {
             self.outboxes.broadcast(|_| ToWorker::ReportIdle { port });
         }
     }
 
-    /// The client is gone, or must go.
-    pub(super) fn remove(&mut self, group: GroupId) {
-        let Some(record) = self.groups.get_mut(&group) else { return };
+    /// The client is gone, or must go. The group that keeps its listeners, if one does, is to be
+    /// removed in the same way after `accept_grace`.
+    pub(super) fn remove(&mut self, group: GroupId) -> Option<GroupId> {
+        let record = self.groups.get_mut(&group)?;
         if record.removed.is_some() {
-            return;
+            return None;
         }
         record.removed = Some(Mask::default());
+        let (peer, keeps) = (record.peer, record.keeps);
+        let indices: Vec<u32> = record.listeners.indices().collect();
+        let former = |&index: &u32| Some((index, record.listeners.former(index)?));
+        let former = indices.iter().filter_map(former).collect();
+        let keeper = self.keep(group, former);
         // A successor may bind the same ports at once.
-        for listener in record.listeners.indices() {
+        for listener in indices {
             self.ports.leave(Claimant { group, listener });
         }
-        tracing::info!(group = group.0, pid = record.peer.pid, "a client is gone");
-        self.outboxes.broadcast(|_| ToWorker::RemoveGroup { group });
+        match keeps {
+            true => tracing::debug!(group = group.0, "no successor has come"),
+            false => tracing::info!(group = group.0, pid = peer.pid, "a client is gone"),
+        }
+        self.outboxes.broadcast(|_| ToWorker::RemoveGroup { group, keeper });
+        keeper
     }
 
     /// Who a group is.
@@ -313,9 +378,10 @@ impl Registry {
         let workers = self.workers;
         match message {
             FromWorker::Evicted { group, worker: _, reason } => {
-                let Some(record) = self.groups.get(&group) else { return };
+                let Some(record) = self.groups.get_mut(&group) else { return };
                 let (Peer { pid, uid }, name) = (record.peer, &record.name);
                 tracing::warn!(group = group.0, pid, uid, name, reason, "a client is evicted");
+                record.evicted = true;
                 record.evict.notify_one();
             }
             FromWorker::GroupRemoved { group, worker } => self.group_removed(group, worker),
@@ -327,14 +393,14 @@ impl Registry {
             FromWorker::Listening { group, listener, worker, error } => {
                 let Some(record) = self.groups.get_mut(&group) else { return };
                 let step = record.listeners.answered(listener, worker, workers, error);
-                self.take(step, group, listener);
+                self.take(step, group, listener, None);
             }
             FromWorker::Unlistened { group, listener, worker } => {
                 let Some(record) = self.groups.get_mut(&group) else { return };
                 // A group that is being removed is done listener by listener at its end.
                 if record.removed.is_none() {
                     let step = record.listeners.unlistened(listener, worker, workers);
-                    self.take(step, group, listener);
+                    self.take(step, group, listener, None);
                 }
             }
             FromWorker::PortIdle { port, worker } => self.ports.idle(port, worker),

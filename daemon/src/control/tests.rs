@@ -57,15 +57,19 @@ impl WorkerLink for FakeWorker {
         self.log.lock().unwrap().push(format!("{}:{text}", self.index));
         let worker = self.index;
         let answer = match message {
-            ToWorker::RemoveGroup { group } => FromWorker::GroupRemoved { group, worker },
+            ToWorker::RemoveGroup { group, .. } => FromWorker::GroupRemoved { group, worker },
             ToWorker::RemoveLane { group, lane } => FromWorker::LaneRemoved { group, lane, worker },
-            ToWorker::Listen { group, listener, shared, .. } => {
+            ToWorker::Listen { group, listener, shared, former, .. } => {
+                if let Some((GroupId(keeper), index)) = former {
+                    let line = format!("{worker}:goes on with {index} of group {keeper}");
+                    self.log.lock().unwrap().push(line);
+                }
                 // A backlog that no test means otherwise: this worker cannot listen.
                 let fails = shared.backlog() == 13 && worker == 1;
                 let error = fails.then_some(Errno::NOBUFS.raw_os_error());
                 FromWorker::Listening { group, listener, worker, error }
             }
-            ToWorker::Unlisten { group, listener } => {
+            ToWorker::Unlisten { group, listener, .. } => {
                 FromWorker::Unlistened { group, listener, worker }
             }
             ToWorker::ReportIdle { port } => FromWorker::PortIdle { port, worker },
@@ -137,7 +141,7 @@ fn row() -> Row {
             remote: endpoint("10.0.0.2:5000"),
         },
         state: SocketState::Established,
-        group: Some(crate::messages::GroupId(1)),
+        group: Some(GroupId(1)),
         receive_queue: 3,
         send_queue: 4,
         timer: None,
@@ -376,6 +380,74 @@ fn a_client_that_goes_leaves_nothing() {
     });
 }
 
+/// Group 1 dies with listeners 0 and 1, group 2 keeps them, group 3 takes one of them over.
+#[test]
+fn listeners_are_kept_for_a_successor() {
+    let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            let (_, first) = client.listen("0.0.0.0:0");
+            let (_, kept) = client.listen("0.0.0.0:0");
+            // Bound only: nobody can have connected to it.
+            client.bind("0.0.0.0:0");
+            drop(client);
+            scene.until_told(&["0:group 2", "1:group 2", "0:RemoveGroup", "1:RemoveGroup"]);
+            let (successor, ..) = Client::greet(&scene.path);
+            successor.listen(&kept.to_string());
+            scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
+            // Listening again changes the backlog and takes nothing over.
+            let again = Request::Listen { listener: 0, backlog: 9 };
+            assert_eq!(successor.ask(&again).0, Reply::Done);
+            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains(" with 0 of")));
+            // What is another address, though it covers the kept one's, ends it.
+            let wide = format!("[::]:{}", first.port());
+            successor.listen(&wide);
+            scene.until_told(&["0:Unlisten", "1:Unlisten"]);
+        },
+    );
+}
+
+/// A listener closed by its client is kept too; when its time is over everything of it goes.
+#[test]
+fn nothing_is_kept_for_longer_than_accept_grace() {
+    let clients = Clients { accept_grace: Duration::from_millis(50), ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            let (listener, _) = client.listen("0.0.0.0:0");
+            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+            scene.until_told(&["0:group 2", "0:Unlisten", "1:Unlisten"]);
+            scene.until_told(&["0:RemoveGroup", "1:RemoveGroup", "0:ReportIdle", "1:ReportIdle"]);
+        },
+    );
+}
+
+#[test]
+fn nothing_is_kept_of_a_hostile_client() {
+    let (ready, listens) = std::sync::mpsc::channel();
+    let script = |_control, workers: Vec<Rc<FakeWorker>>| async move {
+        while listens.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        workers[1].say(FromWorker::Evicted { group: GroupId(1), worker: 1, reason: "test" });
+    };
+    with_control(Clients::default(), usize::MAX, script, move |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        client.listen("0.0.0.0:0");
+        ready.send(()).unwrap();
+        assert!(client.is_closed());
+        scene.until_told(&["0:RemoveGroup", "1:RemoveGroup", "0:ReportIdle", "1:ReportIdle"]);
+        assert!(!scene.log.lock().unwrap().iter().any(|line| line == "0:group 2"));
+    });
+}
+
 #[test]
 fn refusals_say_why_and_the_client_goes_on() {
     run(|scene| {
@@ -449,7 +521,7 @@ fn garbage_ends_a_client_and_no_other() {
 #[test]
 fn an_evicted_client_is_disconnected() {
     let script = |_control, workers: Vec<Rc<FakeWorker>>| async move {
-        let group = crate::messages::GroupId(1);
+        let group = GroupId(1);
         loop {
             tokio::time::sleep(Duration::from_millis(1)).await;
             if workers[1].log.lock().unwrap().iter().any(|line| line == "1:group 1") {
@@ -622,9 +694,9 @@ fn workers_get_new_tables_and_ports_follow() {
     };
     let links: Links = Rc::new(vec![Box::new(worker)]);
     let mut ports = ServedPorts::new(Box::new(map.clone()), 1, Vec::new());
-    let claimant = crate::served::Claimant { group: crate::messages::GroupId(1), listener: 0 };
+    let claimant = crate::served::Claimant { group: GroupId(1), listener: 0 };
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
-    let port = ports.claim(claimant, any, false).unwrap().port();
+    let port = ports.claim(claimant, any, crate::served::tests::PLAIN).unwrap().port();
     let policy = Policy::new(Clients::default(), 1024);
     let counters = Box::new(|_: &mut Totals| {});
     let (window, settings) = (1 << 20, String::new());

@@ -233,6 +233,34 @@ impl Conn {
         self.promised > 0
     }
 
+    /// Whether its client has read or written, which nobody may before accepting.
+    pub(super) fn is_used(&self) -> bool {
+        self.receive_head > 0 || self.send_tail > 0
+    }
+
+    /// Takes over what `theirs`, which nobody has used, has received; `false` if there are not
+    /// enough extents.
+    pub(super) fn copy_received(
+        &mut self,
+        (segment, block, memory): (&Segment, &ConnBlock, &mut Memory),
+        theirs: &Conn,
+        (their_segment, their_memory): (&Segment, &Memory),
+    ) -> bool {
+        let mut bytes = [0; EXTENT_BYTES];
+        for page in 0..theirs.stored_end.div_ceil(PAGE) {
+            // Where bytes are missing yet, whole pages can be.
+            let Some(extent) = theirs.pages.get(&their_memory.tables, page) else { continue };
+            let offset = page * PAGE;
+            let bytes = &mut bytes[..(theirs.stored_end - offset).min(PAGE) as usize];
+            their_segment.read_extent(extent, 0, bytes);
+            if !self.store(segment, block, memory, offset, bytes) {
+                return false;
+            }
+        }
+        self.deliver(block, theirs.receive_tail);
+        true
+    }
+
     /// Everything up to `tail` is in order: the client may read it.
     pub(super) fn deliver(&mut self, block: &ConnBlock, tail: u64) {
         assert!(tail >= self.receive_tail);

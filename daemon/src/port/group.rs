@@ -3,7 +3,7 @@
 use super::conn::{Conn, Life, Memory};
 use super::extents::ExtentPool;
 use super::lane::Lane;
-use super::listener::{Listener, Unaccepted};
+use super::listener::{Ended, Listener, Unaccepted};
 use super::notify::{Notices, READ, WRITE};
 use super::tables::Tables;
 use super::{AppId, Evict};
@@ -324,7 +324,7 @@ impl Group {
         self.add_status(index, status::WRITE_CLOSED);
     }
 
-    /// An active open that did not begin after all.
+    /// A connection that did not begin here after all.
     pub fn abandon(&mut self, index: u32) {
         self.free_slot(index);
     }
@@ -373,7 +373,7 @@ impl Group {
         match listener.push(
             &self.segment,
             Waiting { handle, stamp },
-            Unaccepted { stack: conn.stack, index: app.conn },
+            Unaccepted { stack: conn.stack, index: app.conn, stamp },
         ) {
             Ok(true) => {
                 if first {
@@ -410,20 +410,52 @@ impl Group {
             .filter_map(|(index, listener)| Some((index as u32, listener.as_ref()?.stack?)))
     }
 
-    /// Closes listener `index`: what waits in its queue loses its handle. The stack resets
-    /// those connections; the ones that it is done with already are freed here. Calls `accepted`
-    /// as [`collect_accepted`](Self::collect_accepted) does, for what was taken until now.
-    pub fn unlisten(&mut self, index: u32, mut accepted: impl FnMut(u32, u64)) -> Option<u32> {
+    /// Ends listener `index`; what waits in its queue is the caller's to move or to
+    /// [close](Self::close). Calls `accepted` as [`collect_accepted`](Self::collect_accepted)
+    /// does, for what was taken until now.
+    pub fn unlisten(&mut self, index: u32, mut accepted: impl FnMut(u32, u64)) -> Option<Ended> {
         let listener = self.listeners[index as usize].as_mut()?;
         let stack = listener.stack.take()?;
-        let (unaccepted, broken) = listener.close(&self.segment, |conn| accepted(stack, conn));
-        for conn in unaccepted {
-            self.close(conn.index);
-        }
+        let (waiting, broken) = listener.close(&self.segment, |conn| accepted(stack, conn));
         if let Some(why) = broken {
             self.evict(why);
         }
-        Some(stack)
+        Some(Ended { stack, waiting })
+    }
+
+    /// See [`Clients::adopt`](super::Clients::adopt).
+    pub(super) fn adopt(
+        &mut self,
+        source: &Group,
+        index: u32,
+        listener: u32,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<u32> {
+        let theirs = &source.conns[index as usize];
+        if theirs.life != Life::Open || theirs.is_used() {
+            return None;
+        }
+        let ours = self.open(theirs.stack, Some(listener), local, peer)?;
+        let conn = &mut self.conns[ours as usize];
+        let block = block(&self.segment, self.worker, ours);
+        let to = (&*self.segment, block, &mut self.memory);
+        if !conn.copy_received(to, theirs, (&source.segment, &source.memory)) {
+            self.free_slot(ours);
+            return None;
+        }
+        self.add_status(ours, theirs.status);
+        Some(ours)
+    }
+
+    /// A connection that nobody had accepted is another group's now.
+    pub fn disown(&mut self, index: u32) {
+        self.free_slot(index);
+    }
+
+    /// A connection that nobody has accepted waits at another listener.
+    pub fn set_listener(&mut self, index: u32, listener: u32) {
+        self.conns[index as usize].listener = Some(listener);
     }
 
     /// Calls `each` with (listener, connection), as the stack names them, for every connection

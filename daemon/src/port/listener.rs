@@ -7,11 +7,22 @@ use std::collections::VecDeque;
 
 /// A connection on the accept queue, as the daemon names it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unaccepted {
+pub struct Unaccepted {
     /// The stack's name.
-    pub(super) stack: u64,
+    pub stack: u64,
     /// Index among the group's connections of this worker.
-    pub(super) index: u32,
+    pub index: u32,
+    /// When it was complete.
+    pub stamp: u64,
+}
+
+/// What a listener that ends leaves behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// The stack's name for the listener.
+    pub stack: u32,
+    /// What nobody has accepted and nobody can any more, oldest first.
+    pub waiting: Vec<Unaccepted>,
 }
 
 /// What the worker keeps of a listener.

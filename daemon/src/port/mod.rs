@@ -17,9 +17,11 @@ mod tables;
 
 pub use conn::{Conn, Life};
 pub use group::{Change, Group};
+pub use listener::{Ended, Unaccepted};
 pub use notify::Notices;
 
 use crate::messages::GroupId;
+use core::net::SocketAddr;
 use fourwave_protocol::Corrupt;
 
 /// Why a group is evicted. Each reason is counted under its name.
@@ -155,6 +157,25 @@ impl Clients {
     /// The group in this slot, to look at.
     pub fn find(&self, slot: u32) -> Option<&Group> {
         self.groups.get(slot as usize)?.as_deref()
+    }
+
+    /// Copies connection `index` of one group, which nobody has accepted, into another, as one
+    /// that waits at its `listener`: its index there. The old one is still to be
+    /// [disowned](Group::disown). `None` when the other has no room, or when the first one's client
+    /// has used the connection although it never accepted it.
+    pub fn adopt(
+        &mut self,
+        from: AppId,
+        to: u32,
+        listener: u32,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<AppId> {
+        let slots = [from.group as usize, to as usize];
+        let [source, target] = self.groups.get_disjoint_mut(slots).ok()?;
+        let (source, target) = (source.as_ref()?, target.as_mut()?);
+        let conn = target.adopt(source, from.conn, listener, local, peer)?;
+        Some(AppId { group: to, conn })
     }
 
     /// The group of a connection that the stack names: it exists while the stack has one.

@@ -1,6 +1,6 @@
 //! The port against a client that plays by the rules, and against ones that do not.
 
-use super::{AppId, Change, Clients, Evict, Group, Life, Notices};
+use super::{AppId, Change, Clients, Evict, Group, Notices};
 use crate::messages::GroupId;
 use core::sync::atomic::Ordering;
 use fourwave_protocol::command::{Command, Event, decode_grant};
@@ -386,13 +386,17 @@ fn accepting_gives_places_back_and_wakes_a_waiter() {
 }
 
 #[test]
-fn a_closed_listener_drops_what_waits() {
+fn a_closed_listener_leaves_what_waits() {
     let mut bench = Bench::new();
     let (app, _) = bench.open();
-    assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
-    assert_eq!(bench.group().unlisten(0, |_, _| panic!("nobody accepted it")), Some(5));
+    assert!(bench.clients.of(app).push_accept(app, 17, &mut bench.notices));
+    let ended = bench.group().unlisten(0, |_, _| panic!("nobody accepted it")).unwrap();
+    assert_eq!(ended.stack, 5);
+    let [waiting] = ended.waiting[..] else { panic!("{ended:?}") };
+    assert_eq!((waiting.stack, waiting.index, waiting.stamp), (42, app.conn, 17));
     assert_eq!(bench.segment.accept_ring(0, WORKER).pop(), None);
-    // The stack resets it and says so.
+    // Nobody takes it: the stack resets it and says so.
+    bench.group().close(app.conn);
     bench.group().ended(app.conn);
     assert_eq!(bench.group().used(), 0);
 }
@@ -408,10 +412,74 @@ fn a_closed_listener_leaves_what_was_accepted() {
     // Accepted, and the listener closed, before the worker looks.
     assert_eq!(bench.segment.accept_ring(0, WORKER).pop().unwrap().handle, handle);
     let mut taken = Vec::new();
-    assert_eq!(bench.group().unlisten(0, |listener, conn| taken.push((listener, conn))), Some(5));
+    let ended = bench.group().unlisten(0, |listener, conn| taken.push((listener, conn))).unwrap();
     assert_eq!(taken, [(5, 42)]);
-    assert_eq!(bench.group().conn(first.conn).life, Life::Open);
-    assert_eq!(bench.group().conn(second.conn).life, Life::Orphan);
+    assert_eq!(ended.waiting.iter().map(|it| it.index).collect::<Vec<_>>(), [second.conn]);
+}
+
+/// A second group at the same worker, as a successor would be.
+fn successor(bench: &mut Bench, extents: u32) -> (u32, Arc<Segment>) {
+    let params = Params { extents, ..*bench.segment.layout().params() };
+    let segment = Arc::new(Segment::create("test", params).unwrap().0);
+    let group = Group::new(GroupId(8), WORKER, Arc::clone(&segment));
+    let slot = bench.clients.add(Box::new(group));
+    bench.clients.group(slot).unwrap().listen(1, 5);
+    (slot, segment)
+}
+
+#[test]
+fn an_unaccepted_connection_moves_with_its_bytes() {
+    let mut bench = Bench::new();
+    let (app, _) = bench.open();
+    let gap = 3 * EXTENT_BYTES as u64;
+    assert!(bench.group().store(app.conn, 0, b"in order"));
+    assert!(bench.group().store(app.conn, gap, b"ahead"));
+    bench.change(app, 8, 0, status::PEER_CLOSED);
+    let (slot, segment) = successor(&mut bench, 64);
+    let (local, peer) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:999".parse().unwrap());
+    let moved = bench.clients.adopt(app, slot, 1, local, peer).unwrap();
+    bench.group().disown(app.conn);
+    assert_eq!((bench.group().used(), bench.group().evicted()), (0, None));
+    assert!(bench.clients.of(moved).push_accept(moved, 1, &mut bench.notices));
+
+    let popped = segment.accept_ring(1, WORKER).pop().unwrap();
+    let block = segment.connection(popped.handle.index).unwrap();
+    assert_eq!((block.addresses.local(), block.addresses.peer()), (local, peer));
+    assert_eq!(block.status(), status::CONNECTED | status::PEER_CLOSED);
+    assert_eq!(block.receive_tail(), 8);
+    let mut read = [0; 8];
+    segment.read_extent(block.receive_slot(0).unwrap(), 0, &mut read);
+    assert_eq!(&read, b"in order");
+    // What lay ahead is delivered when the gap is filled.
+    let fill = vec![7; gap as usize - 8];
+    assert!(bench.clients.of(moved).store(moved.conn, 8, &fill));
+    bench.change(moved, gap + 5, 0, 0);
+    let mut read = [0; 5];
+    segment.read_extent(block.receive_slot(3).unwrap(), 0, &mut read);
+    assert_eq!(&read, b"ahead");
+}
+
+#[test]
+fn a_connection_stays_where_it_is_without_room_or_when_it_was_used() {
+    let mut bench = Bench::new();
+    let (local, peer) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:999".parse().unwrap());
+    let (slot, _segment) = successor(&mut bench, 4);
+    let (large, _) = bench.open();
+    assert!(bench.group().store(large.conn, 0, &[1; 4 * EXTENT_BYTES]));
+    assert_eq!(bench.clients.adopt(large, slot, 1, local, peer), None);
+    assert!(bench.clients.group(slot).unwrap().is_empty());
+    // Its client read without having accepted it.
+    let (read, handle) = bench.open();
+    assert!(bench.group().store(read.conn, 0, b"x"));
+    bench.change(read, 1, 0, 0);
+    bench.segment.connection(handle.index).unwrap().publish_receive_head(1);
+    bench.group().look_at_head(read.conn).unwrap();
+    assert_eq!(bench.clients.adopt(read, slot, 1, local, peer), None);
+    // A full group.
+    let (small, _) = bench.open();
+    let fill = bench.clients.group(slot).unwrap();
+    while fill.open(1, None, local, peer).is_some() {}
+    assert_eq!(bench.clients.adopt(small, slot, 1, local, peer), None);
 }
 
 #[test]

@@ -58,6 +58,17 @@ pub struct Claimant {
     pub listener: u32,
 }
 
+/// How an address is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// `IPV6_V6ONLY`.
+    pub v6_only: bool,
+    /// `SO_REUSEADDR`: what is left of a former listener's connections is not in the way.
+    pub reuse_address: bool,
+    /// `SO_REUSEPORT`, of this user: others of the user may claim the same on these terms.
+    pub shared_by: Option<u32>,
+}
+
 /// Why a port cannot be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -69,6 +80,11 @@ pub enum ClaimError {
         /// What is there already.
         by: SocketAddr,
     },
+    /// Connections of a listener that is gone are still there.
+    #[error(
+        "{0} has connections of a former listener, perhaps in TIME_WAIT: set SO_REUSEADDR, or wait"
+    )]
+    Remembered(SocketAddr),
     /// The kernel does not give it.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -84,9 +100,9 @@ impl ClaimError {
     /// What `bind(2)` would give.
     pub fn errno(&self) -> Errno {
         match self {
-            ClaimError::Claimed { .. } | ClaimError::Hold(HoldError::Taken { .. }) => {
-                Errno::ADDRINUSE
-            }
+            ClaimError::Claimed { .. }
+            | ClaimError::Remembered(_)
+            | ClaimError::Hold(HoldError::Taken { .. }) => Errno::ADDRINUSE,
             ClaimError::Loopback(_) | ClaimError::Hold(HoldError::NotLocal(_)) => {
                 Errno::ADDRNOTAVAIL
             }
@@ -122,20 +138,23 @@ struct Port {
 struct Claim {
     claimant: Claimant,
     address: IpAddr,
-    v6_only: bool,
+    terms: Terms,
     leaving: bool,
 }
 
 impl Claim {
-    /// Whether both could get the same connection.
-    fn conflicts(&self, address: IpAddr, v6_only: bool) -> bool {
+    /// Whether both could get the same connection, and have not agreed to share.
+    fn conflicts(&self, address: IpAddr, terms: &Terms) -> bool {
+        let shared = self.terms.shared_by.is_some() && self.terms.shared_by == terms.shared_by;
+        !self.leaving && !shared && self.overlaps(address, terms.v6_only)
+    }
+
+    fn overlaps(&self, address: IpAddr, v6_only: bool) -> bool {
         let covers = |a: IpAddr, only: bool, b: IpAddr| match a.is_unspecified() {
             true => a.is_ipv4() == b.is_ipv4() || a.is_ipv6() && !only,
             false => a == b,
         };
-        !self.leaving
-            && (covers(self.address, self.v6_only, address)
-                || covers(address, v6_only, self.address))
+        covers(self.address, self.terms.v6_only, address) || covers(address, v6_only, self.address)
     }
 }
 
@@ -154,20 +173,24 @@ impl ServedPorts {
         &mut self,
         claimant: Claimant,
         address: SocketAddr,
-        v6_only: bool,
+        terms: Terms,
     ) -> Result<SocketAddr, ClaimError> {
         let ip = address.ip();
         if ip.is_loopback() {
             return Err(ClaimError::Loopback(ip));
         }
-        let claims = self.ports.get(&address.port()).map(|port| &port.claims);
-        let other = claims.and_then(|claims| claims.iter().find(|c| c.conflicts(ip, v6_only)));
+        let known = self.ports.get(&address.port());
+        let claims = known.map(|port| &port.claims);
+        let other = claims.and_then(|claims| claims.iter().find(|c| c.conflicts(ip, &terms)));
         if let Some(other) = other {
             let by = SocketAddr::new(other.address, address.port());
             return Err(ClaimError::Claimed { address, by });
         }
-        let fresh = claims.is_none();
-        let number = self.hold(address, v6_only)?;
+        if !terms.reuse_address && known.is_some_and(Port::is_remembered) {
+            return Err(ClaimError::Remembered(address));
+        }
+        let fresh = known.is_none();
+        let number = self.hold(address, terms.v6_only)?;
         let bound = SocketAddr::new(ip, number);
         if let Err(error) = self.steer(number) {
             if fresh {
@@ -176,7 +199,7 @@ impl ServedPorts {
             return Err(error.into());
         }
         if let Some(port) = self.ports.get_mut(&number) {
-            port.claims.push(Claim { claimant, address: ip, v6_only, leaving: false });
+            port.claims.push(Claim { claimant, address: ip, terms, leaving: false });
             port.idle = None;
         }
         Ok(bound)
@@ -226,6 +249,26 @@ impl ServedPorts {
         for claim in claims.filter(|claim| claim.claimant == claimant) {
             claim.leaving = true;
         }
+    }
+
+    /// A listener has ended and its queues are kept by `keeper`: others may claim its address, and
+    /// the port stays ours until that one is [`gone`](Self::gone).
+    pub fn keep(&mut self, claimant: Claimant, keeper: Claimant) {
+        let claims = self.ports.values_mut().flat_map(|port| &mut port.claims);
+        for claim in claims.filter(|claim| claim.claimant == claimant) {
+            claim.claimant = keeper;
+            claim.leaving = true;
+        }
+    }
+
+    /// Whether the claims of these two listeners overlap.
+    pub fn overlap(&self, one: Claimant, other: Claimant) -> bool {
+        self.ports.values().any(|port| {
+            let of = |who| port.claims.iter().find(move |claim| claim.claimant == who);
+            of(one)
+                .zip(of(other))
+                .is_some_and(|(one, other)| one.overlaps(other.address, other.terms.v6_only))
+        })
     }
 
     /// A listener is closed at every worker. Returns the port if it was the last one there: the
@@ -302,6 +345,11 @@ impl ServedPorts {
 }
 
 impl Port {
+    /// Whether it is ours only because of what former listeners have left.
+    fn is_remembered(&self) -> bool {
+        !self.reserved && self.claims.iter().all(|claim| claim.leaving)
+    }
+
     /// The map entries that its holders ask for.
     fn entries(&self, addresses: &[IpAddr], limit: usize) -> BTreeSet<IpAddr> {
         let mut entries = BTreeSet::new();

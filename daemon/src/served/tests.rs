@@ -36,6 +36,9 @@ impl Steer for FakeMap {
     }
 }
 
+/// As most servers bind.
+pub(crate) const PLAIN: Terms = Terms { v6_only: false, reuse_address: true, shared_by: None };
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -62,7 +65,7 @@ fn is_free(port: u16) -> bool {
 #[test]
 fn a_port_is_given_back_when_the_last_worker_is_idle() {
     let (mut ports, map) = ports(2, &["10.0.0.1", "fd99::1"]);
-    let port = ports.claim(claimant(0), any(0), false).unwrap().port();
+    let port = ports.claim(claimant(0), any(0), PLAIN).unwrap().port();
     assert_eq!(map.of(port), ["10.0.0.1"]);
     assert!(!is_free(port));
     ports.leave(claimant(0));
@@ -78,18 +81,18 @@ fn a_port_is_given_back_when_the_last_worker_is_idle() {
 #[test]
 fn a_closing_port_can_be_claimed_again() {
     let (mut ports, _) = ports(1, &["10.0.0.1"]);
-    let address = ports.claim(claimant(0), any(0), false).unwrap();
-    let error = ports.claim(claimant(1), address, false).unwrap_err();
+    let address = ports.claim(claimant(0), any(0), PLAIN).unwrap();
+    let error = ports.claim(claimant(1), address, PLAIN).unwrap_err();
     assert_eq!(error.errno(), Errno::ADDRINUSE);
     ports.leave(claimant(0));
-    ports.claim(claimant(1), address, false).unwrap();
+    ports.claim(claimant(1), address, PLAIN).unwrap();
     assert_eq!(ports.gone(claimant(0)), None, "the port has another listener");
     // A late answer to a question that no longer stands.
     ports.idle(address.port(), 0);
     assert!(!is_free(address.port()));
 
     assert_eq!(ports.gone(claimant(1)), Some(address.port()));
-    ports.claim(claimant(2), address, false).unwrap();
+    ports.claim(claimant(2), address, PLAIN).unwrap();
     ports.idle(address.port(), 0);
     assert!(!is_free(address.port()));
 }
@@ -98,14 +101,14 @@ fn a_closing_port_can_be_claimed_again() {
 fn wildcards_follow_the_machines_addresses() {
     let (mut ports, map) = ports(1, &["10.0.0.1", "fd99::1"]);
     let both = SocketAddr::new(V6_ANY, 0);
-    let port = ports.claim(claimant(0), both, false).unwrap().port();
+    let port = ports.claim(claimant(0), both, PLAIN).unwrap().port();
     assert_eq!(map.of(port), ["10.0.0.1", "fd99::1"]);
     ports.set_addresses(vec![ip("10.0.0.2"), ip("fd99::1")]);
     assert_eq!(map.of(port), ["10.0.0.2", "fd99::1"]);
     let many = (0..=MAX_EXPANDED as u8).map(|n| IpAddr::from([10, 0, 1, n]));
     ports.set_addresses(many.chain([ip("fd99::1")]).collect());
     assert_eq!(map.of(port), ["0.0.0.0", "fd99::1"]);
-    let six = ports.claim(claimant(1), both, true).unwrap().port();
+    let six = ports.claim(claimant(1), both, Terms { v6_only: true, ..PLAIN }).unwrap().port();
     assert_eq!(map.of(six), ["fd99::1"]);
 }
 
@@ -114,7 +117,7 @@ fn conflicts_are_those_of_the_kernel() {
     let claim = |address: &str, v6_only| Claim {
         claimant: claimant(0),
         address: ip(address),
-        v6_only,
+        terms: Terms { v6_only, ..PLAIN },
         leaving: false,
     };
     for (one, only_one, other, only_other, conflict) in [
@@ -129,9 +132,10 @@ fn conflicts_are_those_of_the_kernel() {
         ("::", true, "fd99::1", false, true),
         ("0.0.0.0", false, "fd99::1", false, false),
     ] {
-        let found = claim(one, only_one).conflicts(ip(other), only_other);
+        let terms = |v6_only| Terms { v6_only, ..PLAIN };
+        let found = claim(one, only_one).conflicts(ip(other), &terms(only_other));
         assert_eq!(found, conflict, "{one} {other}");
-        let found = claim(other, only_other).conflicts(ip(one), only_one);
+        let found = claim(other, only_other).conflicts(ip(one), &terms(only_one));
         assert_eq!(found, conflict, "{other} {one}");
     }
 }
@@ -142,7 +146,7 @@ fn holders_of_ours_make_room_for_each_other() {
     let (mut ports, _) = ports(1, &["10.0.0.1"]);
     // Loopback addresses cannot be claimed, but held: the test needs no other.
     let narrow = ports.hold("127.0.0.1:0".parse().unwrap(), false).unwrap();
-    ports.claim(claimant(0), any(narrow), false).unwrap();
+    ports.claim(claimant(0), any(narrow), PLAIN).unwrap();
     assert_eq!(ports.ports[&narrow].holders.len(), 2);
     assert!(!is_free(narrow));
     assert!(std::net::TcpListener::bind(("127.0.0.1", narrow)).is_err());
@@ -158,15 +162,15 @@ fn holders_of_ours_make_room_for_each_other() {
 fn a_refusal_changes_nothing() {
     let map = FakeMap::new(0);
     let mut ports = ServedPorts::new(Box::new(map.clone()), 1, vec![ip("10.0.0.1")]);
-    let error = ports.claim(claimant(0), any(0), false).unwrap_err();
+    let error = ports.claim(claimant(0), any(0), PLAIN).unwrap_err();
     assert_eq!(error.errno(), Errno::NOBUFS);
     assert!(ports.ports.is_empty());
     let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
-    let error = ports.claim(claimant(0), loopback, false).unwrap_err();
+    let error = ports.claim(claimant(0), loopback, PLAIN).unwrap_err();
     assert_eq!(error.errno(), Errno::ADDRNOTAVAIL);
     let listener = std::net::TcpListener::bind(any(0)).unwrap();
     let taken = listener.local_addr().unwrap();
-    let error = ports.claim(claimant(0), taken, false).unwrap_err();
+    let error = ports.claim(claimant(0), taken, PLAIN).unwrap_err();
     assert_eq!(error.errno(), Errno::ADDRINUSE);
     assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
     assert!(ports.ports.is_empty());
@@ -185,9 +189,60 @@ fn reserved_ports_are_kept_and_taken_ones_left_out() {
         assert_eq!(map.of(port), ["10.0.0.1", "fd99::1"]);
         assert!(!is_free(port));
         // A listener may come and go there; the port stays.
-        ports.claim(claimant(0), any(port), false).unwrap();
+        ports.claim(claimant(0), any(port), PLAIN).unwrap();
         ports.leave(claimant(0));
         assert_eq!(ports.gone(claimant(0)), None);
         assert!(!is_free(port));
     }
+}
+
+/// SO_REUSEPORT: all must have set it, and be of one user.
+#[test]
+fn an_address_is_shared_by_one_users_listeners_that_agree() {
+    let of = |uid| Terms { shared_by: Some(uid), ..PLAIN };
+    let (mut ports, _) = ports(1, &["10.0.0.1"]);
+    let address = ports.claim(claimant(0), any(0), of(7)).unwrap();
+    ports.claim(claimant(1), address, of(7)).unwrap();
+    let narrow = SocketAddr::new(ip("10.0.0.1"), address.port());
+    for terms in [PLAIN, of(8)] {
+        for wanted in [address, narrow] {
+            let error = ports.claim(claimant(2), wanted, terms).unwrap_err();
+            assert_eq!(error.errno(), Errno::ADDRINUSE);
+        }
+    }
+    assert_eq!(ports.gone(claimant(0)), None);
+    assert_eq!(ports.gone(claimant(1)), Some(address.port()));
+}
+
+#[test]
+fn without_so_reuseaddr_former_connections_are_in_the_way() {
+    let strict = Terms { reuse_address: false, ..PLAIN };
+    let (mut ports, _) = ports(1, &["10.0.0.1"]);
+    let address = ports.claim(claimant(0), any(0), strict).unwrap();
+    ports.leave(claimant(0));
+    assert_eq!(ports.gone(claimant(0)), Some(address.port()));
+    let error = ports.claim(claimant(1), address, strict).unwrap_err();
+    assert!(matches!(error, ClaimError::Remembered(_)) && error.errno() == Errno::ADDRINUSE);
+    // The worker has nothing left there.
+    ports.idle(address.port(), 0);
+    ports.claim(claimant(1), address, strict).unwrap();
+    ports.leave(claimant(1));
+    assert_eq!(ports.gone(claimant(1)), Some(address.port()));
+    ports.claim(claimant(2), address, PLAIN).unwrap();
+}
+
+#[test]
+fn a_kept_listener_holds_its_port_and_is_in_nobodys_way() {
+    let (mut ports, _) = ports(1, &["10.0.0.1"]);
+    let keeper = Claimant { group: GroupId(2), listener: 0 };
+    let address = ports.claim(claimant(0), any(0), PLAIN).unwrap();
+    ports.keep(claimant(0), keeper);
+    assert_eq!(ports.gone(claimant(0)), None);
+    assert!(!is_free(address.port()));
+    ports.claim(claimant(1), address, PLAIN).unwrap();
+    assert!(ports.overlap(claimant(1), keeper));
+    let other = ports.claim(claimant(2), any(0), PLAIN).unwrap();
+    assert!(other != address && !ports.overlap(claimant(2), keeper));
+    assert_eq!(ports.gone(keeper), None);
+    assert_eq!(ports.gone(claimant(1)), Some(address.port()));
 }

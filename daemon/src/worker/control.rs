@@ -2,13 +2,10 @@
 
 use super::Worker;
 use super::bell::Bell;
-use super::host::conn_from_raw;
+use super::listeners::Place;
 use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::port::{AppId, Evict, Life};
-use core::net::SocketAddr;
 use crossbeam::queue::ArrayQueue;
-use fourwave_stack::{ListenError, ListenerShared};
-use fourwave_wire::Endpoint;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,7 +79,7 @@ impl Worker {
             ToWorker::AddGroup { group } => {
                 self.env.clients.add(group);
             }
-            ToWorker::RemoveGroup { group } => self.remove_group(group),
+            ToWorker::RemoveGroup { group, keeper } => self.remove_group(group, keeper),
             ToWorker::AddLane { group, lane, doorbell } => {
                 let Some(slot) = self.env.clients.slot_of(group) else { return };
                 let group = self.env.clients.of(AppId { group: slot, conn: 0 });
@@ -98,15 +95,16 @@ impl Worker {
                 }
                 self.env.outbox.send(FromWorker::LaneRemoved { group, lane, worker: self.index });
             }
-            ToWorker::Listen { group, listener, address, v6_only, shared } => {
-                let error = self.listen(group, listener, address, v6_only, shared).err();
+            ToWorker::Listen { group, listener, address, v6_only, shared, former } => {
+                let place = (group, listener);
+                let error = self.listen(place, address, v6_only, shared, former).err();
                 let error = error.map(Errno::raw_os_error);
                 let worker = self.index;
                 self.env.outbox.send(FromWorker::Listening { group, listener, worker, error });
             }
-            ToWorker::Unlisten { group, listener } => {
+            ToWorker::Unlisten { group, listener, keeper } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {
-                    self.unlisten(slot, listener);
+                    self.unlisten(slot, listener, keeper);
                 }
                 let worker = self.index;
                 self.env.outbox.send(FromWorker::Unlistened { group, listener, worker });
@@ -118,42 +116,7 @@ impl Worker {
         }
     }
 
-    fn listen(
-        &mut self,
-        group: GroupId,
-        listener: u32,
-        address: SocketAddr,
-        v6_only: bool,
-        shared: Arc<ListenerShared>,
-    ) -> Result<(), Errno> {
-        if self.draining {
-            return Err(Errno::NETDOWN);
-        }
-        let slot = self.env.clients.slot_of(group).ok_or(Errno::NETDOWN)?;
-        let free = self.env.listeners.iter().position(Option::is_none).ok_or(Errno::NOBUFS)?;
-        // The stack tells the families' wildcards apart as the addresses do.
-        let local = Endpoint::from(address);
-        self.shard.listen(free as u32, local, v6_only, shared).map_err(|error| match error {
-            ListenError::InUse => Errno::ADDRINUSE,
-            ListenError::BadId => Errno::NOBUFS,
-        })?;
-        self.env.listeners[free] = Some((slot, listener));
-        self.env.clients.of(AppId { group: slot, conn: 0 }).listen(listener, free as u32);
-        self.idle_ports.retain(|&port| port != address.port());
-        Ok(())
-    }
-
-    fn unlisten(&mut self, slot: u32, listener: u32) {
-        let shard = &mut self.shard;
-        let accepted = |listener, conn| shard.accepted(listener, conn_from_raw(conn));
-        let group = self.env.clients.of(AppId { group: slot, conn: 0 });
-        if let Some(stack) = group.unlisten(listener, accepted) {
-            self.shard.unlisten(stack);
-            self.env.listeners[stack as usize] = None;
-        }
-    }
-
-    fn remove_group(&mut self, id: GroupId) {
+    fn remove_group(&mut self, id: GroupId, keeper: Option<GroupId>) {
         let Some(slot) = self.env.clients.slot_of(id) else {
             self.env.outbox.send(FromWorker::GroupRemoved { group: id, worker: self.index });
             return;
@@ -166,7 +129,7 @@ impl Worker {
         group.remove_lanes();
         let open: Vec<u32> = group.open_listeners().map(|(index, _)| index).collect();
         for listener in open {
-            self.unlisten(slot, listener);
+            self.unlisten(slot, listener, keeper);
         }
         self.leaving.push(Leaving { slot, id, next: 0 });
     }
@@ -211,8 +174,8 @@ impl Worker {
     fn drain(&mut self) {
         self.draining = true;
         for number in 0..self.env.listeners.len() {
-            if let Some((slot, listener)) = self.env.listeners[number] {
-                self.unlisten(slot, listener);
+            if let Some(Place { slot, index }) = self.env.listeners[number] {
+                self.unlisten(slot, index, None);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The environment that the stack's shard runs in: transmit ring, paths, clients.
 
 use super::control::Outbox;
+use super::listeners::Place;
 use crate::messages::FromWorker;
 use crate::path::{PathMiss, PathTable};
 use crate::port::{AppId, Change, Clients, Notices};
@@ -21,8 +22,8 @@ pub(super) struct Environment {
     pub(super) tx: fourwave_xdp::Sender,
     pub(super) clients: Clients,
     pub(super) notices: Notices,
-    /// By the stack's number: slot of the group, and index of the listener in its segment.
-    pub(super) listeners: Vec<Option<(u32, u32)>>,
+    /// By the stack's number.
+    pub(super) listeners: Vec<Option<Place>>,
     pub(super) paths: Arc<PathTable>,
     pub(super) random: Random,
     pub(super) outbox: Outbox,
@@ -87,11 +88,11 @@ impl Host for Environment {
         conn: ConnId,
         tuple: &FourTuple,
     ) -> Result<u64, Refused> {
-        let (group, index) = self.listeners[listener as usize].ok_or(Refused)?;
-        let target = self.clients.group(group).ok_or(Refused)?;
+        let Place { slot, index } = self.listeners[listener as usize].ok_or(Refused)?;
+        let target = self.clients.group(slot).ok_or(Refused)?;
         let (local, peer) = (tuple.local.into(), tuple.remote.into());
         let conn = target.open(conn_to_raw(conn), Some(index), local, peer).ok_or(Refused)?;
-        Ok(AppId { group, conn }.to_raw())
+        Ok(AppId { group: slot, conn }.to_raw())
     }
 
     fn store(&mut self, app: u64, offset: u64, bytes: &[u8]) -> bool {

@@ -19,6 +19,7 @@ mod counters;
 mod handoff;
 mod host;
 mod inquiries;
+mod listeners;
 mod sleep;
 mod turn;
 

@@ -124,7 +124,7 @@ impl Request {
 
     /// How often its SYN-ACK was sent again.
     pub(crate) fn retransmits(&self) -> u8 {
-        self.timeouts
+        if self.flags & RESENT == 0 { 0 } else { self.timeouts }
     }
 
     /// What the peer's SYN offered, of the options that were taken up.
@@ -156,7 +156,7 @@ impl Request {
             peer_window: self.peer_window,
             // An ACK that was not taken had the time of the round trip; this one has not.
             rtt: (self.flags & RESENT == 0 && !self.acked).then_some(Nanos::from(rtt) * 1_000),
-            syn_retransmits: if self.flags & RESENT == 0 { 0 } else { self.timeouts },
+            syn_retransmits: self.retransmits(),
         }
     }
 

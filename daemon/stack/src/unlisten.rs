@@ -63,6 +63,19 @@ impl Shard {
         true
     }
 
+    /// Whether others share the address of a listener.
+    pub fn has_partner(&self, id: ListenerId) -> bool {
+        self.listeners.partner(id, 0).is_some()
+    }
+
+    /// Resets a connection that waits to be accepted, or gives the place of a dead one back.
+    pub fn refuse_waiting(&mut self, id: ListenerId, conn: ConnId) {
+        self.accepted(id, conn);
+        if self.abort(conn).is_ok() {
+            self.counters.unaccepted_resets += 1;
+        }
+    }
+
     /// It takes a place in the other SYN queue whether or not there is one: as with a record that
     /// gives way to a new connection, there is a real peer behind it.
     fn move_request(&mut self, index: u32, from: ListenerId, to: ListenerId) {

@@ -98,6 +98,7 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             world.listen(listener, backlog);
             (vec![Reply::Done], vec![])
         }
+        Request::DeferAccept { .. } => (vec![Reply::Done], vec![]),
         Request::CloseListener { listener } => {
             world.close_listener(listener);
             (vec![Reply::Done], vec![])

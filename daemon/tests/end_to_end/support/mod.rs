@@ -33,12 +33,15 @@ pub const FAMILIES: [bool; 2] = [false, true];
 
 /// The daemon's settings where a test says nothing else, in TOML. Its tables are as small as the
 /// tests allow: each daemon reserves them when it starts.
-const SETTINGS: [(&str, &str); 6] = [
+///
+/// Nothing outlives a listener where a test is not about that: ports refuse at once.
+const SETTINGS: [(&str, &str); 7] = [
     ("drain_timeout", "\"1s\""),
     ("limits.connections", "16384"),
     ("limits.syn", "8192"),
     ("clients.connections", "16384"),
     ("clients.bytes", "\"128MiB\""),
+    ("clients.accept_grace", "\"0s\""),
     ("tcp.max_tw_buckets", "262144"),
 ];
 
