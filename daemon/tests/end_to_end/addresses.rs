@@ -1,7 +1,7 @@
 //! Listeners on every address, and addresses that come and go.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use fourwave::SocketOptions;
 
@@ -28,11 +28,22 @@ fn ip_address(bed: &Bed, command: &str, address: &str) {
     assert!(output.status.success(), "{ip:?}: {output:?}");
 }
 
+/// An address as a socket of the listener's family shows it.
+fn shown(listener: &fourwave::TcpListener, address: SocketAddr) -> SocketAddr {
+    match (listener.local_addr().expect("it is bound"), address.ip()) {
+        (SocketAddr::V6(_), IpAddr::V4(v4)) => {
+            SocketAddr::from((v4.to_ipv6_mapped(), address.port()))
+        }
+        _ => address,
+    }
+}
+
 fn exchange(bed: &Bed, listener: &fourwave::TcpListener, to: SocketAddr) {
     let mut kernel = bed.kernel_connect(to);
     let mut fourwave = accept(listener);
-    assert_eq!(fourwave.local_addr().expect("it is connected"), to);
-    assert_eq!(fourwave.peer_addr().ok(), kernel.local_addr().ok());
+    let from = kernel.local_addr().expect("it is connected");
+    assert_eq!(fourwave.local_addr().expect("it is connected"), shown(listener, to));
+    assert_eq!(fourwave.peer_addr().expect("it is connected"), shown(listener, from));
     kernel.write_all(b"hello").expect("it is connected");
     let mut bytes = [0; 5];
     fourwave.read_exact(&mut bytes).expect("it comes");
@@ -63,7 +74,7 @@ fn a_listener_on_every_address_follows_them() {
     }
 }
 
-/// As on Linux with `IPV6_V6ONLY` off.
+/// As on Linux with `IPV6_V6ONLY` off: an IPv4 peer is shown as `::ffff:a.b.c.d`.
 #[test]
 fn one_listener_takes_both_families() {
     let Some(bed) = Bed::new("dual") else { return };
@@ -72,4 +83,35 @@ fn one_listener_takes_both_families() {
     for v6 in FAMILIES {
         exchange(&bed, &listener, bed.server_address(v6, PORT));
     }
+}
+
+/// The most specific listener takes a connection; `::ffff:a.b.c.d` is IPv4, said by an IPv6 socket.
+#[test]
+fn the_most_specific_listener_takes_it() {
+    let Some(bed) = Bed::new("specific") else { return };
+    let runtime = bed.runtime();
+    // One port for all, which only their sharing it allows, as on Linux.
+    let listen = |address: SocketAddr| {
+        let options = SocketOptions::new().reuse_port(true).runtime(&runtime);
+        options.bind(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+    };
+    let (v4, v6) = (bed.server_address(false, PORT), bed.server_address(true, PORT));
+    let both = listen(any(true));
+    exchange(&bed, &both, v4);
+    let all_v4 = listen(any(false));
+    exchange(&bed, &all_v4, v4);
+    let IpAddr::V4(ip) = v4.ip() else { panic!("{v4} is IPv4") };
+    let mapped = SocketAddr::from((ip.to_ipv6_mapped(), PORT));
+    let one = listen(mapped);
+    assert_eq!(one.local_addr().expect("it is bound"), mapped);
+    exchange(&bed, &one, v4);
+    exchange(&bed, &both, v6);
+    let one_v6 = listen(v6);
+    exchange(&bed, &one_v6, v6);
+    drop(one);
+    exchange(&bed, &all_v4, v4);
+    drop(all_v4);
+    exchange(&bed, &both, v4);
+    drop((both, one_v6, runtime));
+    bed.wait_until_empty();
 }
