@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Bytes of a refusal's text that are sent.
 const DETAIL_BYTES: usize = 2048;
@@ -157,8 +157,11 @@ impl Session {
                 Reply::Done.into()
             }
             Request::CloseListener { listener } => {
-                let keeper = registry().close_listener(self.group()?, listener)?;
+                let (told, gone) = oneshot::channel();
+                let keeper = registry().close_listener(self.group()?, listener, told)?;
                 control.remove_later(keeper);
+                // So that nothing that begins after our answer finds it still there.
+                let _ = gone.await;
                 Reply::Done.into()
             }
             // Answered before.

@@ -38,6 +38,8 @@ enum Phase {
     Closing {
         answered: Mask,
         keep: bool,
+        /// Dropped when it is gone, for who waits for that.
+        _told: Option<oneshot::Sender<()>>,
     },
 }
 
@@ -225,17 +227,22 @@ impl Listeners {
                 Step::Nothing
             }
             Some(_) => {
-                listener.phase = Phase::Closing { answered: Mask::default(), keep: true };
+                listener.phase =
+                    Phase::Closing { answered: Mask::default(), keep: true, _told: None };
                 Step::Unlisten
             }
         }
     }
 
-    /// Begins to close a listener.
+    /// Begins to close a listener; `told` is dropped when it is gone.
     ///
     /// # Errors
     /// `EINVAL` if there is no such listener, or it is being closed.
-    pub(super) fn close(&mut self, index: u32) -> Result<Step, Errno> {
+    pub(super) fn close(
+        &mut self,
+        index: u32,
+        told: Option<oneshot::Sender<()>>,
+    ) -> Result<Step, Errno> {
         let listener = self.get(index).ok_or(Errno::INVAL)?;
         match &mut listener.phase {
             Phase::Bound => {
@@ -243,11 +250,12 @@ impl Listeners {
                 Ok(Step::Gone)
             }
             Phase::Opening { .. } | Phase::Listening(_) => {
-                listener.phase = Phase::Closing { answered: Mask::default(), keep: false };
+                listener.phase =
+                    Phase::Closing { answered: Mask::default(), keep: false, _told: told };
                 Ok(Step::Unlisten)
             }
-            Phase::Closing { keep: keep @ true, .. } => {
-                *keep = false;
+            Phase::Closing { keep: keep @ true, _told: old, .. } => {
+                (*keep, *old) = (false, told);
                 Ok(Step::Nothing)
             }
             Phase::Closing { keep: false, .. } => Err(Errno::INVAL),
@@ -257,7 +265,9 @@ impl Listeners {
     /// A worker has let go of a listener.
     pub(super) fn unlistened(&mut self, index: u32, worker: u32, workers: u32) -> Step {
         let Some(listener) = self.get(index) else { return Step::Nothing };
-        let Phase::Closing { answered, keep } = &mut listener.phase else { return Step::Nothing };
+        let Phase::Closing { answered, keep, .. } = &mut listener.phase else {
+            return Step::Nothing;
+        };
         answered.add(worker);
         match (answered.has_all(workers), *keep) {
             (false, _) => Step::Nothing,
@@ -340,14 +350,14 @@ mod tests {
     fn a_listener_is_gone_after_the_last_worker() {
         let mut listeners = bound();
         open(&mut listeners);
-        assert_eq!(listeners.close(0), Ok(Step::Unlisten));
-        assert_eq!(listeners.close(0), Err(Errno::INVAL));
+        assert_eq!(listeners.close(0, None), Ok(Step::Unlisten));
+        assert_eq!(listeners.close(0, None), Err(Errno::INVAL));
         assert_eq!(listeners.unlistened(0, 1, WORKERS), Step::Nothing);
         assert_eq!(listeners.free(), Some(1), "its accept rings are still in use");
         assert_eq!(listeners.unlistened(0, 0, WORKERS), Step::Gone);
         assert_eq!(listeners.free(), Some(0));
-        assert_eq!(listeners.close(0), Err(Errno::INVAL));
-        assert_eq!(bound().close(0), Ok(Step::Gone));
+        assert_eq!(listeners.close(0, None), Err(Errno::INVAL));
+        assert_eq!(bound().close(0, None), Ok(Step::Gone));
     }
 
     #[test]
@@ -355,7 +365,7 @@ mod tests {
         let mut listeners = bound();
         for index in [1, 2, u32::MAX] {
             assert_eq!(listeners.listen(index, 5, None).unwrap_err(), Errno::INVAL);
-            assert_eq!(listeners.close(index), Err(Errno::INVAL));
+            assert_eq!(listeners.close(index, None), Err(Errno::INVAL));
             assert_eq!(listeners.answered(index, 0, 1, None), Step::Nothing);
             assert_eq!(listeners.unlistened(index, 0, 1), Step::Nothing);
         }

@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Bytes of a program's name that are kept.
 const NAME_BYTES: usize = 64;
@@ -291,15 +291,16 @@ impl Registry {
         done.map_err(|errno| no_listener(errno, listener))
     }
 
-    /// Closes a listener. The group that keeps it, if one does, is to be [removed](Self::remove)
-    /// after `accept_grace`.
+    /// Closes a listener; `told` is dropped when no worker listens there any more. The group that
+    /// keeps it, if one does, is to be [removed](Self::remove) after `accept_grace`.
     pub(super) fn close_listener(
         &mut self,
         group: GroupId,
         listener: u32,
+        told: oneshot::Sender<()>,
     ) -> Result<Option<GroupId>, Refusal> {
         let former = self.record(group)?.listeners.former(listener);
-        let step = self.record(group)?.listeners.close(listener);
+        let step = self.record(group)?.listeners.close(listener, Some(told));
         let step = step.map_err(|errno| no_listener(errno, listener))?;
         let keeper = former.and_then(|former| self.keep(group, vec![(listener, former)]));
         self.ports.leave(Claimant { group, listener });

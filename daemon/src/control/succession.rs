@@ -85,7 +85,7 @@ impl Registry {
                 }
                 continue;
             }
-            if let Ok(step) = record.listeners.close(kept.listener) {
+            if let Ok(step) = record.listeners.close(kept.listener, None) {
                 self.take(step, kept.group, kept.listener, None);
             }
         }
