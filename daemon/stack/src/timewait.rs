@@ -199,8 +199,7 @@ impl TimeWait {
         if !stale && segment.seq == self.rcv_nxt && segment.sequence_len() == 0 {
             return Verdict::Restart;
         }
-        let opens =
-            flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK.union(Flags::FIN));
+        let opens = flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK.union(Flags::FIN));
         if opens && !stale {
             // RFC 6191 §2: a newer timestamp, or a sequence number above all that were used.
             let above = SeqNum(segment.seq).after(SeqNum(self.rcv_nxt));

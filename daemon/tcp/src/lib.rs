@@ -28,6 +28,11 @@
 //! bytes: 0 is the first byte after the SYN. Sequence numbers at the boundary are plain `u32` in
 //! host order; [`SeqNum`] compares them. Windows are in bytes unless a name says `scaled`.
 //!
+//! # Where it is written down
+//! Segment scripts (`daemon/stack/tests/scripts`) say what a connection does, segment by segment;
+//! `requirements.md` which clause of RFC 9293 is obeyed where, and by which test; `STATES.md` draws
+//! the states.
+//!
 //! # Not here
 //! LISTEN, SYN_RCVD of a passive open, and TIME_WAIT at scale are the stack's: [`Tcb`] knows
 //! SYN_RCVD only from a simultaneous open. Urgent data is delivered in line, as with `SO_OOBINLINE`.

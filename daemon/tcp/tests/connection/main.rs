@@ -1,18 +1,14 @@
 //! One connection against scripted and hostile peers, and two against each other over a bad network.
+//! What a connection does segment by segment is tested by the stack's segment scripts:
+//! `cargo test -p fourwave-stack --test script`.
 
 mod attack;
-mod close;
 mod ecn;
 mod goodput;
 mod hostile;
-mod open;
 mod pair;
-mod rack;
 mod random;
-mod receive;
-mod sack;
+mod record;
 mod script;
 mod segment;
-mod send;
 mod settings;
-mod undo;
