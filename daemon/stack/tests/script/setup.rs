@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use fourwave_stack::{Config, SynCookies};
-use fourwave_tcp::{CongestionControl, Nanos, Settings};
+use fourwave_tcp::{CongestionControl, Ecn, Nanos, Settings};
 
 use crate::common::{MILLIS, small};
 use crate::language::parse_time;
@@ -64,6 +64,14 @@ impl Setup {
                 }
             }
             "congestion_control" => tcp.congestion_control = algorithm(value)?,
+            "ecn" => {
+                tcp.ecn = match value {
+                    "0" => Ecn::Off,
+                    "1" => Ecn::On,
+                    "2" => Ecn::Accept,
+                    _ => return Err(format!("0, 1 or 2, not {value}")),
+                }
+            }
             "rto_initial" => tcp.rto_initial = time(value)?,
             "rto_min" => tcp.rto_min = time(value)?,
             "rto_max" => tcp.rto_max = time(value)?,
