@@ -12,6 +12,7 @@ mod requirements;
 mod run;
 #[path = "../../../tcp/tests/connection/segment.rs"]
 mod segment;
+mod selftest;
 mod setup;
 mod transitions;
 
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
     let all = Arc::clone(&scripts);
     let requirements = move || requirements::check(&all).map_err(Failed::from);
     trials.push(Trial::test("requirements_name_what_exists", requirements));
+    let selftest = || selftest::check().map_err(Failed::from);
+    trials.push(Trial::test("wrong_scripts_fail", selftest));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

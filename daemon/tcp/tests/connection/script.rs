@@ -79,6 +79,11 @@ impl Script {
         Script::passive(plain(), &passive())
     }
 
+    /// The same, SACK agreed.
+    pub(crate) fn sacking() -> Script {
+        Script::passive(plain(), &Passive { sack_permitted: true, ..passive() })
+    }
+
     pub(crate) fn passive(cfg: Config, passive: &Passive) -> Script {
         let now = 1_000_000 * MS;
         let tcb = Tcb::passive(&cfg, now, passive);
