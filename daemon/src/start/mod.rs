@@ -8,6 +8,7 @@ mod checks;
 mod datapath;
 mod lock;
 mod notify;
+mod owners;
 mod parts;
 mod program;
 mod sockets;
@@ -23,7 +24,7 @@ use crate::policy::Policy;
 use crate::served::{ClaimError, ServedPorts};
 use crate::worker::{self, Common, Setup, WorkerHandle};
 use datapath::{Counted, DataPath};
-use fourwave_stack::Keys;
+use fourwave_stack::{Keys, Owners};
 use fourwave_xdp::{Queue, QueueError, SteeringError};
 use notify::notify;
 use program::Program;
@@ -180,7 +181,8 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     let workers = queues.len() as u32;
     let mut ports = ServedPorts::new(Box::new(program.clone()), workers, addresses);
     let local_ports = reserve(&mut ports, &config.local_ports)?;
-    let workers = spawn(config, &paths, opened, &cpus, &local_ports)?;
+    let owners = owners::owners(interface, &queues);
+    let workers = spawn(config, &paths, opened, owners, &cpus, &local_ports)?;
 
     let links: Links = Rc::new(
         workers.iter().map(|worker| Box::new(Rc::clone(worker)) as Box<dyn WorkerLink>).collect(),
@@ -223,6 +225,7 @@ fn spawn(
     config: &Config,
     paths: &Paths,
     queues: Vec<Queue>,
+    owners: Owners,
     cpus: &[Option<usize>],
     local_ports: &RangeInclusive<u16>,
 ) -> Result<Vec<Rc<WorkerHandle>>, StartError> {
@@ -235,6 +238,7 @@ fn spawn(
     });
     let common = Common {
         keys: Keys::generate(random),
+        owners,
         polling: parts::polling(config),
         scheduling: parts::scheduling(config),
         paths: paths.tables.borrow().clone(),

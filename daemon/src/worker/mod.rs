@@ -32,7 +32,7 @@ use crate::port::{Clients, Notices};
 use bell::Bell;
 use core::time::Duration;
 use crossbeam::queue::ArrayQueue;
-use fourwave_stack::{Keys, Shard};
+use fourwave_stack::{Keys, Owners, Shard};
 use handoff::Exchange;
 use host::Environment;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -71,7 +71,7 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// Its NIC queue.
     pub queue: fourwave_xdp::Queue,
-    /// Its shard's limits and protocol settings; `worker` and `workers` are filled in.
+    /// Its shard's limits and protocol settings; `worker`, `workers` and `owners` are filled in.
     pub stack: fourwave_stack::Config,
 }
 
@@ -79,6 +79,8 @@ pub struct Setup {
 pub struct Common {
     /// The same for all shards of a daemon.
     pub keys: Keys,
+    /// Whose flow is whose.
+    pub owners: Owners,
     /// When to sleep.
     pub polling: Polling,
     /// How to be scheduled.
@@ -126,7 +128,9 @@ fn start(
     worker_bell: Arc<Bell>,
     exchange: Arc<Exchange>,
 ) -> io::Result<WorkerHandle> {
-    let config = fourwave_stack::Config { worker: index, workers, ..setup.stack };
+    let owners = common.owners.clone();
+    let config =
+        fourwave_stack::Config { worker: index, workers, owners: owners.clone(), ..setup.stack };
     let connections = config.connections as usize;
     let listeners = config.listeners as usize;
     let now = turn::clock();
@@ -143,6 +147,7 @@ fn start(
         index,
         workers,
         keys: common.keys,
+        owners,
         shard,
         rx,
         env: Environment {
@@ -170,6 +175,7 @@ fn start(
         tx_behind: false,
         changed: false,
         published_at: 0,
+        owners_doubted: false,
     };
     let (cpu, scheduling) = (setup.cpu, common.scheduling);
     let thread =
@@ -231,6 +237,7 @@ struct Worker {
     index: u32,
     workers: u32,
     keys: Keys,
+    owners: Owners,
     shard: Shard,
     rx: fourwave_xdp::Receiver,
     env: Environment,
@@ -253,4 +260,6 @@ struct Worker {
     /// There was work since counters were published.
     changed: bool,
     published_at: u64,
+    /// It was said that the NIC does not deal frames out as it told.
+    owners_doubted: bool,
 }

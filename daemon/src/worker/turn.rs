@@ -1,7 +1,7 @@
 //! The poll loop.
 
 use super::{Polling, Worker};
-use fourwave_stack::{Dropped, owner};
+use fourwave_stack::{Dropped, Owners};
 use rustix::time::ClockId;
 
 /// Frames taken from the NIC queue, and from the hand-off ring, in one turn.
@@ -13,6 +13,9 @@ const HOUSEKEEPING: u64 = 20_000_000;
 
 /// How long, in nanoseconds, to leave a device alone that takes no more frames.
 const TX_RETRY: u64 = 1_000_000;
+
+/// Frames before what the NIC told is judged by where they arrived.
+const DOUBT_AFTER: u64 = 10_000;
 
 /// CLOCK_MONOTONIC, nanoseconds.
 pub(super) fn clock() -> u64 {
@@ -106,8 +109,8 @@ impl Worker {
             counters.frames_received += count as u64;
             return count;
         }
-        let (keys, workers, index, exchange) =
-            (&self.keys, self.workers, self.index, &self.exchange);
+        let (keys, owners, workers) = (&self.keys, &self.owners, self.workers);
+        let (index, exchange) = (self.index, &self.exchange);
         // A bit per worker to be woken; there are at most 64.
         let mut handed = 0u64;
         let count = self.rx.receive(BATCH, |frame| {
@@ -116,7 +119,7 @@ impl Worker {
                 counters.unowned += 1;
                 return shard.handle_frame(env.now, frame, env);
             };
-            let owner = owner(keys, &tuple, workers);
+            let owner = owners.owner(keys, &tuple, workers);
             if owner == index {
                 shard.handle_frame(env.now, frame, env);
             } else if exchange.hand(owner, frame) {
@@ -165,5 +168,25 @@ impl Worker {
         self.reclaim_extents();
         self.counters.tx_device_drops = self.env.tx.dropped();
         self.published.publish(&self.shard, &self.counters);
+        self.watch_owners();
+    }
+
+    /// Says once if the NIC deals frames out otherwise than it told: nothing breaks, but most
+    /// frames take the way over the hand-off ring then. Fragments and what carries headers that the
+    /// NIC does not read always do.
+    fn watch_owners(&mut self) {
+        let (received, handed) = (self.counters.frames_received, self.counters.frames_handed_over);
+        let doubtful = received >= DOUBT_AFTER && handed > received / 4;
+        if self.owners_doubted || !doubtful || !matches!(self.owners, Owners::Rss(_)) {
+            return;
+        }
+        self.owners_doubted = true;
+        tracing::warn!(
+            queue_of_worker = self.index,
+            received,
+            handed,
+            "frames arrive on other queues than the interface's RSS key and table say; if they \
+             were changed (ethtool -X), restart fourwaved"
+        );
     }
 }

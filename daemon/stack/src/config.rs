@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use fourwave_tcp::Nanos;
 use fourwave_wire::ChecksumPolicy;
 
+use crate::owners::Owners;
+
 /// Settings and limits of one shard. The memory for every limit is reserved by
 /// [`Shard::new`](crate::Shard::new).
 #[derive(Clone, Debug)]
@@ -13,6 +15,8 @@ pub struct Config {
     pub worker: u32,
     /// How many workers share the flows.
     pub workers: u32,
+    /// How the flows are shared.
+    pub owners: Owners,
     /// Most connections that have a full control block.
     pub connections: u32,
     /// Most SYN_RCVD records of all listeners.
@@ -81,6 +85,7 @@ impl Default for Config {
         Config {
             worker: 0,
             workers: 1,
+            owners: Owners::Hash,
             connections: 65_536,
             syn_received: 16_384,
             time_wait: 16 << 20,

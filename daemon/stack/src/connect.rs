@@ -6,7 +6,6 @@ use fourwave_wire::{Endpoint, FourTuple, max_payload};
 use crate::conn::Conn;
 use crate::counters::Dropped;
 use crate::host::{ConnId, Host, PathError};
-use crate::keys::owner;
 use crate::ports::{Answer, Chosen, Way};
 use crate::shard::Shard;
 use crate::table::Flow;
@@ -26,7 +25,7 @@ pub enum ConnectError {
     /// The local port given is in use for this peer.
     #[error("the connection exists already")]
     InUse,
-    /// The local port given makes the flow another worker's, see [`owner`].
+    /// The local port given makes the flow another worker's, see [`Owners`](crate::Owners).
     #[error("another worker owns this flow")]
     NotOwner,
     /// No connection record is free.
@@ -183,7 +182,7 @@ impl Shard {
         let (config, keys, flows) = (&self.config, &self.keys, &self.flows);
         let chosen = self.ports.choose(way, random, |port| {
             let tuple = way.with_port(port);
-            if owner(keys, &tuple, config.workers) != config.worker {
+            if config.owners.owner(keys, &tuple, config.workers) != config.worker {
                 Answer::Foreign
             } else if flows.find(keys.flow_hash(&tuple), &tuple).is_some() {
                 // Opened to us, by a listener with a port of the range.
@@ -219,6 +218,7 @@ impl Shard {
     }
 
     fn owns(&self, tuple: &FourTuple) -> bool {
-        owner(&self.keys, tuple, self.config.workers) == self.config.worker
+        let config = &self.config;
+        config.owners.owner(&self.keys, tuple, config.workers) == config.worker
     }
 }

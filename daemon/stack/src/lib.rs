@@ -28,7 +28,7 @@
 //! * TIME_WAIT, or FIN_WAIT_2 without an application, 64 bytes at most with its share of the index.
 //!
 //! One flow table finds all three by a keyed hash of the four-tuple, one hierarchical timer wheel
-//! holds the timers of all three. Which worker a flow belongs to is [`owner`]'s to say.
+//! holds the timers of all three. Which worker a flow belongs to is for [`Owners`] to say.
 
 #![forbid(unsafe_code)]
 
@@ -53,6 +53,7 @@ mod list;
 mod listen;
 mod listing;
 mod locals;
+mod owners;
 mod passive;
 mod ports;
 mod proven;
@@ -76,6 +77,7 @@ pub use host::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refuse
 pub use keys::{Keys, owner};
 pub use listen::ListenError;
 pub use listing::{Cursor, Listed};
+pub use owners::{Owners, Rss};
 pub use shard::{Gauges, Shard};
 
 /// The memory asked for cannot be reserved.

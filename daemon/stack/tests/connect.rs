@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{App, MILLIS, PEER_MAC, Peer, ROUTER_MAC, SECONDS, World, endpoint, shown, small};
-use fourwave_stack::{Config, ConnectError, PathError, owner};
+use fourwave_stack::{Config, ConnectError, Owners, PathError, Rss, owner};
 use fourwave_tcp::Error;
 use fourwave_wire::{Addr, Endpoint, Flags, Timestamps};
 
@@ -140,6 +142,28 @@ fn owners_agree_with_the_ports_chosen() {
             let peer = connect(&mut world, None, v6).unwrap();
             assert_eq!(owner(&keys, &peer.tuple.flipped(), 4), worker);
         }
+    }
+}
+
+#[test]
+fn ports_bring_replies_to_the_worker_whose_queue_they_arrive_on() {
+    let key: Vec<u8> = (7..47).collect();
+    let rss = Arc::new(Rss::new(&key, (0..128).map(|place| place % 4).collect()).unwrap());
+    for worker in 0..4 {
+        let owners = Owners::Rss(Arc::clone(&rss));
+        let mut world = World::new(Config { worker, workers: 4, owners, ..small() });
+        for v6 in [false, true] {
+            let mut count = 0;
+            while let Ok(peer) = connect(&mut world, None, v6) {
+                assert_eq!(rss.worker(&peer.tuple.flipped()), worker);
+                count += 1;
+            }
+            // About a quarter of 64, and no other worker's.
+            assert!((4..32).contains(&count), "{count}");
+        }
+        world.shard.abort_all();
+        world.round();
+        world.assert_empty();
     }
 }
 

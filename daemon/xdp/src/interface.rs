@@ -36,6 +36,6 @@ pub(crate) fn index(interface: &str) -> io::Result<u32> {
     Ok(netdevice::name_to_index(any_socket()?, interface)?)
 }
 
-fn any_socket() -> io::Result<rustix::fd::OwnedFd> {
+pub(crate) fn any_socket() -> io::Result<rustix::fd::OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }

@@ -14,6 +14,7 @@ mod bpffs;
 mod interface;
 mod netlink;
 mod queue;
+mod rss;
 mod steering;
 mod sys;
 
@@ -23,6 +24,7 @@ pub use interface::{Channels, channels};
 pub use queue::{
     BATCH, Census, CopyMode, HugePages, Queue, QueueConfig, QueueError, Receiver, Sender, XskStats,
 };
+pub use rss::{Rss, rss};
 pub use steering::{
     AttachedMode, Object, Program, ProgramLimits, Released, Steering, SteeringConfig,
     SteeringError, SteeringStats, UnknownXdpMode, XdpMode, release,

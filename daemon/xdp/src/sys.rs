@@ -137,6 +137,32 @@ pub(crate) fn ethtool_channels(
     socket: BorrowedFd<'_>,
     interface: &str,
 ) -> io::Result<EthtoolChannels> {
+    let mut channels = EthtoolChannels { cmd: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
+    // SAFETY: `cmd` makes the kernel write exactly this struct.
+    unsafe { ethtool_ioctl(socket, interface, ptr::from_mut(&mut channels).cast())? };
+    Ok(channels)
+}
+
+/// Hands a request to the driver of `interface`. What its command is, and the lengths in it, must
+/// make the answer no longer than it: [`crate::rss`] sees to that.
+pub(crate) fn ethtool(
+    socket: BorrowedFd<'_>,
+    interface: &str,
+    request: &mut [u64],
+) -> io::Result<()> {
+    // SAFETY: the request is live and writable, and its maker has given it the length of the
+    // answer that it asks for: `struct ethtool_rxnfc` for ETHTOOL_GRXFH, and for ETHTOOL_GRSSH
+    // `struct ethtool_rxfh` with room for as much as its two lengths say.
+    unsafe { ethtool_ioctl(socket, interface, request.as_mut_ptr().cast()) }
+}
+
+/// # Safety
+/// `data` points at a request of ethtool's that is as long as its answer.
+unsafe fn ethtool_ioctl(
+    socket: BorrowedFd<'_>,
+    interface: &str,
+    data: *mut libc::c_char,
+) -> io::Result<()> {
     let mut name = [0; libc::IFNAMSIZ];
     // The last byte stays 0, so that the name ends.
     let room = &mut name[..libc::IFNAMSIZ - 1];
@@ -146,16 +172,12 @@ pub(crate) fn ethtool_channels(
     for (to, from) in room.iter_mut().zip(interface.bytes()) {
         *to = from.cast_signed();
     }
-    let mut channels = EthtoolChannels { cmd: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
-    let mut request = libc::ifreq {
-        ifr_name: name,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: ptr::from_mut(&mut channels).cast() },
-    };
-    // SAFETY: the name ends in a 0; `ifru_data` points at a live `ethtool_channels` whose `cmd`
-    // makes the kernel write exactly that struct.
+    let mut request =
+        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data } };
+    // SAFETY: the name ends in a 0; the caller vouches for `data`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(channels)
+    Ok(())
 }
