@@ -38,6 +38,9 @@ fn main() -> ExitCode {
     let all = Arc::clone(&scripts);
     let requirements = move || requirements::check(&all).map_err(Failed::from);
     trials.push(Trial::test("requirements_name_what_exists", requirements));
+    let all = Arc::clone(&scripts);
+    let ipv6 = move || all.iter().try_for_each(run::run_over_ipv6).map_err(Failed::from);
+    trials.push(Trial::test("the_same_holds_over_ipv6", ipv6));
     let selftest = || selftest::check().map_err(Failed::from);
     trials.push(Trial::test("wrong_scripts_fail", selftest));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

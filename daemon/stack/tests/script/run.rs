@@ -26,7 +26,18 @@ const TRACE: usize = 24;
 
 /// Runs a script to its end or its first failure.
 pub(crate) fn run(script: &Script) -> Result<Taken, String> {
-    let mut setup = Setup::default();
+    run_with(script, Setup::default())
+}
+
+/// The same over IPv6, unless the script says which family it is about.
+pub(crate) fn run_over_ipv6(script: &Script) -> Result<(), String> {
+    if script.lines.iter().any(|line| line.text.contains("ipv6=")) {
+        return Ok(());
+    }
+    run_with(script, Setup::over_ipv6()).map(drop)
+}
+
+fn run_with(script: &Script, mut setup: Setup) -> Result<Taken, String> {
     let mut lines = script.lines.iter();
     let first = loop {
         let line = lines.next().ok_or_else(|| format!("{}: nothing but settings", script.place))?;

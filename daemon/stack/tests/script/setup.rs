@@ -27,6 +27,11 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// The same over IPv6.
+    pub(crate) fn over_ipv6() -> Setup {
+        Setup { is_v4: false, ..Setup::default() }
+    }
+
     /// The path's MTU: that of an MSS of 1000, unless said otherwise.
     pub(crate) fn mtu(&self) -> u16 {
         self.mtu.unwrap_or(if self.is_v4 { 1_040 } else { 1_060 })
