@@ -256,6 +256,7 @@ impl Runner {
             "listen" => self.listen(keyed(words, "backlog")?.unwrap_or(16)),
             "unlisten" => self.unlisten(),
             "backlog" => self.shared()?.set_backlog(number(one(words)?)?),
+            "defer" => self.shared()?.set_defer_accept(number(one(words)?)?),
             "drain" => self.world.shard.set_draining(flag(one(words)?)?),
             "memory" => self.world.host.refuse_store = !flag(one(words)?)?,
             "room" => self.world.host.refuse_open = !flag(one(words)?)?,
