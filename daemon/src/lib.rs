@@ -12,4 +12,5 @@ pub mod policy;
 pub mod port;
 pub mod served;
 pub mod start;
+pub mod tap;
 pub mod worker;

@@ -7,6 +7,7 @@
 use crate::inquiry::Inquiry;
 use crate::path::PathTable;
 use crate::port::Group;
+use crate::tap::Tap;
 use fourwave_stack::ListenerShared;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -82,6 +83,8 @@ pub enum ToWorker {
         /// Which one.
         port: u16,
     },
+    /// A tool wants frames, which go through this.
+    Tap(Arc<Tap>),
     /// A tool's question, answered through itself.
     Inquire(Arc<Inquiry>),
     /// Refuse new connections; answered by [`FromWorker::Drained`].

@@ -4,6 +4,7 @@
 //! Replies come in the order of the requests. Descriptors travel as `SCM_RIGHTS` beside the
 //! reply that says how many to expect.
 
+use crate::capture::{CaptureCount, CapturedFrame, Step};
 use crate::layout::Params;
 use crate::query::{DropSample, Query, Socket};
 use core::net::SocketAddr;
@@ -68,6 +69,16 @@ pub enum Request {
         /// What.
         query: Query,
     },
+    /// Copies of frames, for root and the daemon's own user, until the tool shuts its side of the
+    /// socket down: answered by [`Reply::Capturing`] and any number of [`Reply::Captured`].
+    Capture {
+        /// [`crate::VERSION`] of the tool.
+        version: u32,
+        /// Which ones, [`MOST_STEPS`](crate::capture::MOST_STEPS) at most.
+        filter: Vec<Step>,
+        /// Bytes of each, at the most.
+        snaplen: u32,
+    },
 }
 
 /// Options of [`Request::Bind`].
@@ -128,6 +139,20 @@ pub enum Reply {
     Sockets {
         /// At most [`ROWS_PER_REPLY`](crate::query::ROWS_PER_REPLY).
         rows: Vec<Socket>,
+        /// Whether another reply follows.
+        more: bool,
+    },
+    /// A capture begins.
+    Capturing {
+        /// Names of the workers' queues, in the order of the workers.
+        queues: Vec<String>,
+    },
+    /// Some frames.
+    Captured {
+        /// In the order of each worker.
+        frames: Vec<CapturedFrame>,
+        /// What has happened so far, in the order of the workers.
+        counts: Vec<CaptureCount>,
         /// Whether another reply follows.
         more: bool,
     },

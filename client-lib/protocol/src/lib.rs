@@ -47,6 +47,7 @@
 #![warn(missing_docs)]
 
 pub mod accept;
+pub mod capture;
 pub mod command;
 pub mod conn;
 pub mod control;

@@ -2,7 +2,7 @@
 
 use super::packets::{Packets, Peer};
 use super::registry::Refusal;
-use super::{Control, query, stats};
+use super::{Control, capture, query, stats};
 use crate::messages::GroupId;
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
@@ -91,6 +91,12 @@ impl Session {
                 };
                 // One client cannot fill the workers' queues faster than they empty them.
                 self.control.room().await;
+                if let Request::Capture { version, filter, snaplen } = &request {
+                    let (version, snaplen) = (*version, *snaplen);
+                    let (control, peer) = (&self.control, self.peer);
+                    capture::serve(control, packets, peer, version, filter, snaplen).await?;
+                    return Ok(true);
+                }
                 if let Request::Query { version, query } = request {
                     query::answer(&self.control, packets, self.peer, version, query).await?;
                     return Ok(true);
@@ -165,7 +171,10 @@ impl Session {
                 Reply::Done.into()
             }
             // Answered before.
-            Request::Stats | Request::Settings | Request::Query { .. } => Reply::Done.into(),
+            Request::Stats
+            | Request::Settings
+            | Request::Query { .. }
+            | Request::Capture { .. } => Reply::Done.into(),
         })
     }
 

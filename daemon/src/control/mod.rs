@@ -3,6 +3,7 @@
 //! Everything runs on one tokio runtime of one thread, so that plain `RefCell`s guard its state;
 //! nothing holds one across an `await`. Workers are reached through bounded queues only.
 
+mod capture;
 mod client;
 mod lanes;
 mod link;
@@ -57,6 +58,8 @@ impl Mask {
 pub struct Parts {
     /// One per worker, in their order.
     pub links: Links,
+    /// Names of the workers' queues, for people.
+    pub queues: Vec<String>,
     /// Who may do what.
     pub policy: Policy,
     /// The ports that are served.
@@ -83,6 +86,10 @@ pub struct Control {
     clients: Cell<usize>,
     /// Questions of tools under way.
     inquiries: Cell<usize>,
+    /// Captures under way.
+    captures: Cell<usize>,
+    /// Names of the workers' queues.
+    queues: Vec<String>,
     /// Told when the workers' queues have become shorter.
     room: Notify,
 }
@@ -90,7 +97,8 @@ pub struct Control {
 impl Control {
     /// Puts the parts together. The workers know `paths`' table of this moment already.
     pub fn new(parts: Parts) -> Rc<Control> {
-        let Parts { links, policy, ports, somaxconn, window, paths, counters, settings } = parts;
+        let Parts { links, queues, policy, ports, somaxconn, window, paths, counters, settings } =
+            parts;
         let resolver = paths.clone();
         let resolve = Box::new(move |address| resolver.resolve(address));
         let sizes = (somaxconn, window);
@@ -103,6 +111,8 @@ impl Control {
             settings,
             clients: Cell::new(0),
             inquiries: Cell::new(0),
+            captures: Cell::new(0),
+            queues,
             room: Notify::new(),
         })
     }

@@ -94,7 +94,7 @@ impl Control {
         Ok(asked)
     }
 
-    fn wake_workers(&self) {
+    pub(super) fn wake_workers(&self) {
         for link in self.links.iter() {
             link.wake();
         }

@@ -7,7 +7,9 @@ use crate::messages::ToWorker;
 use crate::path::view::AddressView;
 use crate::path::{PathTable, View};
 use crate::served::tests::FakeMap;
+use crate::tap::Fate;
 use crate::worker::Name;
+use fourwave_protocol::capture::{CaptureCount, FrameVerdict, Step};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::query::{Query, SocketFilter, SocketKind, SocketState};
 use fourwave_protocol::{Params, Segment, VERSION};
@@ -73,6 +75,17 @@ impl WorkerLink for FakeWorker {
                 FromWorker::Unlistened { group, listener, worker }
             }
             ToWorker::ReportIdle { port } => FromWorker::PortIdle { port, worker },
+            ToWorker::Tap(tap) => {
+                // One frame, received and refused.
+                let dropped = fourwave_stack::Reason::find("not_ip");
+                let fate = Fate::Received { from: None, dropped };
+                if let Some(mut slot) = tap.slot(worker, fate, &[worker as u8; 100]) {
+                    slot.fill(7, fate, &[worker as u8; 100]);
+                    tap.pass(worker, slot);
+                    tap.ring();
+                }
+                return Ok(());
+            }
             ToWorker::Inquire(inquiry) => {
                 self.questions.borrow_mut().push(inquiry);
                 self.go_on();
@@ -314,6 +327,7 @@ fn with_control<S: Future<Output = ()>>(
     let map = Box::new(FakeMap::new(1000));
     let parts = Parts {
         links,
+        queues: vec!["test/0".to_owned(), "test/1".to_owned()],
         policy: Policy::new(clients, 1024),
         ports: ServedPorts::new(map, WORKERS, vec!["10.0.0.1".parse().unwrap()]),
         somaxconn: 4096,
@@ -664,6 +678,60 @@ fn a_tool_of_another_release_is_told() {
     });
 }
 
+fn capture(filter: Vec<Step>) -> Request {
+    Request::Capture { version: VERSION, filter, snaplen: 80 }
+}
+
+#[test]
+fn frames_come_until_the_tool_has_enough() {
+    run(|scene| {
+        let tool = Client::connect(&scene.path);
+        tool.send_request(&capture(vec![Step::Dropped]));
+        let expected = Reply::Capturing { queues: vec!["test/0".into(), "test/1".into()] };
+        assert_eq!(tool.reply().0, expected);
+        let mut frames = Vec::new();
+        while frames.len() < 2 {
+            let Reply::Captured { frames: next, more: true, .. } = tool.reply().0 else {
+                panic!("no frames")
+            };
+            frames.extend(next);
+        }
+        frames.sort_by_key(|frame| frame.worker);
+        for (worker, frame) in (0..).zip(&frames) {
+            assert_eq!((frame.worker, frame.at, frame.length), (worker, 7, 100));
+            assert_eq!(frame.bytes, [worker as u8; 80]);
+            let dropped = Some("not_ip".to_owned());
+            assert_eq!(frame.verdict, FrameVerdict::Received { handed_to: None, dropped });
+        }
+        rustix::net::shutdown(&tool.0, rustix::net::Shutdown::Write).unwrap();
+        let Reply::Captured { frames, counts, more: false } = tool.reply().0 else {
+            panic!("it goes on")
+        };
+        assert!(frames.is_empty());
+        assert_eq!(counts, [CaptureCount { matched: 1, missed: 0 }; 2]);
+        assert!(tool.is_closed());
+    });
+}
+
+#[test]
+fn captures_that_make_no_sense_or_are_too_many_are_refused() {
+    run(|scene| {
+        let tool = Client::connect(&scene.path);
+        assert_eq!(errno(tool.ask(&capture(vec![Step::And]))), Errno::INVAL);
+        assert_eq!(errno(tool.ask(&capture(vec![Step::Reason("x".into())]))), Errno::INVAL);
+        let begin = |tool: &Client| tool.ask(&capture(vec![Step::Sent])).0;
+        let tools: Vec<Client> = (0..4).map(|_| Client::connect(&scene.path)).collect();
+        for tool in &tools {
+            assert!(matches!(begin(tool), Reply::Capturing { .. }));
+        }
+        let refused = tool.ask(&capture(vec![Step::Sent]));
+        assert_eq!(errno(refused), Errno::BUSY);
+        drop(tools);
+        // Room again, as soon as their ends were noticed.
+        while !matches!(begin(&tool), Reply::Capturing { .. }) {}
+    });
+}
+
 #[test]
 fn a_draining_daemon_refuses_what_is_new() {
     let (ready, drained) = std::sync::mpsc::channel();
@@ -700,7 +768,9 @@ fn workers_get_new_tables_and_ports_follow() {
     let policy = Policy::new(Clients::default(), 1024);
     let counters = Box::new(|_: &mut Totals| {});
     let (window, settings) = (1 << 20, String::new());
-    let parts = Parts { links, policy, ports, somaxconn: 1, window, paths, counters, settings };
+    let queues = Vec::new();
+    let parts =
+        Parts { links, queues, policy, ports, somaxconn: 1, window, paths, counters, settings };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {

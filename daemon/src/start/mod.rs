@@ -190,6 +190,7 @@ async fn start(config: &Config, interface: &str, lock: &Lock) -> Result<Daemon, 
     let counters = Rc::clone(&counted);
     let control = Control::new(Parts {
         links: Rc::clone(&links),
+        queues: queues.iter().map(|queue| format!("{interface}/{queue}")).collect(),
         policy: Policy::new(config.clients.clone(), checks::unprivileged_from()),
         ports,
         somaxconn: config.tcp.somaxconn,

@@ -110,6 +110,7 @@ impl Worker {
                 self.env.outbox.send(FromWorker::Unlistened { group, listener, worker });
             }
             ToWorker::ReportIdle { port } => self.idle_ports.push(port),
+            ToWorker::Tap(tap) => self.env.taps.add(tap),
             ToWorker::Inquire(inquiry) => self.inquiries.add(inquiry),
             ToWorker::Drain => self.drain(),
             ToWorker::Stop => self.stopping = true,

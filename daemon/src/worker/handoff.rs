@@ -13,10 +13,16 @@ const FRAMES: usize = 1024;
 /// A frame in a buffer of the exchange.
 pub(super) struct Frame {
     len: usize,
+    /// The worker that it arrived at.
+    from: u32,
     bytes: Box<[u8]>,
 }
 
 impl Frame {
+    pub(super) fn from(&self) -> u32 {
+        self.from
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -43,16 +49,16 @@ impl Exchange {
             for _ in 0..frames {
                 let bytes = vec![0; frame_bytes].into_boxed_slice();
                 // The queue was made for exactly this many.
-                let _ = empty.push(Frame { len: 0, bytes });
+                let _ = empty.push(Frame { len: 0, from: 0, bytes });
             }
             Desk { arrived: ArrayQueue::new(frames.max(1)), empty, bell }
         };
         Exchange { desks: bells.into_iter().map(desk).collect() }
     }
 
-    /// Hands a frame to its owner. `false` when the owner's ring is full or the frame too large:
+    /// Hands a frame that arrived at worker `from` to its owner. `false` when the owner's ring is full or the frame too large:
     /// to be counted.
-    pub(super) fn hand(&self, owner: u32, bytes: &[u8]) -> bool {
+    pub(super) fn hand(&self, owner: u32, from: u32, bytes: &[u8]) -> bool {
         let desk = &self.desks[owner as usize];
         let Some(mut frame) = desk.empty.pop() else { return false };
         if bytes.len() > frame.bytes.len() {
@@ -62,6 +68,7 @@ impl Exchange {
         }
         frame.bytes[..bytes.len()].copy_from_slice(bytes);
         frame.len = bytes.len();
+        frame.from = from;
         let handed = desk.arrived.push(frame).is_ok();
         debug_assert!(handed, "as many places as buffers");
         handed
@@ -103,10 +110,10 @@ mod tests {
         let exchange = exchange();
         for round in 0..3 {
             for n in 0..FRAMES {
-                assert!(exchange.hand(1, &[n as u8, round]));
+                assert!(exchange.hand(1, 0, &[n as u8, round]));
             }
-            assert!(!exchange.hand(1, &[0]), "full");
-            assert!(exchange.hand(0, &[0]), "the other worker's ring is its own");
+            assert!(!exchange.hand(1, 0, &[0]), "full");
+            assert!(exchange.hand(0, 1, &[0]), "the other worker's ring is its own");
             exchange.reuse(0, exchange.take(0).unwrap());
             for n in 0..FRAMES {
                 let frame = exchange.take(1).unwrap();
@@ -121,8 +128,8 @@ mod tests {
     fn a_frame_that_is_too_large_is_refused_and_costs_no_buffer() {
         let exchange = exchange();
         for _ in 0..2 * FRAMES {
-            assert!(!exchange.hand(0, &[0; 65]));
+            assert!(!exchange.hand(0, 1, &[0; 65]));
         }
-        assert!(exchange.hand(0, &[0; 64]));
+        assert!(exchange.hand(0, 1, &[0; 64]));
     }
 }

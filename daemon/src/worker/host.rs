@@ -2,6 +2,7 @@
 
 use super::control::Outbox;
 use super::listeners::Place;
+use super::taps::Taps;
 use crate::messages::FromWorker;
 use crate::path::{PathMiss, PathTable};
 use crate::port::{AppId, Change, Clients, Notices};
@@ -27,6 +28,7 @@ pub(super) struct Environment {
     pub(super) paths: Arc<PathTable>,
     pub(super) random: Random,
     pub(super) outbox: Outbox,
+    pub(super) taps: Taps,
 }
 
 /// A connection's name as one number, for [`crate::port`].
@@ -56,6 +58,12 @@ impl Host for Environment {
     }
 
     fn commit(&mut self, len: usize) {
+        if !self.taps.is_empty()
+            && let Some(room) = self.tx.frame()
+        {
+            // The room that the frame was written to.
+            self.taps.sent(&room[..len]);
+        }
         self.tx.commit(len);
     }
 

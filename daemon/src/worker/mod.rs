@@ -21,10 +21,12 @@ mod host;
 mod inquiries;
 mod listeners;
 mod sleep;
+mod taps;
 mod turn;
 
 pub use counters::{Name, Published};
 pub use inquiries::MOST_INQUIRIES;
+pub use taps::MOST_TAPS;
 
 use crate::messages::{FromWorker, ToWorker};
 use crate::path::PathTable;
@@ -159,6 +161,7 @@ fn start(
             paths: Arc::clone(&common.paths),
             random: host::Random::from_os()?,
             outbox,
+            taps: taps::Taps::new(index),
         },
         exchange,
         inbox: Arc::clone(&to),

@@ -1,6 +1,8 @@
 //! The poll loop.
 
+use super::taps::{deliver, wall_clock};
 use super::{Polling, Worker};
+use crate::tap::Fate;
 use fourwave_stack::{Dropped, Owners};
 use rustix::time::ClockId;
 
@@ -95,6 +97,9 @@ impl Worker {
         }
         work += self.transmit();
         self.env.notices.deliver(&mut self.env.clients);
+        if !self.env.taps.is_empty() {
+            self.env.taps.settle();
+        }
         if self.is_housekeeping_due() {
             self.housekeep();
         }
@@ -105,7 +110,7 @@ impl Worker {
     fn receive(&mut self) -> usize {
         let (shard, env, counters) = (&mut self.shard, &mut self.env, &mut self.counters);
         if self.workers == 1 {
-            let count = self.rx.receive(BATCH, |frame| shard.handle_frame(env.now, frame, env));
+            let count = self.rx.receive(BATCH, |frame| deliver(shard, env, frame, None));
             counters.frames_received += count as u64;
             return count;
         }
@@ -117,16 +122,20 @@ impl Worker {
             let Some(tuple) = fourwave_wire::peek_tuple(frame) else {
                 // Not for the stack; it says why when it looks at it whole.
                 counters.unowned += 1;
-                return shard.handle_frame(env.now, frame, env);
+                return deliver(shard, env, frame, None);
             };
             let owner = owners.owner(keys, &tuple, workers);
             if owner == index {
-                shard.handle_frame(env.now, frame, env);
-            } else if exchange.hand(owner, frame) {
+                deliver(shard, env, frame, None);
+            } else if exchange.hand(owner, index, frame) {
                 counters.frames_handed_over += 1;
                 handed |= 1 << owner;
             } else {
                 shard.note_drop(env.now, Dropped::HandoffFull, tuple);
+                if !env.taps.is_empty() {
+                    let dropped = Some(Dropped::HandoffFull.into());
+                    env.taps.received(wall_clock(), Fate::Received { from: None, dropped }, frame);
+                }
             }
         });
         while handed != 0 {
@@ -142,7 +151,8 @@ impl Worker {
         let mut count = 0;
         while count < BATCH {
             let Some(frame) = self.exchange.take(self.index) else { break };
-            self.shard.handle_frame(self.env.now, frame.bytes(), &mut self.env);
+            let from = Some(frame.from());
+            deliver(&mut self.shard, &mut self.env, frame.bytes(), from);
             self.exchange.reuse(self.index, frame);
             count += 1;
         }

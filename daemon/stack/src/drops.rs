@@ -43,6 +43,55 @@ impl Reason {
         }
     }
 
+    /// Whether it is about a received frame, and not about a connection that ends or does not
+    /// begin, or a frame that cannot be sent.
+    fn is_about_a_frame(self) -> bool {
+        let Reason::Other(dropped) = self else { return true };
+        match dropped {
+            Dropped::EstabResets
+            | Dropped::AttemptFails
+            | Dropped::EmbryonicRsts
+            | Dropped::SynAckTimeouts
+            | Dropped::RequestUnreachable
+            | Dropped::TimeWaitOverflow
+            | Dropped::AbortOnClose
+            | Dropped::AbortOnMemory
+            | Dropped::AbortOnTimeout
+            | Dropped::NoLocalPort
+            | Dropped::ConnectNoRoute
+            | Dropped::ConnectInUse
+            | Dropped::ConnectNotOwner
+            | Dropped::ConnectFull
+            | Dropped::ConnectBadAddress
+            | Dropped::NeighbourTimeouts
+            | Dropped::TxTooSmall => false,
+            Dropped::ListenOverflows
+            | Dropped::SynQueueFull
+            | Dropped::SynPeerNotProven
+            | Dropped::SynRecordsFull
+            | Dropped::ConnectionsFull
+            | Dropped::OpenRefused
+            | Dropped::DeferAcceptDrop
+            | Dropped::RequestBadAck
+            | Dropped::RequestOutOfPlace
+            | Dropped::RequestIgnored
+            | Dropped::AckSkippedSynRecv
+            | Dropped::AckSkippedTimeWait
+            | Dropped::AckSkippedFinWait2
+            | Dropped::TimeWaitIgnored
+            | Dropped::TimeWaitDuplicate
+            | Dropped::PawsTimeWait
+            | Dropped::AbortOnData
+            | Dropped::NoConnection
+            | Dropped::NoConnectionIgnored
+            | Dropped::ForeignAddress
+            | Dropped::IcmpNoConnection
+            | Dropped::IcmpOutOfWindow
+            | Dropped::IcmpLeftAlone
+            | Dropped::HandoffFull => true,
+        }
+    }
+
     /// The counter that it is counted by, and its name there if that is one of a family.
     pub fn counter(self) -> (&'static str, Option<&'static str>) {
         match self {
@@ -117,18 +166,21 @@ struct Ring {
 /// The samples of all reasons.
 pub(crate) struct Samples {
     rings: Box<[Ring]>,
-    seen: u64,
+    /// Frames that were refused or dropped, and why the last one was.
+    frames: u64,
     last: Option<Reason>,
 }
 
 impl Samples {
     pub(crate) fn new() -> Samples {
-        Samples { rings: vec![Ring::default(); Reason::COUNT].into(), seen: 0, last: None }
+        Samples { rings: vec![Ring::default(); Reason::COUNT].into(), frames: 0, last: None }
     }
 
     fn add(&mut self, reason: Reason, sample: Sample) {
-        self.seen += 1;
-        self.last = Some(reason);
+        if reason.is_about_a_frame() {
+            self.frames += 1;
+            self.last = Some(reason);
+        }
         let ring = &mut self.rings[reason.index()];
         ring.samples[(ring.seen % SAMPLES as u64) as usize] = sample;
         ring.seen += 1;
@@ -143,14 +195,14 @@ impl Shard {
         (first..ring.seen).map(|n| &ring.samples[(n % SAMPLES as u64) as usize])
     }
 
-    /// How often something was refused or dropped; moves on with every case.
+    /// How many frames were refused or dropped; one may count for two reasons.
     #[inline]
-    pub fn drops(&self) -> u64 {
-        self.samples.seen
+    pub fn frame_drops(&self) -> u64 {
+        self.samples.frames
     }
 
-    /// Why something was refused or dropped last.
-    pub fn last_drop(&self) -> Option<Reason> {
+    /// Why the last one was.
+    pub fn last_frame_drop(&self) -> Option<Reason> {
         self.samples.last
     }
 

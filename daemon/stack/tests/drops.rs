@@ -29,17 +29,17 @@ fn the_last_cases_of_a_reason_are_kept_in_order() {
     assert_eq!((last.at, last.seq, last.ack, last.len), (world.now, 1_000, 7, 5));
     assert_eq!(last.flags, Flags::ACK | Flags::PSH);
     assert_eq!(last.tuple, Peer::new(true, 20).tuple.flipped());
-    assert_eq!(world.shard.drops(), 20);
-    assert_eq!(world.shard.last_drop(), Some(reason));
+    assert_eq!(world.shard.frame_drops(), 20);
+    assert_eq!(world.shard.last_frame_drop(), Some(reason));
     assert_eq!(world.shard.counters().no_connection, 20);
 }
 
 /// What the shard says about the last thing that it dropped, while `provoke` made it drop `count`.
 fn provoked(world: &mut World, count: u64, provoke: impl FnOnce(&mut World)) -> Reason {
-    let before = world.shard.drops();
+    let before = world.shard.frame_drops();
     provoke(world);
-    assert_eq!(world.shard.drops() - before, count);
-    world.shard.last_drop().expect("something was dropped")
+    assert_eq!(world.shard.frame_drops() - before, count);
+    world.shard.last_frame_drop().expect("something was dropped")
 }
 
 #[test]
@@ -63,17 +63,17 @@ fn each_kind_of_drop_has_its_reason() {
     });
     assert_eq!(garbage, Reason::Frame(ParseError::NotIp));
 
+    // What is no frame is kept too.
     let conn = world.conn(app);
-    let refused = provoked(&mut world, 1, |world| {
-        let to = endpoint("10.0.0.2:0");
-        let refused = world.shard.connect(world.now, 9, None, to, &mut world.host);
-        assert!(refused.is_err());
-    });
-    assert_eq!(refused, Reason::Other(Dropped::ConnectBadAddress));
-
+    let frames = world.shard.frame_drops();
+    let to = endpoint("10.0.0.2:0");
+    assert!(world.shard.connect(world.now, 9, None, to, &mut world.host).is_err());
+    let refused = world.shard.samples(Reason::Other(Dropped::ConnectBadAddress));
+    assert_eq!(refused.map(|sample| sample.tuple.remote).collect::<Vec<_>>(), [to]);
     world.exchange(&peer.data(b"unread"));
-    let unread = provoked(&mut world, 1, |world| world.shard.close(world.now, conn).unwrap());
-    assert_eq!(unread, Reason::Other(Dropped::AbortOnClose));
+    world.shard.close(world.now, conn).unwrap();
+    assert_eq!(world.shard.samples(Reason::Other(Dropped::AbortOnClose)).count(), 1);
+    assert_eq!(world.shard.frame_drops(), frames);
     world.round();
     world.assert_empty();
 }
@@ -94,6 +94,6 @@ fn what_is_taken_is_no_drop() {
     world.exchange(&peer.fin());
     world.pass(61 * SECONDS);
     world.assert_empty();
-    assert_eq!((world.shard.drops(), world.shard.last_drop()), (0, None));
+    assert_eq!((world.shard.frame_drops(), world.shard.last_frame_drop()), (0, None));
     assert!(Reason::all().all(|reason| world.shard.samples(reason).next().is_none()));
 }

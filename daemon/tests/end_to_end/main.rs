@@ -10,6 +10,7 @@
 mod active;
 mod addresses;
 mod backlog;
+mod capture;
 mod closing;
 mod doctor;
 mod hostile;

@@ -107,6 +107,8 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             let text = |text: &str, more| Reply::Text { text: text.to_owned(), more };
             (vec![text("one 1\n", true), text("two 2\n", false)], vec![])
         }
-        Request::Settings | Request::Query { .. } => panic!("only tools ask this"),
+        Request::Settings | Request::Query { .. } | Request::Capture { .. } => {
+            panic!("only tools ask this")
+        }
     }
 }

@@ -92,10 +92,15 @@ impl Daemon {
     pub(crate) fn reply(&mut self) -> Result<Reply, Failure> {
         let received = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty());
         let (_, length) = received.map_err(|errno| Failure::Talk(errno.into()))?;
-        if length == 0 {
+        Daemon::read(&self.buffer[..length])
+    }
+
+    /// What a packet says; an empty one says that the daemon is gone. A refusal is an error.
+    pub(crate) fn read(packet: &[u8]) -> Result<Reply, Failure> {
+        if packet.is_empty() {
             return Err(Failure::Talk(io::ErrorKind::UnexpectedEof.into()));
         }
-        match decode(&self.buffer[..length])? {
+        match decode(packet)? {
             // What a daemon says to a question that it does not know yet.
             Reply::Error { errno, .. } if errno == Errno::PROTO.raw_os_error() => {
                 Err(Failure::Refused("it is of an older release than this tool".to_owned()))
@@ -103,6 +108,11 @@ impl Daemon {
             Reply::Error { detail, .. } => Err(Failure::Refused(detail)),
             reply => Ok(reply),
         }
+    }
+
+    /// The socket, for who waits for other things too.
+    pub(crate) fn into_socket(self) -> OwnedFd {
+        self.socket
     }
 }
 

@@ -1,5 +1,6 @@
 //! `fourwave`: looks at a running daemon.
 
+mod capture;
 mod daemon;
 mod doctor;
 mod drops;
@@ -33,6 +34,8 @@ enum Command {
     Drops(drops::Arguments),
     /// Lists listeners and connections, as ss(8) does
     Ss(ss::Arguments),
+    /// Shows frames, and what became of them
+    Capture(capture::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -45,7 +48,9 @@ fn main() -> ExitCode {
             match options.command {
                 // 1 says that something is wrong with what it looked at.
                 Command::Doctor(_) => ExitCode::from(2),
-                Command::Stats(_) | Command::Drops(_) | Command::Ss(_) => ExitCode::FAILURE,
+                Command::Stats(_) | Command::Drops(_) | Command::Ss(_) | Command::Capture(_) => {
+                    ExitCode::FAILURE
+                }
             }
         }
         Ok(code) => code,
@@ -56,6 +61,7 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connect = || Daemon::connect(options.runtime_dir.as_deref());
     match &options.command {
         Command::Doctor(arguments) => return doctor::run(arguments, connect),
+        Command::Capture(arguments) => return capture::run(arguments, connect),
         Command::Stats(arguments) if arguments.samples => {
             drops::run(&arguments.drops(), &mut connect()?)
         }
