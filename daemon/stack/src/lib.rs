@@ -53,6 +53,8 @@ mod list;
 mod listen;
 mod listing;
 mod locals;
+#[cfg(all(test, loom))]
+mod model;
 mod owners;
 mod passive;
 mod ports;
@@ -61,6 +63,7 @@ mod reply;
 mod segment;
 mod shard;
 mod siphash;
+mod sync;
 mod synrcvd;
 mod table;
 mod timewait;
