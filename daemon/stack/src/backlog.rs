@@ -1,9 +1,10 @@
 //! The lengths of a listener's queues over all workers, and the options that go with them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use fourwave_tcp::{Config, Nanos};
+
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// No overflow yet.
 const NEVER: Nanos = Nanos::MAX;

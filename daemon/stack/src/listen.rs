@@ -14,7 +14,6 @@ use crate::host::{ConnId, ListenerId};
 use crate::list::List;
 use crate::shard::Shard;
 use crate::siphash::spread;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::synrcvd::{Request, Requests};
 
 const ANY_V4: Addr = Addr::from_v4([0; 4]);

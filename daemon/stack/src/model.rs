@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use crate::listen::ListenerShared;
+use crate::backlog::ListenerShared;
 
 /// Two workers claim places on an accept queue and an application takes from it: the queue never
 /// holds more than its backlog and one, and every place comes back.

@@ -1,7 +1,7 @@
 //! What a seed decides before anything happens: how bad the link is, how both hosts are set up.
 
 use fourwave_stack::{Config, SynCookies};
-use fourwave_tcp::{CongestionControl, Nanos, Settings};
+use fourwave_tcp::{CongestionControl, Ecn, Nanos, Settings};
 
 use crate::rng::Rng;
 
@@ -29,6 +29,10 @@ pub(crate) struct Faults {
     pub(crate) rate: u64,
     /// The longest wait for the line.
     pub(crate) queue: Nanos,
+    /// A wait for the line that makes it mark frames which can be marked (RFC 3168).
+    pub(crate) mark_from: Nanos,
+    /// Marks those, whether or not they wait.
+    pub(crate) mark_per_mille: u64,
     /// Largest IP packet.
     pub(crate) mtu: u16,
     /// Nobody is told of packets that are too large.
@@ -54,6 +58,8 @@ impl Faults {
             jitter: some(rng, 500, &[100 * MICROS, 5 * MILLIS, 60 * MILLIS]),
             rate: some(rng, 300, &[100_000, 2_000_000, 100_000_000]),
             queue: rng.pick(&[20 * MILLIS, 200 * MILLIS]),
+            mark_from: rng.pick(&[MILLIS, 20 * MILLIS, SECONDS]),
+            mark_per_mille: some(rng, 300, &[1, 50]),
             // The least that IPv6 allows, and that an IPv4 host believes.
             mtu: if small { rng.pick(&[1_280, 1_400, 1_492]) } else { LINK_MTU },
             is_blackhole: rng.chance(200),
@@ -88,7 +94,9 @@ fn tcp_config(rng: &mut Rng) -> fourwave_tcp::Config {
     let coarsest = u32::ilog2(window / 64) as u8;
     fourwave_tcp::Config {
         timestamps: rng.chance(700),
+        window_scaling: rng.chance(900),
         sack: rng.chance(800),
+        ecn: rng.pick(&[Ecn::Off, Ecn::On, Ecn::On, Ecn::Accept]),
         congestion_control: rng.pick(&[CongestionControl::Cubic, CongestionControl::NewReno]),
         nagle: rng.chance(600),
         slow_start_after_idle: rng.chance(500),

@@ -66,6 +66,24 @@ pub(crate) fn is_v6(frame: &[u8]) -> bool {
     frame[12] == 0x86
 }
 
+/// RFC 3168 §5: says that the frame met congestion, if its sender can be told that; else `false`.
+pub(crate) fn mark(frame: &mut [u8]) -> bool {
+    const CE: u8 = 3;
+    let ip = &mut frame[ETHERNET..];
+    // The two low bits of the traffic class.
+    let (at, shift) = if ip[0] >> 4 == 6 { (1, 4) } else { (1, 0) };
+    if ip[at] >> shift & CE == 0 {
+        return false;
+    }
+    ip[at] |= CE << shift;
+    if ip[0] >> 4 == 4 {
+        ip[10..12].fill(0);
+        let sum = Sum::new().add_bytes(&ip[..20]).finish();
+        ip[10..12].copy_from_slice(&sum);
+    }
+    true
+}
+
 /// RFC 792 and RFC 4443: the packet in `frame` is larger than `mtu`.
 pub(crate) fn too_big(frame: &[u8], mtu: u16, out: &mut Frame) {
     let v6 = is_v6(frame);

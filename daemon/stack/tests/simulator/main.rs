@@ -35,21 +35,23 @@ fn every_connection_ends_and_every_byte_is_right() {
         total.segments += tally.segments;
         total.repeated += tally.repeated;
         total.bytes += tally.bytes;
+        total.marked += tally.marked;
     }
     eprintln!("{}", run.summary(total.segments));
     eprintln!(
-        "  {} conversations whole, {} failed; {} MB, {} segments repeated, {} TIME_WAIT takeovers, \
-         {} cookies",
+        "  {} conversations whole, {} failed; {} MB, {} segments repeated, {} marked, {} TIME_WAIT \
+         takeovers, {} cookies",
         total.whole,
         total.failed,
         total.bytes / 1_000_000,
         total.repeated,
+        total.marked,
         total.takeovers,
         total.cookies
     );
     if run.outcomes.len() >= 1_000 {
         assert!(total.failed * 10 < total.whole, "too many failures: {}", total.failed);
-        assert!(total.takeovers > 0 && total.cookies > 0 && total.repeated > 0);
+        assert!(total.takeovers > 0 && total.cookies > 0 && total.repeated > 0 && total.marked > 0);
     }
 }
 

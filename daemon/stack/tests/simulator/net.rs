@@ -8,7 +8,7 @@ use fourwave_tcp::Nanos;
 use fourwave_wire::{ChecksumPolicy, parse};
 
 use crate::draw::Faults;
-use crate::frame::{Frame, is_v6, too_big};
+use crate::frame::{Frame, is_v6, mark, too_big};
 use crate::rng::Rng;
 use crate::trace::{Fate, Trace};
 use crate::watch::Seen;
@@ -39,8 +39,8 @@ pub(crate) struct Done {
     pub(crate) lost: u64,
     /// Frames that were too large for it.
     pub(crate) too_big: u64,
-    /// Frames put out of order or doubled.
-    pub(crate) disordered: u64,
+    /// Frames that were told of congestion.
+    pub(crate) marked: u64,
 }
 
 /// The link.
@@ -74,7 +74,7 @@ impl Net {
     }
 
     /// Takes a frame to be carried to `to`, and gives a buffer for the next one.
-    pub(crate) fn send(&mut self, now: Nanos, flight: Flight, rng: &mut Rng) {
+    pub(crate) fn send(&mut self, now: Nanos, mut flight: Flight, rng: &mut Rng) {
         self.done.taken += 1;
         let faults = self.faults;
         let to = flight.to;
@@ -98,12 +98,15 @@ impl Net {
             self.trace.frame(now, to, &flight.frame, Fate::Lost);
             return self.recycle(flight.frame);
         }
+        let marks = starts - now > faults.mark_from || rng.chance(faults.mark_per_mille);
+        if marks && mark(flight.frame.bytes_mut()) {
+            self.done.marked += 1;
+        }
         let bytes = flight.frame.bytes().len() as u64;
         let leaves = starts + (bytes * 1_000_000_000).checked_div(faults.rate).unwrap_or(0);
         line.free_at = leaves;
         if rng.chance(faults.duplicate_per_mille) {
             let frame = self.copy(&flight.frame);
-            self.done.disordered += 1;
             self.carry(leaves, Flight { frame, ..flight }, Fate::Doubled, rng);
         }
         self.carry(leaves, flight, Fate::Carried, rng);
@@ -114,11 +117,9 @@ impl Net {
         let mut at = leaves + faults.delay;
         if faults.jitter > 0 {
             at += rng.below(faults.jitter + 1);
-            self.done.disordered += 1;
         }
         if rng.chance(faults.reorder_per_mille) {
             at += rng.below(4 * faults.delay);
-            self.done.disordered += 1;
         }
         let mut fate = fate;
         if rng.chance(faults.damage_per_mille) {

@@ -48,6 +48,7 @@ pub(crate) struct Tally {
     pub(crate) segments: u64,
     pub(crate) repeated: u64,
     pub(crate) bytes: u64,
+    pub(crate) marked: u64,
 }
 
 pub(crate) struct Pair {
@@ -311,7 +312,8 @@ impl Pair {
 
     /// Everything is over: was it right?
     fn judge(&self) -> Tally {
-        let mut tally = Tally { segments: self.watch.segments, ..Tally::default() };
+        let marked = self.net.done.marked;
+        let mut tally = Tally { segments: self.watch.segments, marked, ..Tally::default() };
         let mut outcomes: HashMap<(usize, usize), &App> = HashMap::new();
         let mut written: HashMap<(usize, usize), u64> = HashMap::new();
         for side in &self.sides {

@@ -94,6 +94,12 @@ impl Watch {
         assert!(segment.urgent == 0 && !segment.flags.contains(Flags::URG), "urgent data");
         assert!(frame.len() <= usize::from(LINK_MTU) + 14, "larger than the MTU");
         let v6 = usize::from(!tcp.tuple.is_v4());
+        // RFC 3168 §6.1.1, §6.1.4 and §6.1.5: only data that is new may be marked.
+        let may_be_marked = tcp.tos & 3 != 0;
+        let is_control = segment.flags.intersects(Flags::SYN | Flags::RST);
+        assert!(!may_be_marked || !(is_control || segment.payload.is_empty()), "marked: no data");
+        let is_new = segment.seq == self.flows[flow].ends[from].sent.0;
+        assert!(!may_be_marked || is_new, "a repetition that could be marked");
         if segment.flags.contains(Flags::RST) {
             assert!(segment.payload.is_empty(), "a RST with data");
         } else if segment.flags.contains(Flags::SYN) {
