@@ -76,6 +76,8 @@ pub struct Tcp {
     pub slow_start_after_idle: bool,
     /// Explicit congestion notification: 0 never, 1 asked for and granted, 2 granted.
     pub ecn: u8,
+    /// TTL and hop limit of what is sent (RFC 9293 §3.9.2, MUST-49).
+    pub ip_default_ttl: u8,
     /// Offer and accept timestamps (RFC 7323).
     pub timestamps: bool,
     /// Offer and accept window scaling (RFC 7323).
@@ -129,6 +131,7 @@ impl Default for Tcp {
             initial_window: 10,
             slow_start_after_idle: true,
             ecn: 2,
+            ip_default_ttl: 64,
             timestamps: true,
             window_scaling: true,
             sack: true,
@@ -163,6 +166,7 @@ impl Tcp {
         within("tcp.challenge_ack_limit", self.challenge_ack_limit, 0..=most, limits)?;
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
+        within("tcp.ip_default_ttl", self.ip_default_ttl, 1..=255, "1 to 255 are allowed")?;
         within("tcp.ecn", self.ecn, 0..=2, "0, 1 and 2 are allowed")?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;
         let backlog = "1 to 16777216 are allowed";

@@ -54,6 +54,7 @@ fn all_keys_can_be_set() {
         time_wait = "1500ms"
         congestion_control = "reno"
         keepalive_time = "5min"
+        ip_default_ttl = 32
         [[clients.rules]]
         uids = [33]
         ports = ["80", "8000-8999"]
@@ -68,6 +69,7 @@ fn all_keys_can_be_set() {
     assert_eq!(config.tcp.time_wait, Duration::from_millis(1500));
     assert_eq!(config.tcp.congestion_control, CongestionControl::Reno);
     assert_eq!(config.tcp.keepalive_time, Duration::from_secs(300));
+    assert_eq!(config.tcp.ip_default_ttl, 32);
     assert_eq!(config.clients.rules[0].bytes, Some(4 << 30));
     assert_eq!(config.clients.rules[0].connections, None);
     let again: Config = toml::from_str(&config.to_toml()).unwrap();

@@ -127,6 +127,7 @@ pub(super) fn stack(
             limit => Some(limit.div_ceil(workers)),
         },
         rfc1337: config.tcp.rfc1337,
+        hop_limit: config.tcp.ip_default_ttl,
         tcp: tcp(config),
         ..fourwave_stack::Config::default()
     }

@@ -134,6 +134,7 @@ impl Flow {
             window: Some(head.window),
             urgent: Some(head.urgent),
             tos: Some(head.tos),
+            ttl: Some(head.ttl),
             ..Text::default()
         };
         let clock = self.clock.unwrap_or(0);

@@ -69,6 +69,7 @@ impl Setup {
                 }
             }
             "congestion_control" => tcp.congestion_control = algorithm(value)?,
+            "ip_default_ttl" => config.hop_limit = number(value)?,
             "ecn" => {
                 tcp.ecn = match value {
                     "0" => Ecn::Off,

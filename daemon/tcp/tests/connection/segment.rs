@@ -1,7 +1,7 @@
 //! A segment as text, much as tcpdump prints it, numbers relative to the initial ones: 0 is the SYN,
 //! 1 the first data byte. Tests of a connection and segment scripts of a whole stack share it.
 //!
-//! `FLAGS SEQ` or `FLAGS SEQ:END(LEN)`, then any of `ack N`, `win N`, `urg N`, `tos N`, `mss N`,
+//! `FLAGS SEQ` or `FLAGS SEQ:END(LEN)`, then any of `ack N`, `win N`, `urg N`, `tos N`, `ttl N`, `mss N`,
 //! `ws N`, `ts VALUE:ECHO`, `sackok yes`, `sack L:R,L:R`. A `-` for a value says that the option is
 //! not there (`sackok no` for that one). What a text does not mention may be anything.
 
@@ -19,6 +19,7 @@ pub(crate) struct Text {
     pub(crate) window: Option<u16>,
     pub(crate) urgent: Option<u16>,
     pub(crate) tos: Option<u8>,
+    pub(crate) ttl: Option<u8>,
     /// Of this and what follows, the inner `None` says that the option is not there.
     pub(crate) mss: Option<Option<u16>>,
     pub(crate) window_scale: Option<Option<u8>>,
@@ -60,6 +61,7 @@ impl Text {
                 "win" => text.window = Some(number(value)?),
                 "urg" => text.urgent = Some(number(value)?),
                 "tos" => text.tos = Some(number(value)?),
+                "ttl" => text.ttl = Some(number(value)?),
                 "mss" => text.mss = Some(optional(value, number)?),
                 "ws" => text.window_scale = Some(optional(value, number)?),
                 "ts" => text.timestamps = Some(optional(value, pair)?),
@@ -94,6 +96,7 @@ impl Text {
             && fits(&self.window, &seen.window)
             && fits(&self.urgent, &seen.urgent)
             && fits(&self.tos, &seen.tos)
+            && fits(&self.ttl, &seen.ttl)
             && fits(&self.mss, &seen.mss)
             && fits(&self.window_scale, &seen.window_scale)
             && fits(&self.timestamps, &seen.timestamps)
@@ -112,6 +115,7 @@ impl Default for Text {
             window: None,
             urgent: None,
             tos: None,
+            ttl: None,
             mss: None,
             window_scale: None,
             timestamps: None,
@@ -142,6 +146,9 @@ impl fmt::Display for Text {
         }
         if let Some(tos @ 1..) = self.tos {
             write!(f, " tos {tos}")?;
+        }
+        if let Some(ttl) = self.ttl.filter(|ttl| *ttl != 64) {
+            write!(f, " ttl {ttl}")?;
         }
         if let Some(Some(mss)) = self.mss {
             write!(f, " mss {mss}")?;
