@@ -1,20 +1,23 @@
 //! One connection as this process sees it: what all clones of a stream share.
 
-use crate::error::{os, would_block};
+use crate::choices::{Choices, check, linger_time};
+use crate::error::{gone, os, would_block};
 use crate::family::Family;
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::poller::{Core, Interest};
 use crate::runtime::Shared;
-use fourwave_protocol::command::{Command, ConnOption};
+use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::option::ConnOption;
+use fourwave_protocol::report::Report;
 use fourwave_protocol::wake::publish_fence;
 use fourwave_protocol::{ExtentId, Handle};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -28,9 +31,9 @@ pub(crate) struct Connection {
     pub(crate) nonblocking: AtomicBool,
     pub(crate) read: Side<Unreported>,
     pub(crate) write: Side<()>,
-    nodelay: AtomicBool,
-    /// `SO_LINGER` with 0: reset on close.
-    pub(crate) abort: AtomicBool,
+    /// `SO_LINGER` as this process has set or inherited it, as [`ConnOption::Linger`] says it.
+    /// The daemon has it too, for a process that dies.
+    linger: AtomicU32,
     failure_told: AtomicBool,
     registration: Mutex<Option<Registration>>,
 }
@@ -79,7 +82,12 @@ struct Registration {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, handle: Handle, family: Family) -> Connection {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        handle: Handle,
+        family: Family,
+        linger: u32,
+    ) -> Connection {
         let worker = shared.worker_of(handle);
         Connection {
             shared,
@@ -89,8 +97,7 @@ impl Connection {
             nonblocking: AtomicBool::new(false),
             read: Side::default(),
             write: Side::default(),
-            nodelay: AtomicBool::new(false),
-            abort: AtomicBool::new(false),
+            linger: AtomicU32::new(linger),
             failure_told: AtomicBool::new(false),
             registration: Mutex::new(None),
         }
@@ -100,17 +107,25 @@ impl Connection {
     pub(crate) fn open(
         shared: &Arc<Shared>,
         peer: SocketAddr,
+        choices: &Choices,
         deadline: Option<Instant>,
     ) -> io::Result<Connection> {
         let worker = shared.next_worker();
+        let linger = choices.get(ConnOption::Linger).unwrap_or(0);
+        let choices = choices.checked()?;
         let opened = shared.with_own_lane(|lane| {
+            for (option, value) in choices {
+                lane.post(shared, worker, Command::Preset { option, value })?;
+            }
             lane.post_connect(shared, worker, peer)?;
             let answer = block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
             lane.abandon_connect();
             answer
         })?;
         match opened {
-            Some(Ok(handle)) => Ok(Connection::new(Arc::clone(shared), handle, Family::of(peer))),
+            Some(Ok(handle)) => {
+                Ok(Connection::new(Arc::clone(shared), handle, Family::of(peer), linger))
+            }
             Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(os(Errno::TIMEDOUT)),
         }
@@ -172,17 +187,25 @@ impl Connection {
         Ok(self.family.show(self.block().addresses.local()))
     }
 
-    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        let (handle, option) = (self.handle, ConnOption::NoDelay);
-        let command = Command::SetOption { handle, option, value: u32::from(on) };
+    pub(crate) fn set_option(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        check(option, value)?;
         self.shared.check()?;
+        let command = Command::SetOption { handle: self.handle, option, value };
         self.shared.with_lane(|lane| self.post(lane, command))?;
-        self.nodelay.store(on, Ordering::Relaxed);
+        if option == ConnOption::Linger {
+            self.linger.store(value, Ordering::Relaxed);
+        }
         Ok(())
     }
 
-    pub(crate) fn nodelay(&self) -> bool {
-        self.nodelay.load(Ordering::Relaxed)
+    /// What the daemon says about the connection, after all that this thread has set.
+    pub(crate) fn report(&self) -> io::Result<Report> {
+        self.shared.check()?;
+        let answer = self.shared.with_own_lane(|lane| {
+            lane.post_ask(&self.shared, self.worker, self.handle)?;
+            block_on(&self.shared, lane, None, &Unasked, || lane.take_report(&self.shared))
+        })?;
+        answer.ok_or_else(gone)
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
@@ -235,6 +258,26 @@ impl Connection {
         {
             self.shared.wake_lane(replaced);
         }
+    }
+}
+
+/// Closing.
+impl Connection {
+    /// `SO_LINGER`: sends the FIN and waits until it and all before it are acknowledged. Not when
+    /// received bytes are unread: then closing resets, and there is nothing to wait for.
+    fn wait_for_the_peer(&self, time: Duration) -> io::Result<()> {
+        let state = self.status()?;
+        let block = self.block();
+        let head = block.client.receive_head.load(Ordering::Relaxed);
+        if state & status::CONNECTED == 0 || block.receive_tail() != head {
+            return Ok(());
+        }
+        // Fails on a connection that has failed.
+        self.shutdown(Shutdown::Write)?;
+        let deadline = Instant::now().checked_add(time);
+        let over = status::ALL_ACKED | status::FAILED;
+        self.wait_for_writing(deadline, |_| Ok((self.status()? & over != 0).then_some(())))?;
+        Ok(())
     }
 }
 
@@ -393,11 +436,16 @@ impl Drop for Connection {
         if let Some(core) = registration.and_then(|old| old.core.upgrade()) {
             core.forget_stream(self.handle);
         }
+        let linger = linger_time(*self.linger.get_mut());
+        if let Some(time) = linger.filter(|time| !time.is_zero()) {
+            // Whatever goes wrong, the connection is closed next.
+            let _ = self.wait_for_the_peer(time);
+        }
         if self.shared.check().is_err() {
             return;
         }
         let (tail, last) = self.written();
-        let abort = self.abort.load(Ordering::Relaxed);
+        let abort = linger.is_some_and(|time| time.is_zero());
         let command = Command::Close { handle: self.handle, tail, last, abort };
         // Without a daemon there is nothing to close; no other failure is possible that
         // somebody could mend.

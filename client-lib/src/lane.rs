@@ -8,6 +8,7 @@ use crate::error::explained;
 use crate::runtime::Shared;
 use fourwave_protocol::command::{Command, Event, decode_grant};
 use fourwave_protocol::control::{Reply, Request};
+use fourwave_protocol::report::Report;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{Corrupt, ExtentId, Handle};
 use parking_lot::Mutex;
@@ -49,6 +50,16 @@ struct State {
     next_token: u32,
     /// The connect that the owner waits for, and its answer.
     opening: Option<(u32, Option<Opened>)>,
+    /// The question that the owner waits to see answered.
+    asking: Option<Asking>,
+}
+
+/// A question about a connection.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    token: u32,
+    worker: u32,
+    answered: bool,
 }
 
 /// The answer to [`Command::Connect`]: the new connection, or an errno.
@@ -104,7 +115,7 @@ impl Lane {
             kick,
             asleep: AtomicBool::new(false),
             spin_micros: AtomicU32::new(u32::MAX),
-            state: Mutex::new(State { workers, next_token: 0, opening: None }),
+            state: Mutex::new(State { workers, next_token: 0, opening: None, asking: None }),
         })
     }
 
@@ -166,7 +177,7 @@ impl Lane {
     ) -> io::Result<()> {
         let mut strays = None;
         let mut state = self.state.lock();
-        let State { workers, opening, .. } = &mut *state;
+        let State { workers, opening, asking, .. } = &mut *state;
         for (worker, own) in (0..).zip(workers) {
             let ring = shared.segment.event_ring(self.index, worker);
             while let Some(words) = own.events.pop(&ring).map_err(|Corrupt| shared.set_gone())? {
@@ -182,6 +193,11 @@ impl Lane {
                         answer(opening, token, Err(errno as i32));
                     }
                     Event::Granted => own.wanted = false,
+                    Event::Reported { token } => {
+                        if let Some(asking) = asking.as_mut().filter(|own| own.token == token) {
+                            asking.answered = true;
+                        }
+                    }
                     Event::Ready { .. } | Event::Acceptable { .. } => {}
                 }
                 each(worker, event);
@@ -228,6 +244,28 @@ impl Lane {
     /// Nobody waits for the last connect any more.
     pub(crate) fn abandon_connect(&self) {
         self.state.lock().opening = None;
+    }
+
+    /// Asks the worker about a connection; the answer comes from
+    /// [`take_report`](Self::take_report). One question at a time: the lane is the caller's own.
+    pub(crate) fn post_ask(&self, shared: &Shared, worker: u32, handle: Handle) -> io::Result<()> {
+        let token = {
+            let mut state = self.state.lock();
+            state.next_token = state.next_token.wrapping_add(1);
+            let token = state.next_token;
+            state.asking = Some(Asking { token, worker, answered: false });
+            token
+        };
+        self.post(shared, worker, Command::Ask { token, handle })
+    }
+
+    /// The answer to the last question, when it has come.
+    pub(crate) fn take_report(&self, shared: &Shared) -> io::Result<Option<Report>> {
+        self.drain(shared, |_, _| {})?;
+        let mut state = self.state.lock();
+        let Some(asking) = state.asking.filter(|asking| asking.answered) else { return Ok(None) };
+        state.asking = None;
+        Ok(Some(shared.segment.report(self.index, asking.worker).load()))
     }
 
     /// Takes a send extent that the worker granted.

@@ -26,6 +26,8 @@
 //! - [`Runtime`] chooses the daemon; without one, the environment variable `FOURWAVE_SOCKET`
 //!   names its control socket, else it is `/run/fourwave/control.sock`.
 //! - [`SocketOptions`] sets what std has no call for: backlog, IPv6 only, non-blocking connect.
+//! - [`socket_options`] is the table of all options; streams and listeners have a method for each,
+//!   and `setsockopt` and `getsockopt` for programs that bring Linux's numbers.
 //! - [`Poller`] waits for many sockets, and is a descriptor for other event loops.
 //!
 //! # Differences from `std::net`
@@ -41,6 +43,7 @@
 
 #![deny(unsafe_code)]
 
+mod choices;
 mod connection;
 mod control;
 mod error;
@@ -52,15 +55,22 @@ mod park;
 mod poller;
 mod read;
 mod runtime;
+mod sockopt;
 mod stream;
+mod tcp_info;
 mod write;
 
+pub use choices::TcpKeepalive;
 pub use error::{Explained, errno};
 pub use listener::{Incoming, TcpListener};
 pub use options::SocketOptions;
 pub use poller::{Event, Events, Interest, Poller, Source, Trigger};
 pub use runtime::Runtime;
 pub use stream::TcpStream;
+pub use tcp_info::TcpInfo;
+
+#[doc = include_str!("../OPTIONS.md")]
+pub mod socket_options {}
 
 /// The README's example, so that it compiles.
 #[cfg(doctest)]

@@ -1,5 +1,9 @@
 //! `TcpListener`.
 
+use crate::choices::{
+    TcpKeepalive, buffer_value, check, congestion_name, congestion_value, linger_time,
+    linger_value, option_methods, timeout_value,
+};
 use crate::connection::Connection;
 use crate::control::unexpected;
 use crate::error::{gone, os, would_block};
@@ -8,9 +12,11 @@ use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
 use crate::poller::{Core, Interest, Poller, Source, Trigger, sealed};
 use crate::runtime::Shared;
+use crate::sockopt::{self, Name};
 use crate::stream::TcpStream;
 use fourwave_protocol::accept;
 use fourwave_protocol::control::{BindOptions, Reply, Request};
+use fourwave_protocol::option::ConnOption;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::fmt;
@@ -50,6 +56,7 @@ impl TcpListener {
         address: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TcpListener> {
+        let choices = options.choices.checked()?;
         let family = Family::of(address);
         let bind = BindOptions {
             v6_only: options.v6_only,
@@ -65,8 +72,8 @@ impl TcpListener {
             index,
             address,
             family,
-            nodelay: options.nodelay,
             defer_accept: AtomicU32::new(0),
+            linger: AtomicU32::new(0),
             nonblocking: AtomicBool::new(options.nonblocking),
             pollers: Mutex::new(Vec::new()),
         };
@@ -74,6 +81,9 @@ impl TcpListener {
         let listener = TcpListener { inner: Arc::new(inner) };
         if options.defer_accept.is_some() {
             listener.set_defer_accept(options.defer_accept)?;
+        }
+        for (option, value) in choices {
+            listener.set_option(option, value)?;
         }
         listener.set_backlog(options.backlog)?;
         Ok(listener)
@@ -102,11 +112,10 @@ impl TcpListener {
                 })?
                 .ok_or_else(gone)?,
         };
-        let connection = Connection::new(Arc::clone(shared), waiting.handle, inner.family);
+        let linger = inner.linger.load(Ordering::Relaxed);
+        let handle = waiting.handle;
+        let connection = Connection::new(Arc::clone(shared), handle, inner.family, linger);
         let peer = inner.family.show(connection.block().addresses.peer());
-        if inner.nodelay {
-            connection.set_nodelay(true)?;
-        }
         Ok((TcpStream::new(connection), peer))
     }
 
@@ -178,6 +187,41 @@ impl TcpListener {
         Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
     }
 
+    fn set_option(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        check(option, value)?;
+        let listener = self.inner.index;
+        self.inner.shared.command(&Request::SetOption { listener, option, value })?;
+        if option == ConnOption::Linger {
+            self.inner.linger.store(value, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn option(&self, option: ConnOption) -> io::Result<u32> {
+        let request = Request::Options { listener: self.inner.index };
+        match self.inner.shared.request(&request)? {
+            (Reply::Options { values }, _) => Ok(values[option.index()]),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// `setsockopt(2)` with Linux's numbers and layouts; [`socket_options`](crate::socket_options) has the table.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not offered, `EINVAL` for a value that Linux does not take either.
+    pub fn setsockopt(&self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+        sockopt::set(self, level, name, value)
+    }
+
+    /// `getsockopt(2)` with Linux's numbers and layouts: writes as much of the value as fits into
+    /// `value`, and returns how much that is.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not offered.
+    pub fn getsockopt(&self, level: i32, name: i32, value: &mut [u8]) -> io::Result<usize> {
+        sockopt::get(self, level, name, value)
+    }
+
     /// `IP_TTL` cannot be set or read: the daemon chooses it.
     ///
     /// # Errors
@@ -201,6 +245,52 @@ impl TcpListener {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.inner.shared.check()?;
         Ok(None)
+    }
+}
+
+option_methods!(TcpListener);
+
+impl sockopt::Socket for TcpListener {
+    fn set(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        self.set_option(option, value)
+    }
+
+    fn get(&self, option: ConnOption) -> io::Result<u32> {
+        self.option(option)
+    }
+
+    fn set_own(&self, _: Name, _: Option<Duration>) -> io::Result<()> {
+        Err(os(Errno::NOPROTOOPT))
+    }
+
+    fn get_own(&self, name: Name) -> io::Result<Vec<u8>> {
+        Ok(sockopt::int_bytes(match name {
+            Name::Listens => 1,
+            Name::Domain => sockopt::domain(&self.local_addr()?),
+            // SO_ERROR: a listener has none.
+            _ => 0,
+        }))
+    }
+
+    fn has(&self, name: Name) -> bool {
+        match name {
+            // Of a connection alone. Accepting does not time out.
+            Name::Info
+            | Name::Number(ConnOption::QuickAck)
+            | Name::ReadTimeout
+            | Name::WriteTimeout => false,
+            Name::Number(_)
+            | Name::Linger
+            | Name::FinTimeout
+            | Name::Congestion
+            | Name::Buffer(_)
+            | Name::Error
+            | Name::Type
+            | Name::Protocol
+            | Name::Domain
+            | Name::Listens
+            | Name::OobInline => true,
+        }
     }
 }
 
@@ -274,10 +364,10 @@ struct Inner {
     address: SocketAddr,
     /// Of the address that was asked for.
     family: Family,
-    /// For accepted streams.
-    nodelay: bool,
     /// Seconds, 0 for none.
     defer_accept: AtomicU32,
+    /// `SO_LINGER` for accepted streams, as this process has set it last.
+    linger: AtomicU32,
     nonblocking: AtomicBool,
     pollers: Mutex<Vec<Weak<Core>>>,
 }

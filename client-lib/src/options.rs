@@ -1,8 +1,10 @@
 //! Options that are set before a socket exists.
 
+use crate::choices::{Choices, TcpKeepalive, buffer_value, linger_value, timeout_value};
 use crate::listener::TcpListener;
 use crate::runtime::{Runtime, Shared};
 use crate::stream::TcpStream;
+use fourwave_protocol::option::ConnOption;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -29,8 +31,9 @@ pub struct SocketOptions {
     pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) defer_accept: Option<Duration>,
-    pub(crate) nodelay: bool,
     pub(crate) nonblocking: bool,
+    /// Those that the daemon knows.
+    pub(crate) choices: Choices,
     runtime: Option<Runtime>,
 }
 
@@ -44,8 +47,8 @@ impl SocketOptions {
             reuse_address: true,
             reuse_port: false,
             defer_accept: None,
-            nodelay: false,
             nonblocking: false,
+            choices: Choices::default(),
             runtime: None,
         }
     }
@@ -99,8 +102,78 @@ impl SocketOptions {
 
     /// `TCP_NODELAY` for the stream, or for all streams that the listener accepts.
     #[must_use]
-    pub fn nodelay(mut self, on: bool) -> SocketOptions {
-        self.nodelay = on;
+    pub fn nodelay(self, on: bool) -> SocketOptions {
+        self.choose(ConnOption::NoDelay, on.into())
+    }
+
+    /// `SO_KEEPALIVE`, as configured.
+    #[must_use]
+    pub fn keepalive(self, on: bool) -> SocketOptions {
+        self.choose(ConnOption::KeepAlive, on.into())
+    }
+
+    /// `SO_KEEPALIVE` with its numbers.
+    #[must_use]
+    pub fn tcp_keepalive(self, params: &TcpKeepalive) -> SocketOptions {
+        params.options().fold(self, |options, (option, value)| options.choose(option, value))
+    }
+
+    /// `TCP_USER_TIMEOUT`; it bounds connecting too.
+    #[must_use]
+    pub fn tcp_user_timeout(self, timeout: Option<Duration>) -> SocketOptions {
+        self.choose(ConnOption::UserTimeout, timeout_value(timeout))
+    }
+
+    /// `TCP_CORK`.
+    #[must_use]
+    pub fn cork(self, on: bool) -> SocketOptions {
+        self.choose(ConnOption::Cork, on.into())
+    }
+
+    /// `TCP_MAXSEG`: the largest segment to announce and to send, 88 to 32767 bytes.
+    #[must_use]
+    pub fn mss(self, mss: u32) -> SocketOptions {
+        self.choose(ConnOption::MaxSegment, mss)
+    }
+
+    /// `TCP_SYNCNT`: how often a SYN is sent again with doubled pauses, 1 to 127.
+    #[must_use]
+    pub fn syn_count(self, count: u32) -> SocketOptions {
+        self.choose(ConnOption::SynCount, count)
+    }
+
+    /// `SO_RCVBUF`; set here it also limits the first window.
+    #[must_use]
+    pub fn recv_buffer_size(self, size: usize) -> SocketOptions {
+        self.choose(ConnOption::ReceiveBuffer, buffer_value(size))
+    }
+
+    /// `SO_SNDBUF`.
+    #[must_use]
+    pub fn send_buffer_size(self, size: usize) -> SocketOptions {
+        self.choose(ConnOption::SendBuffer, buffer_value(size))
+    }
+
+    /// `IP_TOS`: from the SYN on.
+    #[must_use]
+    pub fn tos(self, tos: u8) -> SocketOptions {
+        self.choose(ConnOption::Tos, (tos & !3).into())
+    }
+
+    /// `IPV6_TCLASS`: from the SYN on.
+    #[must_use]
+    pub fn tclass(self, tclass: u8) -> SocketOptions {
+        self.choose(ConnOption::TrafficClass, (tclass & !3).into())
+    }
+
+    /// `SO_LINGER`.
+    #[must_use]
+    pub fn linger(self, linger: Option<Duration>) -> SocketOptions {
+        self.choose(ConnOption::Linger, linger_value(linger))
+    }
+
+    fn choose(mut self, option: ConnOption, value: u32) -> SocketOptions {
+        self.choices.set(option, value);
         self
     }
 
@@ -119,10 +192,12 @@ impl SocketOptions {
         self
     }
 
-    /// Listens on the first of the addresses that can be had. Port 0 means any free port.
+    /// Listens on the first of the addresses that can be had. Port 0 means any free port. What was
+    /// chosen is for the connections that the listener accepts.
     ///
     /// # Errors
-    /// `EADDRINUSE` and `EACCES` with the daemon's explanation, `ENETDOWN` without a daemon.
+    /// `EADDRINUSE` and `EACCES` with the daemon's explanation, `EINVAL` for an option out of range,
+    /// `ENETDOWN` without a daemon.
     pub fn bind<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpListener> {
         let shared = self.shared()?;
         first_success(addresses, |address| TcpListener::open(&shared, address, self))
@@ -131,8 +206,8 @@ impl SocketOptions {
     /// Connects to the first of the addresses that answers.
     ///
     /// # Errors
-    /// `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`; `ENETDOWN`
-    /// without a daemon.
+    /// `ECONNREFUSED`, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`, `EADDRNOTAVAIL`; `EINVAL` for an
+    /// option out of range; `ENETDOWN` without a daemon.
     pub fn connect<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpStream> {
         first_success(addresses, |address| self.connect_until(address, None))
     }

@@ -1,11 +1,18 @@
 //! `TcpStream`.
 
+use crate::choices::{
+    TcpKeepalive, buffer_value, check, congestion_name, congestion_value, linger_time,
+    linger_value, option_methods, timeout_value,
+};
 use crate::connection::Connection;
 use crate::error::os;
 use crate::options::SocketOptions;
 use crate::poller::{Interest, Poller, Source, Trigger, sealed};
 use crate::read::Mode;
 use crate::runtime::Shared;
+use crate::sockopt::{self, Name};
+use crate::tcp_info::TcpInfo;
+use fourwave_protocol::option::ConnOption;
 use rustix::io::Errno;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -54,11 +61,8 @@ impl TcpStream {
         options: &SocketOptions,
         deadline: Option<Instant>,
     ) -> io::Result<TcpStream> {
-        let connection = Connection::open(shared, peer, deadline)?;
+        let connection = Connection::open(shared, peer, &options.choices, deadline)?;
         connection.nonblocking.store(options.nonblocking, Ordering::Relaxed);
-        if options.nodelay {
-            connection.set_nodelay(true)?;
-        }
         if !options.nonblocking {
             connection.finish_opening(deadline)?;
         }
@@ -117,21 +121,54 @@ impl TcpStream {
         Ok(())
     }
 
-    /// `TCP_NODELAY`.
-    ///
-    /// # Errors
-    /// `ENETDOWN` when the daemon is gone.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.connection.set_nodelay(nodelay)
+    fn set_option(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        self.connection.set_option(option, value)
     }
 
-    /// `TCP_NODELAY` as set last.
+    fn option(&self, option: ConnOption) -> io::Result<u32> {
+        Ok(self.connection.report()?.options[option.index()])
+    }
+
+    /// `TCP_QUICKACK`: acknowledge at once for a while, or not. As in Linux it does not last.
     ///
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.connection.shared.check()?;
-        Ok(self.connection.nodelay())
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        self.set_option(ConnOption::QuickAck, quickack.into())
+    }
+
+    /// See [`set_quickack`](Self::set_quickack).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn quickack(&self) -> io::Result<bool> {
+        Ok(self.option(ConnOption::QuickAck)? != 0)
+    }
+
+    /// `TCP_INFO`.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn tcp_info(&self) -> io::Result<TcpInfo> {
+        let report = self.connection.report()?;
+        Ok(TcpInfo::new(report.is_live, &report.info))
+    }
+
+    /// `setsockopt(2)` with Linux's numbers and layouts; [`socket_options`](crate::socket_options) has the table.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not offered, `EINVAL` for a value that Linux does not take either.
+    pub fn setsockopt(&self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+        sockopt::set(self, level, name, value)
+    }
+
+    /// `getsockopt(2)` with Linux's numbers and layouts: writes as much of the value as fits into
+    /// `value`, and returns how much that is.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not offered.
+    pub fn getsockopt(&self, level: i32, name: i32, value: &mut [u8]) -> io::Result<usize> {
+        sockopt::get(self, level, name, value)
     }
 
     /// How long a read may wait before it gives `EAGAIN` (`WouldBlock`); `None`: for ever.
@@ -166,28 +203,6 @@ impl TcpStream {
         Ok(self.connection.write.timeout())
     }
 
-    /// `SO_LINGER`: with zero, closing resets the connection; `None` is the default.
-    ///
-    /// # Errors
-    /// `ENOPROTOOPT` for a longer time: closing never waits here.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        let abort = match linger {
-            None => false,
-            Some(Duration::ZERO) => true,
-            Some(_) => return Err(os(Errno::NOPROTOOPT)),
-        };
-        self.connection.abort.store(abort, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// `SO_LINGER` as set last.
-    ///
-    /// # Errors
-    /// None.
-    pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(self.connection.abort.load(Ordering::Relaxed).then_some(Duration::ZERO))
-    }
-
     /// `IP_TTL` cannot be set or read: the daemon chooses it.
     ///
     /// # Errors
@@ -212,6 +227,44 @@ impl TcpStream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         let state = self.connection.status()?;
         Ok(self.connection.take_failure(state))
+    }
+}
+
+option_methods!(TcpStream);
+
+impl sockopt::Socket for TcpStream {
+    fn set(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        self.set_option(option, value)
+    }
+
+    fn get(&self, option: ConnOption) -> io::Result<u32> {
+        self.option(option)
+    }
+
+    fn set_own(&self, name: Name, timeout: Option<Duration>) -> io::Result<()> {
+        match name {
+            Name::ReadTimeout => self.set_read_timeout(timeout),
+            _ => self.set_write_timeout(timeout),
+        }
+    }
+
+    fn get_own(&self, name: Name) -> io::Result<Vec<u8>> {
+        Ok(match name {
+            Name::ReadTimeout => sockopt::timeval_bytes(self.read_timeout()?),
+            Name::WriteTimeout => sockopt::timeval_bytes(self.write_timeout()?),
+            Name::Info => self.tcp_info()?.to_raw().to_vec(),
+            Name::Error => {
+                let error = self.take_error()?.and_then(|error| error.raw_os_error());
+                // Numbers of errors are positive.
+                sockopt::int_bytes(error.unwrap_or(0) as u32)
+            }
+            Name::Domain => sockopt::int_bytes(sockopt::domain(&self.local_addr()?)),
+            _ => sockopt::int_bytes(0),
+        })
+    }
+
+    fn has(&self, _: Name) -> bool {
+        true
     }
 }
 

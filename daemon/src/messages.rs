@@ -9,6 +9,7 @@ use crate::path::PathTable;
 use crate::port::Group;
 use crate::tap::Tap;
 use fourwave_stack::ListenerShared;
+use fourwave_tcp::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -67,6 +68,15 @@ pub enum ToWorker {
         shared: Arc<ListenerShared>,
         /// The former listener: its keeper, and its index there.
         former: Option<(GroupId, u32)>,
+    },
+    /// What connections of a listener begin with from now on.
+    Configure {
+        /// Whose.
+        group: GroupId,
+        /// Index in the segment.
+        listener: u32,
+        /// Everything that can be chosen.
+        settings: Settings,
     },
     /// A listener ends. What waits in its queues goes to one that shares its address, else to
     /// `keeper`, else it is reset; answered by [`FromWorker::Unlistened`].

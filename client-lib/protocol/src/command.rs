@@ -3,6 +3,7 @@
 //! A command is four words, an event two. Decoding never panics: a client may write anything.
 
 use crate::conn::{ip_from_words, ip_to_words};
+use crate::option::ConnOption;
 use crate::{ExtentId, Handle};
 use core::net::SocketAddr;
 
@@ -64,18 +65,26 @@ pub enum Command {
         handle: Handle,
         /// Which option.
         option: ConnOption,
-        /// Its value; for switches 0 or 1.
+        /// Its value, one that [`ConnOption::allows`].
         value: u32,
+    },
+    /// Set an option of the connection that the next [`Command::Connect`] of this lane opens.
+    Preset {
+        /// Which option.
+        option: ConnOption,
+        /// As in `SetOption`.
+        value: u32,
+    },
+    /// Report on a connection: answered by [`Event::Reported`], when a
+    /// [`Report`](crate::report::Report) lies in the lane's block.
+    Ask {
+        /// Returned in the answer.
+        token: u32,
+        /// Which connection.
+        handle: Handle,
     },
     /// The lane has no send extents left and wants an event when it has.
     WantGrants,
-}
-
-/// Options that can be set on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnOption {
-    /// `TCP_NODELAY`: send short segments without waiting for acknowledgements.
-    NoDelay,
 }
 
 /// From a worker to a lane.
@@ -107,6 +116,11 @@ pub enum Event {
     },
     /// Send extents were granted after [`Command::WantGrants`].
     Granted,
+    /// Answer to [`Command::Ask`]: the lane's block holds the report, until the lane asks again.
+    Reported {
+        /// The command's token.
+        token: u32,
+    },
 }
 
 mod op {
@@ -117,12 +131,15 @@ mod op {
     pub(super) const CONNECT: u64 = 5;
     pub(super) const SET_OPTION: u64 = 6;
     pub(super) const WANT_GRANTS: u64 = 7;
+    pub(super) const PRESET: u64 = 8;
+    pub(super) const ASK: u64 = 9;
 
     pub(super) const READY: u64 = 1;
     pub(super) const ACCEPTABLE: u64 = 2;
     pub(super) const OPENED: u64 = 3;
     pub(super) const REFUSED: u64 = 4;
     pub(super) const GRANTED: u64 = 5;
+    pub(super) const REPORTED: u64 = 6;
 }
 
 /// First word: operation in the low byte, a 24-bit argument, and a 32-bit argument above.
@@ -158,8 +175,12 @@ impl Command {
                 [head(op::CONNECT, u32::from(peer.port()), token), high, low, 0]
             }
             Command::SetOption { handle, option, value } => {
-                plain(op::SET_OPTION, option.code(), handle, u64::from(value))
+                plain(op::SET_OPTION, option.code().into(), handle, u64::from(value))
             }
+            Command::Preset { option, value } => {
+                [head(op::PRESET, option.code().into(), value), 0, 0, 0]
+            }
+            Command::Ask { token, handle } => plain(op::ASK, 0, handle, u64::from(token)),
             Command::WantGrants => [op::WANT_GRANTS, 0, 0, 0],
         }
     }
@@ -179,30 +200,25 @@ impl Command {
                 token: (words[0] >> 32) as u32,
                 peer: SocketAddr::new(ip_from_words([words[1], words[2]]), small as u16),
             },
-            op::SET_OPTION => Command::SetOption {
-                handle,
-                option: ConnOption::from_code(small)?,
-                value: u32::try_from(words[2]).ok()?,
-            },
+            op::SET_OPTION => {
+                let (option, value) = option_of(small, words[2])?;
+                Command::SetOption { handle, option, value }
+            }
+            op::PRESET => {
+                let (option, value) = option_of(small, words[0] >> 32)?;
+                Command::Preset { option, value }
+            }
+            op::ASK => Command::Ask { token: u32::try_from(words[2]).ok()?, handle },
             op::WANT_GRANTS => Command::WantGrants,
             _ => return None,
         })
     }
 }
 
-impl ConnOption {
-    fn code(self) -> u32 {
-        match self {
-            ConnOption::NoDelay => 1,
-        }
-    }
-
-    fn from_code(code: u32) -> Option<ConnOption> {
-        match code {
-            1 => Some(ConnOption::NoDelay),
-            _ => None,
-        }
-    }
+/// An option and a value that it can have.
+fn option_of(code: u32, value: u64) -> Option<(ConnOption, u32)> {
+    let (option, value) = (ConnOption::from_code(code)?, u32::try_from(value).ok()?);
+    option.allows(value).then_some((option, value))
 }
 
 impl Event {
@@ -219,6 +235,7 @@ impl Event {
             ],
             Event::Refused { token, errno } => [head(op::REFUSED, errno, token), 0],
             Event::Granted => [op::GRANTED, 0],
+            Event::Reported { token } => [head(op::REPORTED, 0, token), 0],
         }
     }
 
@@ -233,6 +250,7 @@ impl Event {
                 Event::Refused { token: handle.index, errno: (words[0] >> 8) as u32 & 0xff_ffff }
             }
             op::GRANTED => Event::Granted,
+            op::REPORTED => Event::Reported { token: handle.index },
             _ => return None,
         })
     }
@@ -286,13 +304,22 @@ mod tests {
                 |(handle, tail, last, abort)| Command::Close { handle, tail, last, abort }
             ),
             (any::<u32>(), address()).prop_map(|(token, peer)| Command::Connect { token, peer }),
-            (handle(), any::<u32>()).prop_map(|(handle, value)| Command::SetOption {
+            (handle(), option()).prop_map(|(handle, (option, value))| Command::SetOption {
                 handle,
-                option: ConnOption::NoDelay,
+                option,
                 value
             }),
+            option().prop_map(|(option, value)| Command::Preset { option, value }),
+            (any::<u32>(), handle()).prop_map(|(token, handle)| Command::Ask { token, handle }),
             Just(Command::WantGrants),
         ]
+    }
+
+    fn option() -> impl Strategy<Value = (ConnOption, u32)> {
+        let option = proptest::sample::select(&ConnOption::ALL[..]);
+        let value = prop_oneof![0u32..260, any::<u32>()];
+        let allowed = |(option, value): &(ConnOption, u32)| option.allows(*value);
+        (option, value).prop_filter("a value that it can have", allowed)
     }
 
     fn event() -> impl Strategy<Value = Event> {
@@ -302,6 +329,7 @@ mod tests {
             (any::<u32>(), handle()).prop_map(|(token, handle)| Event::Opened { token, handle }),
             (any::<u32>(), 0u32..4096).prop_map(|(token, errno)| Event::Refused { token, errno }),
             Just(Event::Granted),
+            any::<u32>().prop_map(|token| Event::Reported { token }),
         ]
     }
 

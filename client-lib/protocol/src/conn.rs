@@ -16,6 +16,8 @@ pub mod status {
     pub const FAILED: u32 = 1 << 2;
     /// Our FIN is queued or sent: writing gives `EPIPE`.
     pub const WRITE_CLOSED: u32 = 1 << 3;
+    /// The peer has acknowledged all that we sent and our FIN.
+    pub const ALL_ACKED: u32 = 1 << 4;
 }
 
 /// What [`DaemonLine::report_at`] starts as: half of the first window.

@@ -6,6 +6,7 @@
 
 use crate::capture::{CaptureCount, CapturedFrame, Step};
 use crate::layout::Params;
+use crate::option::ConnOption;
 use crate::query::{DropSample, Query, Socket};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,20 @@ pub enum Request {
     /// Closes a listener. What waits in its queues goes to a listener that shares its address, or
     /// waits `accept_grace` for the next one there.
     CloseListener {
+        /// From [`Reply::Bound`].
+        listener: u32,
+    },
+    /// Sets an option of all connections that a listener accepts from now on.
+    SetOption {
+        /// From [`Reply::Bound`].
+        listener: u32,
+        /// Which option.
+        option: ConnOption,
+        /// Its value, one that [`ConnOption::allows`].
+        value: u32,
+    },
+    /// What a listener's connections begin with: answered by [`Reply::Options`].
+    Options {
         /// From [`Reply::Bound`].
         listener: u32,
     },
@@ -121,6 +136,11 @@ pub enum Reply {
     },
     /// Done, nothing to say.
     Done,
+    /// Answer to `Options`.
+    Options {
+        /// By [`ConnOption::index`].
+        values: [u32; ConnOption::ALL.len()],
+    },
     /// Refused.
     Error {
         /// Linux errno that a socket call would give.

@@ -3,6 +3,7 @@
 use crate::accept::{AcceptHeader, ListenerBlock, MAX_LANES};
 use crate::command::{COMMAND_WORDS, EVENT_WORDS, GRANT_WORDS};
 use crate::conn::ConnBlock;
+use crate::report::ReportBlock;
 use crate::ring::{Entry, RingHeader};
 use crate::segment::Header;
 use crate::sync::AtomicU32;
@@ -131,6 +132,7 @@ pub struct Layout {
     ring_stride: usize,
     event_offset: usize,
     grant_offset: usize,
+    report_offset: usize,
     connections: usize,
     links: usize,
     tables: usize,
@@ -160,7 +162,8 @@ impl Layout {
         let grant_bytes = ring_bytes::<GRANT_WORDS>(params.grant_entries);
         let event_offset = command_bytes;
         let grant_offset = event_offset + event_bytes;
-        let ring_stride = align(grant_offset + grant_bytes);
+        let report_offset = grant_offset + grant_bytes;
+        let ring_stride = align(report_offset + size_of::<ReportBlock>());
         let connections = rings + count(params.lanes) * count(params.workers) * ring_stride;
         let blocks = count(params.workers) * count(params.connections);
         let links = connections + align(blocks * size_of::<ConnBlock>());
@@ -187,6 +190,7 @@ impl Layout {
             ring_stride,
             event_offset,
             grant_offset,
+            report_offset,
             connections,
             links,
             tables,
@@ -257,6 +261,10 @@ impl Layout {
 
     pub(crate) fn grant_ring(&self, lane: u16, worker: u32) -> usize {
         self.ring_set(lane, worker) + self.grant_offset
+    }
+
+    pub(crate) fn report(&self, lane: u16, worker: u32) -> usize {
+        self.ring_set(lane, worker) + self.report_offset
     }
 
     /// Byte range of one lane's rings with one worker, for giving their pages back.

@@ -54,7 +54,9 @@ pub mod control;
 pub mod layout;
 #[cfg(all(test, loom))]
 mod model;
+pub mod option;
 pub mod query;
+pub mod report;
 pub mod ring;
 pub mod segment;
 mod sync;

@@ -4,6 +4,7 @@ use crate::accept::{AcceptHeader, AcceptRing, ListenerBlock};
 use crate::command::{COMMAND_WORDS, EVENT_WORDS, GRANT_WORDS};
 use crate::conn::ConnBlock;
 use crate::layout::{Layout, LayoutError, Params};
+use crate::report::ReportBlock;
 use crate::ring::{Entry, Ring, RingHeader};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wake::Sleeper;
@@ -192,6 +193,14 @@ impl Segment {
         self.ring(offset, self.layout.params().grant_entries)
     }
 
+    /// Where a worker answers a lane.
+    ///
+    /// # Panics
+    /// If there is no such lane or worker.
+    pub fn report(&self, lane: u16, worker: u32) -> &ReportBlock {
+        self.reference(self.layout.report(lane, worker))
+    }
+
     /// A connection's block; `None` if the index is out of range.
     pub fn connection(&self, index: u32) -> Option<&ConnBlock> {
         self.layout.connection(index).map(|offset| self.reference(offset))
@@ -335,6 +344,8 @@ unsafe impl Shared for ListenerBlock {}
 unsafe impl Shared for AcceptHeader {}
 // SAFETY: two atomics.
 unsafe impl Shared for RingHeader {}
+// SAFETY: atomics only.
+unsafe impl Shared for ReportBlock {}
 // SAFETY: atomics only.
 unsafe impl Shared for ConnBlock {}
 

@@ -257,8 +257,8 @@ impl Core {
             Word::Granted => registry.feed(worker),
             // The queues themselves are looked at.
             Word::Acceptable { .. } => {}
-            // Connects are made on the lanes of threads.
-            Word::Opened { .. } | Word::Refused { .. } => {}
+            // Connects and questions are made on the lanes of threads.
+            Word::Opened { .. } | Word::Refused { .. } | Word::Reported { .. } => {}
         })
     }
 

@@ -3,6 +3,7 @@
 use crate::fake::Fake;
 use crate::{errno_of, listener};
 use fourwave::TcpListener;
+use fourwave_protocol::option::ConnOption;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -62,7 +63,7 @@ fn an_accepted_stream_knows_its_ends() {
     assert_eq!(peer, "10.99.0.1:1029".parse().unwrap());
     assert_eq!(stream.peer_addr().unwrap(), peer);
     assert_eq!(stream.local_addr().unwrap(), "10.99.0.2:80".parse().unwrap());
-    assert_eq!(fake.until(|world| world.nodelay(handle)), 1);
+    assert_eq!(fake.with(|world| world.option(handle, ConnOption::NoDelay)), 1);
     assert!(stream.nodelay().unwrap());
 }
 

@@ -3,6 +3,7 @@
 mod accepting;
 mod failing;
 mod fake;
+mod options;
 mod polling;
 mod quiet;
 mod streams;

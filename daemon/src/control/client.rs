@@ -162,6 +162,14 @@ impl Session {
                 registry().defer_accept(self.group()?, listener, seconds)?;
                 Reply::Done.into()
             }
+            Request::SetOption { listener, option, value } => {
+                registry().set_option(self.group()?, listener, option, value)?;
+                Reply::Done.into()
+            }
+            Request::Options { listener } => {
+                let values = registry().options(self.group()?, listener)?;
+                Reply::Options { values }.into()
+            }
             Request::CloseListener { listener } => {
                 let (told, gone) = oneshot::channel();
                 let keeper = registry().close_listener(self.group()?, listener, told)?;

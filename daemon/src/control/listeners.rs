@@ -1,9 +1,12 @@
 //! The listeners of a group and the steps of their lives.
 
 use super::Mask;
+use crate::port::settings;
 use fourwave_protocol::control::BindOptions;
+use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Socket, SocketKind, SocketState};
 use fourwave_stack::ListenerShared;
+use fourwave_tcp::Settings;
 use rustix::io::Errno;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ pub(super) struct Listener {
     reuse_port: bool,
     /// `TCP_DEFER_ACCEPT`, seconds.
     defer_accept: u32,
+    /// What its connections begin with.
+    pub(super) settings: Settings,
     phase: Phase,
 }
 
@@ -74,6 +79,7 @@ impl Listeners {
             v6_only: options.v6_only,
             reuse_port: options.reuse_port,
             defer_accept: 0,
+            settings: Settings::default(),
             phase: Phase::Bound,
         });
     }
@@ -82,8 +88,14 @@ impl Listeners {
     pub(super) fn keep(&mut self, index: u32, former: Former) {
         let Former { address, v6_only, shared } = former;
         let phase = Phase::Listening(shared);
-        let listener = Listener { address, v6_only, reuse_port: false, defer_accept: 0, phase };
-        self.0[index as usize] = Some(listener);
+        self.0[index as usize] = Some(Listener {
+            address,
+            v6_only,
+            reuse_port: false,
+            defer_accept: 0,
+            settings: Settings::default(),
+            phase,
+        });
     }
 
     /// What others can go on with if this listener ends now; `None` if it does not listen.
@@ -134,6 +146,29 @@ impl Listeners {
 
     fn get(&mut self, index: u32) -> Option<&mut Listener> {
         self.0.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Makes a choice for what a listener accepts from now on; all choices.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such listener.
+    pub(super) fn choose(
+        &mut self,
+        index: u32,
+        option: ConnOption,
+        value: u32,
+    ) -> Result<Settings, Errno> {
+        let listener = self.get(index).ok_or(Errno::INVAL)?;
+        settings::set(&mut listener.settings, option, value);
+        Ok(listener.settings)
+    }
+
+    /// What was chosen for a listener.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such listener.
+    pub(super) fn settings(&mut self, index: u32) -> Result<Settings, Errno> {
+        self.get(index).map(|listener| listener.settings).ok_or(Errno::INVAL)
     }
 
     /// Indices in use.

@@ -68,6 +68,8 @@ pub struct Parts {
     pub somaxconn: u32,
     /// Most bytes that a connection offers to receive.
     pub window: u32,
+    /// The protocol's settings: what options are that nobody has set.
+    pub tcp: fourwave_tcp::Config,
     /// Routes and neighbours.
     pub paths: Paths,
     /// Adds counters that are no worker's.
@@ -97,12 +99,22 @@ pub struct Control {
 impl Control {
     /// Puts the parts together. The workers know `paths`' table of this moment already.
     pub fn new(parts: Parts) -> Rc<Control> {
-        let Parts { links, queues, policy, ports, somaxconn, window, paths, counters, settings } =
-            parts;
+        let Parts {
+            links,
+            queues,
+            policy,
+            ports,
+            somaxconn,
+            window,
+            tcp,
+            paths,
+            counters,
+            settings,
+        } = parts;
         let resolver = paths.clone();
         let resolve = Box::new(move |address| resolver.resolve(address));
         let sizes = (somaxconn, window);
-        let registry = Registry::new(Rc::clone(&links), policy, ports, sizes, resolve);
+        let registry = Registry::new(Rc::clone(&links), policy, ports, sizes, tcp, resolve);
         Rc::new(Control {
             registry: RefCell::new(registry),
             links,

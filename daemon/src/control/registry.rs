@@ -11,11 +11,13 @@ use super::packets::Peer;
 use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::path::PathTable;
 use crate::policy::{Policy, Quota};
-use crate::port;
+use crate::port::{self, settings};
 use crate::served::{Claimant, ServedPorts, Terms};
 use fourwave_protocol::control::BindOptions;
+use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Owner, Socket};
 use fourwave_protocol::{Params, Segment, SegmentError, VERSION};
+use fourwave_tcp::Settings;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
@@ -49,6 +51,7 @@ pub(super) struct Registry {
     somaxconn: u32,
     /// Most bytes that a connection offers to receive.
     window: u32,
+    tcp: fourwave_tcp::Config,
     pub(super) outboxes: Outboxes,
     pub(super) groups: BTreeMap<GroupId, Group>,
     next: u32,
@@ -96,6 +99,7 @@ impl Registry {
         policy: Policy,
         ports: ServedPorts,
         (somaxconn, window): (u32, u32),
+        tcp: fourwave_tcp::Config,
         resolve: Box<dyn Fn(IpAddr)>,
     ) -> Registry {
         Registry {
@@ -104,6 +108,7 @@ impl Registry {
             ports,
             somaxconn,
             window,
+            tcp,
             outboxes: Outboxes::new(links),
             groups: BTreeMap::new(),
             next: 1,
@@ -268,10 +273,15 @@ impl Registry {
             Opening::Already => Ok(None),
             Opening::New { listener: entry, shared, answer } => {
                 let (address, v6_only) = (entry.address, entry.v6_only);
+                let settings = entry.settings;
                 self.outboxes.broadcast(|_| {
                     let (shared, former) = (Arc::clone(&shared), place);
                     ToWorker::Listen { group, listener, address, v6_only, shared, former }
                 });
+                // A former listener's are not ours.
+                if settings != Settings::default() || place.is_some() {
+                    self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
+                }
                 if let Some((keeper, _)) = place {
                     self.dissolve_empty(keeper);
                 }
@@ -289,6 +299,35 @@ impl Registry {
     ) -> Result<(), Refusal> {
         let done = self.record(group)?.listeners.defer_accept(listener, seconds);
         done.map_err(|errno| no_listener(errno, listener))
+    }
+
+    /// Sets an option of all that a listener accepts from now on.
+    pub(super) fn set_option(
+        &mut self,
+        group: GroupId,
+        listener: u32,
+        option: ConnOption,
+        value: u32,
+    ) -> Result<(), Refusal> {
+        if !option.allows(value) {
+            let detail = format!("{option:?} cannot be {value}");
+            return Err(Refusal::new(Errno::INVAL, detail));
+        }
+        let settings = self.record(group)?.listeners.choose(listener, option, value);
+        let settings = settings.map_err(|errno| no_listener(errno, listener))?;
+        self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
+        Ok(())
+    }
+
+    /// All options of a listener, by [`ConnOption::index`].
+    pub(super) fn options(
+        &mut self,
+        group: GroupId,
+        listener: u32,
+    ) -> Result<[u32; ConnOption::ALL.len()], Refusal> {
+        let settings = self.record(group)?.listeners.settings(listener);
+        let settings = settings.map_err(|errno| no_listener(errno, listener))?;
+        Ok(settings::all(&settings, &self.tcp))
     }
 
     /// Closes a listener; `told` is dropped when no worker listens there any more. The group that

@@ -96,7 +96,10 @@ impl WorkerLink for FakeWorker {
                 self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
                 return Ok(());
             }
-            ToWorker::Paths(_) | ToWorker::AddLane { .. } | ToWorker::Stop => return Ok(()),
+            ToWorker::Paths(_)
+            | ToWorker::AddLane { .. }
+            | ToWorker::Configure { .. }
+            | ToWorker::Stop => return Ok(()),
         };
         self.say(answer);
         Ok(())
@@ -332,6 +335,7 @@ fn with_control<S: Future<Output = ()>>(
         ports: ServedPorts::new(map, WORKERS, vec!["10.0.0.1".parse().unwrap()]),
         somaxconn: 4096,
         window: 4 << 20,
+        tcp: fourwave_tcp::Config::default(),
         paths,
         counters: Box::new(|totals| totals.add("steer_tcp", 7)),
         settings: "interface = \"eth0\"\n".to_owned(),
@@ -768,9 +772,20 @@ fn workers_get_new_tables_and_ports_follow() {
     let policy = Policy::new(Clients::default(), 1024);
     let counters = Box::new(|_: &mut Totals| {});
     let (window, settings) = (1 << 20, String::new());
+    let tcp = fourwave_tcp::Config::default();
     let queues = Vec::new();
-    let parts =
-        Parts { links, queues, policy, ports, somaxconn: 1, window, paths, counters, settings };
+    let parts = Parts {
+        links,
+        queues,
+        policy,
+        ports,
+        somaxconn: 1,
+        window,
+        tcp,
+        paths,
+        counters,
+        settings,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {

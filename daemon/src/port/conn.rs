@@ -9,6 +9,7 @@ use fourwave_protocol::conn::ConnBlock;
 use fourwave_protocol::{
     EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Segment, page_of, position_of,
 };
+use fourwave_tcp::Settings;
 
 const PAGE: u64 = EXTENT_BYTES as u64;
 
@@ -47,6 +48,8 @@ pub struct Conn {
     pub stack: u64,
     /// Listener of the segment that it came through; `None` for active opens.
     pub listener: Option<u32>,
+    /// What the application has chosen; the stack is told.
+    pub settings: Settings,
     /// Status bits as published last.
     pub(super) status: u32,
     receive_tail: u64,
@@ -77,6 +80,7 @@ impl Conn {
             generation: 0,
             stack: 0,
             listener: None,
+            settings: Settings::default(),
             status: 0,
             receive_tail: 0,
             receive_head: 0,
@@ -95,7 +99,7 @@ impl Conn {
     }
 
     /// Begins a new use of a free slot.
-    pub(super) fn begin(&mut self, stack: u64, listener: Option<u32>) {
+    pub(super) fn begin(&mut self, stack: u64, listener: Option<u32>, settings: &Settings) {
         assert_eq!((self.life, self.held(), self.promised), (Life::Free, 0, 0));
         self.life = Life::Open;
         self.generation = self.generation.wrapping_add(1);
@@ -104,11 +108,33 @@ impl Conn {
         self.status = 0;
         (self.receive_tail, self.receive_head, self.stored_end) = (0, 0, 0);
         self.told_base = 0;
-        (self.send_tail, self.send_acked, self.send_limit) = (0, 0, FIRST_WINDOW);
+        (self.send_tail, self.send_acked) = (0, 0);
+        self.begin_with(settings);
         // An event of the slot's former use may still lie in a ring; it names the old generation,
         // so that it does not stand in for one about this use.
         self.pending.last = None;
         self.pending.changed = 0;
+    }
+
+    /// Choices that were made before a connection which has just begun.
+    pub(super) fn begin_with(&mut self, settings: &Settings) {
+        self.settings = *settings;
+        self.send_limit = self.within_send_buffer(FIRST_WINDOW);
+    }
+
+    /// `SO_SNDBUF` was set: what may be written at once. It never goes back, because the client may
+    /// have used it.
+    pub(super) fn resize_send_buffer(&mut self) {
+        let limit = self.within_send_buffer(page_of(self.send_acked) * PAGE + FIRST_WINDOW);
+        self.send_limit = self.send_limit.max(limit);
+    }
+
+    /// `SO_SNDBUF`: not everything up to `limit` may be written if that was set.
+    fn within_send_buffer(&self, limit: u64) -> u64 {
+        match self.settings.send_buffer {
+            0 => limit,
+            bytes => limit.min(self.send_acked + u64::from(bytes)),
+        }
     }
 
     /// Offset up to which the client may write now.
@@ -360,6 +386,10 @@ impl Conn {
         if drained && block.release_open_extent(acked) {
             self.chain.clear(pool);
         }
+        let space = match self.settings.send_buffer {
+            0 => space,
+            chosen => chosen,
+        };
         let space = match u64::from(space) > FIRST_WINDOW {
             true => {
                 let share = u64::from(pool.send_share(self.chain.len())) * PAGE;
@@ -367,7 +397,8 @@ impl Conn {
             }
             false => u64::from(space),
         };
-        self.send_limit = self.send_limit.max(page_of(acked) * PAGE + space);
+        let limit = self.within_send_buffer(page_of(acked) * PAGE + space);
+        self.send_limit = self.send_limit.max(limit);
         use core::sync::atomic::Ordering::{Relaxed, Release};
         block.daemon.send_acked.store(acked, Relaxed);
         // Release: pairs with the client's Acquire load of send_limit.

@@ -6,14 +6,17 @@ use super::lane::Lane;
 use super::listener::{Ended, Listener, Unaccepted};
 use super::notify::{Notices, READ, WRITE};
 use super::tables::Tables;
-use super::{AppId, Evict};
+use super::{AppId, Evict, settings};
 use crate::messages::GroupId;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use fourwave_protocol::accept::Waiting;
 use fourwave_protocol::command::{COMMAND_WORDS, Event};
 use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::option::ConnOption;
+use fourwave_protocol::report::Report;
 use fourwave_protocol::{ExtentId, Handle, Segment};
+use fourwave_tcp::Settings;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -171,11 +174,15 @@ impl Group {
         peer: SocketAddr,
     ) -> Option<u32> {
         let index = self.free;
+        let settings = match listener.map(|listener| &self.listeners[listener as usize]) {
+            Some(Some(listener)) => listener.settings,
+            Some(None) | None => Settings::default(),
+        };
         let conn = self.conns.get_mut(index as usize)?;
         self.free = conn.next_free;
         self.used += 1;
         self.top = self.top.max(index + 1);
-        conn.begin(stack, listener);
+        conn.begin(stack, listener, &settings);
         let (generation, limit) = (conn.generation, conn.send_limit());
         let block = self.block(index);
         block.reset(generation, local, peer);
@@ -184,6 +191,55 @@ impl Group {
             self.add_status(index, status::CONNECTED);
         }
         Some(index)
+    }
+
+    /// The settings of an active open, before the client knows of it.
+    pub fn begin_with(&mut self, index: u32, settings: &Settings) {
+        let conn = &mut self.conns[index as usize];
+        conn.begin_with(settings);
+        let limit = conn.send_limit();
+        self.block(index).daemon.send_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// The application makes a choice for a connection; all of them.
+    pub fn choose(&mut self, index: u32, option: ConnOption, value: u32) -> Settings {
+        let conn = &mut self.conns[index as usize];
+        settings::set(&mut conn.settings, option, value);
+        let chosen = conn.settings;
+        if option == ConnOption::SendBuffer {
+            conn.resize_send_buffer();
+            let limit = conn.send_limit();
+            // Release: pairs with the client's Acquire load of send_limit.
+            self.block(index).daemon.send_limit.store(limit, Ordering::Release);
+        }
+        chosen
+    }
+
+    /// The application makes a choice for the connection that a lane opens next.
+    pub fn preset(&mut self, lane: u16, option: ConnOption, value: u32) {
+        if let Some(lane) = &mut self.lanes[usize::from(lane)] {
+            settings::set(&mut lane.preset, option, value);
+        }
+    }
+
+    /// The choices for the connection that a lane opens now.
+    pub fn take_preset(&mut self, lane: u16) -> Settings {
+        let lane = self.lanes[usize::from(lane)].as_mut();
+        lane.map(|lane| std::mem::take(&mut lane.preset)).unwrap_or_default()
+    }
+
+    /// What connections of a listener begin with from now on; the stack's name of the listener.
+    pub fn configure(&mut self, listener: u32, settings: &Settings) -> Option<u32> {
+        let listener = self.listeners[listener as usize].as_mut()?;
+        listener.settings = *settings;
+        listener.stack
+    }
+
+    /// Leaves a report for a lane, before the event that tells of it.
+    pub fn leave_report(&self, lane: u16, report: &Report) {
+        if let Some(lane) = &self.lanes[usize::from(lane)] {
+            lane.leave_report(&self.segment, report);
+        }
     }
 
     /// The stack chose its name, and the ends, of a connection opened before it could.
@@ -395,6 +451,7 @@ impl Group {
         let listener = self.listeners[index as usize]
             .get_or_insert_with(|| Listener::new(&self.segment, index, worker));
         listener.stack = Some(stack);
+        listener.settings = Settings::default();
     }
 
     /// The stack's name of listener `index`, if it is open here.

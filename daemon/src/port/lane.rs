@@ -4,7 +4,9 @@ use super::Evict;
 use super::extents::ExtentPool;
 use fourwave_protocol::Segment;
 use fourwave_protocol::command::{COMMAND_WORDS, Event, encode_grant};
+use fourwave_protocol::report::Report;
 use fourwave_protocol::ring::{Consumer, Producer};
+use fourwave_tcp::Settings;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -27,6 +29,8 @@ pub(super) struct Lane {
     target: u32,
     /// The client ran out of send extents and asked to be told.
     wants_grants: bool,
+    /// What the connection begins with that it opens next.
+    pub(super) preset: Settings,
     /// Something was published since the doorbell was last considered.
     pub(super) touched: bool,
 }
@@ -45,6 +49,7 @@ impl Lane {
             granted: 0,
             target: share.clamp(GRANT_FLOOR, GRANT_TARGET).min(params.grant_entries),
             wants_grants: false,
+            preset: Settings::default(),
             touched: false,
         }
     }
@@ -79,6 +84,11 @@ impl Lane {
     /// Whether the client has taken the event with this ordinal.
     pub(super) fn taken(&mut self, segment: &Segment, ordinal: u64) -> Result<bool, Evict> {
         Ok(self.events.taken(&segment.event_ring(self.lane, self.worker), ordinal)?)
+    }
+
+    /// Leaves a report, of which an event tells afterwards.
+    pub(super) fn leave_report(&self, segment: &Segment, report: &Report) {
+        segment.report(self.lane, self.worker).store(report);
     }
 
     /// An extent granted to this lane came back filled.

@@ -3,6 +3,7 @@
 use super::Evict;
 use fourwave_protocol::Segment;
 use fourwave_protocol::accept::{AcceptProducer, Waiting};
+use fourwave_tcp::Settings;
 use std::collections::VecDeque;
 
 /// A connection on the accept queue, as the daemon names it.
@@ -39,6 +40,8 @@ pub(super) struct Listener {
     pub(super) stack: Option<u32>,
     /// Connections pushed since waiters were last told.
     pub(super) pushed: u32,
+    /// What its connections begin with.
+    pub(super) settings: Settings,
 }
 
 impl Listener {
@@ -51,6 +54,7 @@ impl Listener {
             last_woken: 0,
             stack: None,
             pushed: 0,
+            settings: Settings::default(),
         }
     }
 

@@ -13,6 +13,7 @@ mod group;
 mod lane;
 mod listener;
 mod notify;
+pub mod settings;
 mod tables;
 
 pub use conn::{Conn, Life};

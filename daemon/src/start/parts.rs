@@ -133,7 +133,8 @@ pub(super) fn stack(
     }
 }
 
-fn tcp(config: &Config) -> fourwave_tcp::Config {
+/// The settings that all connections share.
+pub(super) fn tcp(config: &Config) -> fourwave_tcp::Config {
     let tcp = &config.tcp;
     // So many bytes of each direction are buffered.
     let window = u32::try_from(FIRST_WINDOW).unwrap_or(u32::MAX);

@@ -5,7 +5,7 @@ use super::Worker;
 use super::host::{conn_from_raw, conn_to_raw};
 use crate::port::{AppId, Evict, Life};
 use core::net::SocketAddr;
-use fourwave_protocol::command::{Command, ConnOption, Event};
+use fourwave_protocol::command::{Command, Event};
 use fourwave_protocol::{ExtentId, Handle};
 use fourwave_stack::ConnectError;
 use fourwave_wire::Endpoint;
@@ -98,6 +98,11 @@ impl Worker {
             Command::SetOption { handle, option, value } => {
                 self.set_option(slot, handle, option, value)
             }
+            Command::Preset { option, value } => {
+                self.preset(slot, lane, option, value);
+                Ok(())
+            }
+            Command::Ask { token, handle } => self.ask(slot, lane, token, handle),
             Command::WantGrants => {
                 if let Some(group) = self.env.clients.group(slot) {
                     group.want_grants(lane);
@@ -108,7 +113,7 @@ impl Worker {
     }
 
     /// The connection that a client names, or `None` (counted) for a stale handle.
-    fn resolve(&mut self, slot: u32, handle: Handle) -> Result<Option<u32>, Evict> {
+    pub(super) fn resolve(&mut self, slot: u32, handle: Handle) -> Result<Option<u32>, Evict> {
         let Some(group) = self.env.clients.group(slot) else { return Ok(None) };
         let index = group.resolve(handle)?;
         if index.is_none() {
@@ -201,7 +206,7 @@ impl Worker {
     }
 
     fn connect(&mut self, slot: u32, lane: u16, token: u32, peer: SocketAddr) -> Result<(), Evict> {
-        let event = match self.open_active(slot, peer) {
+        let event = match self.open_active(slot, lane, peer) {
             Ok(handle) => Event::Opened { token, handle },
             Err(errno) => Event::Refused { token, errno: errno.raw_os_error() as u32 },
         };
@@ -211,20 +216,23 @@ impl Worker {
         }
     }
 
-    fn open_active(&mut self, slot: u32, peer: SocketAddr) -> Result<Handle, Errno> {
+    fn open_active(&mut self, slot: u32, lane: u16, peer: SocketAddr) -> Result<Handle, Errno> {
+        let group = self.env.clients.group(slot).ok_or(Errno::NETDOWN)?;
+        let settings = group.take_preset(lane);
         if self.draining {
             self.counters.refused_draining += 1;
             return Err(Errno::NETDOWN);
         }
-        let group = self.env.clients.group(slot).ok_or(Errno::NETDOWN)?;
         let unknown = SocketAddr::new(peer.ip(), 0);
         let Some(index) = group.open(0, None, unknown, peer) else {
             self.counters.refused_quota += 1;
             return Err(Errno::NOBUFS);
         };
+        group.begin_with(index, &settings);
         let app = AppId { group: slot, conn: index };
         let remote = Endpoint::from(peer);
-        match self.shard.connect(self.env.now, app.to_raw(), None, remote, &mut self.env) {
+        let (now, app_raw) = (self.env.now, app.to_raw());
+        match self.shard.connect_with(now, app_raw, None, remote, &settings, &mut self.env) {
             Ok((conn, tuple)) => {
                 let group = self.env.clients.of(app);
                 group.bind_active(index, conn_to_raw(conn), tuple.local.into(), peer);
@@ -235,28 +243,6 @@ impl Worker {
                 Err(connect_errno(why))
             }
         }
-    }
-
-    fn set_option(
-        &mut self,
-        slot: u32,
-        handle: Handle,
-        option: ConnOption,
-        value: u32,
-    ) -> Result<(), Evict> {
-        let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
-        let conn = self.env.clients.of(AppId { group: slot, conn: index }).conn(index);
-        let (stack, life) = (conn_from_raw(conn.stack), conn.life);
-        if life == Life::Open
-            && let Ok(tcb) = self.shard.tcb(stack)
-        {
-            let mut settings = *tcb.settings();
-            match option {
-                ConnOption::NoDelay => settings.set_nodelay(value != 0),
-            }
-            let _ = self.shard.apply(self.env.now, stack, &settings);
-        }
-        Ok(())
     }
 
     /// Marks a group as hostile and tells control, once.

@@ -102,6 +102,14 @@ impl Worker {
                 let worker = self.index;
                 self.env.outbox.send(FromWorker::Listening { group, listener, worker, error });
             }
+            ToWorker::Configure { group, listener, settings } => {
+                if let Some(slot) = self.env.clients.slot_of(group) {
+                    let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+                    if let Some(stack) = group.configure(listener, &settings) {
+                        self.shard.configure_listener(stack, &settings);
+                    }
+                }
+            }
             ToWorker::Unlisten { group, listener, keeper } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {
                     self.unlisten(slot, listener, keeper);

@@ -135,9 +135,11 @@ impl Host for Environment {
 
 fn status_bits(update: &Update) -> u32 {
     let mut bits = 0;
-    for (event, bit) in
-        [(Events::ESTABLISHED, status::CONNECTED), (Events::PEER_FIN, status::PEER_CLOSED)]
-    {
+    for (event, bit) in [
+        (Events::ESTABLISHED, status::CONNECTED),
+        (Events::PEER_FIN, status::PEER_CLOSED),
+        (Events::ALL_ACKED, status::ALL_ACKED),
+    ] {
         if update.events.contains(event) {
             bits |= bit;
         }

@@ -20,6 +20,7 @@ mod handoff;
 mod host;
 mod inquiries;
 mod listeners;
+mod options;
 mod sleep;
 mod taps;
 mod turn;

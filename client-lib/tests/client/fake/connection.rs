@@ -1,6 +1,7 @@
 //! The daemon's private half of one connection.
 
 use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::{
     EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Segment, page_of, position_of, slot_of,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     /// The client is to be told.
     pub(crate) changed_read: bool,
     pub(crate) changed_write: bool,
+    /// By `ConnOption::index`.
+    pub(crate) options: [u32; ConnOption::ALL.len()],
     /// `Consumed` commands seen.
     pub(crate) consumed: u32,
 }
@@ -77,6 +80,7 @@ impl Default for Connection {
             event: None,
             changed_read: false,
             changed_write: false,
+            options: [0; ConnOption::ALL.len()],
             consumed: 0,
         }
     }

@@ -99,6 +99,13 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             (vec![Reply::Done], vec![])
         }
         Request::DeferAccept { .. } => (vec![Reply::Done], vec![]),
+        Request::SetOption { listener, option, value } => {
+            world.set_listener_option(listener, option, value);
+            (vec![Reply::Done], vec![])
+        }
+        Request::Options { listener } => {
+            (vec![Reply::Options { values: world.listener_options(listener) }], vec![])
+        }
         Request::CloseListener { listener } => {
             world.close_listener(listener);
             (vec![Reply::Done], vec![])

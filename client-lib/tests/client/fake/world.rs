@@ -3,8 +3,10 @@
 use super::connection::{Closed, Connection};
 use super::{CLOSED_PORT, NO_ROUTE_PORT, SILENT_PORT};
 use fourwave_protocol::accept::{AcceptProducer, Waiting};
-use fourwave_protocol::command::{Command, ConnOption, Event, encode_grant};
+use fourwave_protocol::command::{Command, Event, encode_grant};
 use fourwave_protocol::conn::status;
+use fourwave_protocol::option::ConnOption;
+use fourwave_protocol::report::{ConnInfo, Report};
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::wake::publish_fence;
 use fourwave_protocol::{ExtentId, Handle, Params, Segment};
@@ -17,6 +19,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// By `ConnOption::index`.
+pub(crate) type Options = [u32; ConnOption::ALL.len()];
+
 pub(crate) struct World {
     params: Params,
     segment: Option<Arc<Segment>>,
@@ -27,7 +32,6 @@ pub(crate) struct World {
     free: Vec<Vec<ExtentId>>,
     granted: HashSet<ExtentId>,
     closed: HashMap<(u32, u32), Closed>,
-    options: Vec<(Handle, u32)>,
     clock: u64,
     /// Bytes written to doorbells of clients.
     pub(crate) rings: u64,
@@ -47,11 +51,13 @@ struct LaneWorker {
     events: Producer,
     grants: Producer,
     wants: bool,
+    presets: Options,
 }
 
 struct Listener {
     address: SocketAddr,
     backlog: Option<u32>,
+    options: Options,
     queues: Vec<AcceptProducer>,
     pushed: u32,
     woken: u16,
@@ -68,7 +74,6 @@ impl World {
             free: Vec::new(),
             granted: HashSet::new(),
             closed: HashMap::new(),
-            options: Vec::new(),
             clock: 0,
             rings: 0,
             granting: true,
@@ -117,6 +122,7 @@ impl World {
                 events: Producer::new(),
                 grants: Producer::new(),
                 wants: false,
+                presets: Options::default(),
             }
         });
         let workers = workers.collect();
@@ -155,13 +161,23 @@ impl World {
                 queue
             })
             .collect();
-        let listener = Listener { address, backlog: None, queues, pushed: 0, woken: 0 };
+        let options = Options::default();
+        let listener = Listener { address, backlog: None, options, queues, pushed: 0, woken: 0 };
         self.listeners[index] = Some(listener);
         Some((index as u32, address))
     }
 
     pub(crate) fn listen(&mut self, listener: u32, backlog: u32) {
         self.listeners[listener as usize].as_mut().unwrap().backlog = Some(backlog);
+    }
+
+    pub(crate) fn set_listener_option(&mut self, listener: u32, option: ConnOption, value: u32) {
+        let listener = self.listeners[listener as usize].as_mut().unwrap();
+        listener.options[option.index()] = value;
+    }
+
+    pub(crate) fn listener_options(&self, listener: u32) -> Options {
+        self.listeners[listener as usize].as_ref().unwrap().options
     }
 
     pub(crate) fn close_listener(&mut self, listener: u32) {
@@ -185,6 +201,7 @@ impl World {
         let local = self.listeners[listener as usize].as_ref().unwrap().address;
         let peer = SocketAddr::new([10, 99, 0, 1].into(), 1024 + (stamp % 60_000) as u16);
         let index = self.open(worker, local, peer, status::CONNECTED).expect("a free connection");
+        self.connections[index as usize].options = self.listener_options(listener);
         self.enqueue(listener, worker, index, stamp);
         self.handle(index)
     }
@@ -276,8 +293,9 @@ impl World {
         Some(self.handle(index as u32))
     }
 
-    pub(crate) fn nodelay(&self, handle: Handle) -> Option<u32> {
-        self.options.iter().rev().find(|(of, _)| *of == handle).map(|(_, value)| *value)
+    /// What a connection's option was set to last.
+    pub(crate) fn option(&self, handle: Handle, option: ConnOption) -> u32 {
+        self.connections[handle.index as usize].options[option.index()]
     }
 
     pub(crate) fn open_connections(&self) -> usize {
@@ -365,9 +383,16 @@ impl World {
                 self.close(worker, handle, abort);
             }
             Command::Connect { token, peer } => self.connect(lane, worker, token, peer),
-            Command::SetOption { handle, option: ConnOption::NoDelay, value } => {
-                self.options.push((handle, value));
+            Command::SetOption { handle, option, value } => {
+                if self.is_current(handle) {
+                    self.connections[handle.index as usize].options[option.index()] = value;
+                }
             }
+            Command::Preset { option, value } => {
+                let own = &mut self.lanes.get_mut(&lane).unwrap().workers[worker as usize];
+                own.presets[option.index()] = value;
+            }
+            Command::Ask { token, handle } => self.report(lane, worker, token, handle),
             Command::WantGrants => {
                 self.lanes.get_mut(&lane).unwrap().workers[worker as usize].wants = true;
             }
@@ -427,6 +452,25 @@ impl World {
         }
     }
 
+    fn report(&mut self, lane: u16, worker: u32, token: u32, handle: Handle) {
+        assert!(self.is_current(handle), "asked about a connection that is not its own");
+        let connection = &self.connections[handle.index as usize];
+        let is_live = connection.status & status::FAILED == 0;
+        let info = ConnInfo {
+            state: 1,
+            send_mss: 1448,
+            congestion_window: 14_480,
+            slow_start_threshold: u64::from(u32::MAX),
+            rtt: 12_345_000,
+            bytes_acked: connection.send_acked,
+            ..ConnInfo::default()
+        };
+        let info = if is_live { info } else { ConnInfo::default() };
+        let report = Report { options: connection.options, is_live, info };
+        self.segment().report(lane, worker).store(&report);
+        self.post(lane, worker, Event::Reported { token });
+    }
+
     fn connect(&mut self, lane: u16, worker: u32, token: u32, peer: SocketAddr) {
         if peer.port() == NO_ROUTE_PORT {
             let errno = Errno::ADDRNOTAVAIL.raw_os_error() as u32;
@@ -435,6 +479,8 @@ impl World {
         let local = SocketAddr::new([10, 99, 0, 2].into(), 61_000);
         let index = self.open(worker, local, peer, 0).expect("a free connection");
         let handle = self.handle(index);
+        let own = &mut self.lanes.get_mut(&lane).unwrap().workers[worker as usize];
+        self.connections[index as usize].options = std::mem::take(&mut own.presets);
         self.post(lane, worker, Event::Opened { token, handle });
         match (peer.port(), self.listener(peer.port())) {
             (SILENT_PORT, _) => {}
@@ -488,6 +534,10 @@ impl World {
             moved |= !bytes.is_empty();
             connection.acknowledge(block, &mut self.free[worker]);
             let ended = connection.fin_sent && connection.send_taken == connection.send_tail;
+            let all_acked = ended && !connection.hold_acks;
+            if all_acked && connection.status & status::ALL_ACKED == 0 {
+                connection.add_status(block, status::ALL_ACKED);
+            }
             match partner {
                 Some(other) => {
                     let other = &mut self.connections[other];
