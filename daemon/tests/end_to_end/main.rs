@@ -21,6 +21,7 @@ mod load;
 mod lossy;
 mod modes;
 mod neighbour;
+mod options;
 mod queues;
 mod restart;
 mod support;

@@ -3,7 +3,9 @@
 pub mod bpf;
 pub mod bytes;
 pub mod icmp;
+pub mod kernel;
 pub mod roles;
+pub mod sniff;
 mod stats;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,53 @@
+//! IP packets as they pass a node.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use fourwave_bench::lab::Node;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType};
+
+use super::PATIENCE;
+
+/// All packets from now on.
+pub struct Sniffer(OwnedFd);
+
+impl Sniffer {
+    pub fn on(node: &Node) -> Sniffer {
+        const ETH_P_ALL: u16 = 3;
+        let protocol = NonZeroU32::new(u32::from(ETH_P_ALL.to_be())).map(Protocol::from_raw);
+        let open = || rustix::net::socket(AddressFamily::PACKET, SocketType::DGRAM, protocol);
+        let socket = node.run(open).expect("the namespace can be entered").expect("root may");
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).expect("not zero");
+        Sniffer(socket)
+    }
+
+    /// TOS or traffic class of the next `count` TCP packets from this address.
+    pub fn classes(&self, from: IpAddr, count: usize) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut classes = Vec::new();
+        let mut buffer = [0; 2048];
+        while classes.len() < count {
+            assert!(Instant::now() < deadline, "only {} packets from {from}", classes.len());
+            let (_, len) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())
+                .expect("packets come");
+            classes.extend(class(&buffer[..len.min(buffer.len())], from));
+        }
+        classes
+    }
+}
+
+fn class(packet: &[u8], from: IpAddr) -> Option<u8> {
+    const TCP: u8 = 6;
+    match (packet.first()? >> 4, from) {
+        (4, IpAddr::V4(from)) if packet.get(9) == Some(&TCP) => {
+            (packet.get(12..16)? == from.octets()).then_some(packet[1])
+        }
+        (6, IpAddr::V6(from)) if packet.get(6) == Some(&TCP) => {
+            (packet.get(8..24)? == from.octets()).then_some(packet[0] << 4 | packet[1] >> 4)
+        }
+        _ => None,
+    }
+}
