@@ -119,21 +119,20 @@ impl Conn {
     /// Choices that were made before a connection which has just begun.
     pub(super) fn begin_with(&mut self, settings: &Settings) {
         self.settings = *settings;
-        self.send_limit = self.within_send_buffer(FIRST_WINDOW);
+        self.send_limit = self.end_of(FIRST_WINDOW);
     }
 
     /// `SO_SNDBUF` was set: what may be written at once. It never goes back, because the client may
     /// have used it.
     pub(super) fn resize_send_buffer(&mut self) {
-        let limit = self.within_send_buffer(page_of(self.send_acked) * PAGE + FIRST_WINDOW);
-        self.send_limit = self.send_limit.max(limit);
+        self.send_limit = self.send_limit.max(self.end_of(FIRST_WINDOW));
     }
 
-    /// `SO_SNDBUF`: not everything up to `limit` may be written if that was set.
-    fn within_send_buffer(&self, limit: u64) -> u64 {
+    /// Where a buffer of `space` bytes ends: what `SO_SNDBUF` allows of it, else whole pages.
+    fn end_of(&self, space: u64) -> u64 {
         match self.settings.send_buffer {
-            0 => limit,
-            bytes => limit.min(self.send_acked + u64::from(bytes)),
+            0 => page_of(self.send_acked) * PAGE + space,
+            chosen => self.send_acked + space.min(u64::from(chosen)),
         }
     }
 
@@ -397,8 +396,7 @@ impl Conn {
             }
             false => u64::from(space),
         };
-        let limit = self.within_send_buffer(page_of(acked) * PAGE + space);
-        self.send_limit = self.send_limit.max(limit);
+        self.send_limit = self.send_limit.max(self.end_of(space));
         use core::sync::atomic::Ordering::{Relaxed, Release};
         block.daemon.send_acked.store(acked, Relaxed);
         // Release: pairs with the client's Acquire load of send_limit.

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair}
 use std::sync::Arc;
 
 mod growth;
+mod options;
 
 const LANE: u16 = 1;
 

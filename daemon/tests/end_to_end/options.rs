@@ -70,17 +70,21 @@ fn information_agrees_with_the_kernels() {
             eventually_is("all is acknowledged", &THERE, || {
                 fourwave.tcp_info().expect("the daemon answers").bytes_acked as usize
             });
-            let (ours, theirs) = (fourwave.tcp_info().expect("it answers"), KernelInfo::of(&kernel));
+            let (ours, theirs) =
+                (fourwave.tcp_info().expect("it answers"), KernelInfo::of(&kernel));
             assert_eq!((ours.state, theirs.state()), (1, 1));
             assert_eq!(theirs.bytes_received(), THERE as u64);
             assert_eq!((ours.bytes_received, ours.notsent_bytes), (BACK as u64, 0));
             assert!(ours.bytes_sent >= THERE as u64 && ours.unacked == 0, "{ours:?}");
             assert_eq!(ours.snd_mss, theirs.snd_mss());
             assert_eq!(ours.snd_mss, theirs.advmss().min(ours.advmss - TIMESTAMPS));
-            assert_eq!(ours.window_scales, Some({
-                let (of_peer, own) = theirs.scales();
-                (own, of_peer)
-            }));
+            assert_eq!(
+                ours.window_scales,
+                Some({
+                    let (of_peer, own) = theirs.scales();
+                    (own, of_peer)
+                })
+            );
             assert!(ours.timestamps && ours.sack, "{ours:?}");
             assert!(ours.rtt > Duration::ZERO && ours.rto >= ours.rtt, "{ours:?}");
             assert!(ours.min_rtt.is_some_and(|min| min > Duration::ZERO), "{ours:?}");
