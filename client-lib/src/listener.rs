@@ -259,13 +259,17 @@ impl sockopt::Socket for TcpListener {
         self.option(option)
     }
 
-    fn set_own(&self, _: Name, _: Option<Duration>) -> io::Result<()> {
-        Err(os(Errno::NOPROTOOPT))
+    fn set_own(&self, name: Name, time: Option<Duration>) -> io::Result<()> {
+        match name {
+            Name::DeferAccept => self.set_defer_accept(time),
+            _ => Err(os(Errno::NOPROTOOPT)),
+        }
     }
 
     fn get_own(&self, name: Name) -> io::Result<Vec<u8>> {
         Ok(sockopt::int_bytes(match name {
             Name::Listens => 1,
+            Name::DeferAccept => self.inner.defer_accept.load(Ordering::Relaxed),
             Name::Domain => sockopt::domain(&self.local_addr()?),
             // SO_ERROR: a listener has none.
             _ => 0,
@@ -289,7 +293,8 @@ impl sockopt::Socket for TcpListener {
             | Name::Protocol
             | Name::Domain
             | Name::Listens
-            | Name::OobInline => true,
+            | Name::OobInline
+            | Name::DeferAccept => true,
         }
     }
 }

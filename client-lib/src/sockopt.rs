@@ -48,6 +48,8 @@ pub(crate) enum Name {
     Listens,
     /// `SO_OOBINLINE`: always on.
     OobInline,
+    /// `TCP_DEFER_ACCEPT`.
+    DeferAccept,
 }
 
 impl Name {
@@ -76,6 +78,7 @@ impl Name {
             (IPPROTO_TCP, 6) => Name::Number(ConnOption::KeepCount),
             (IPPROTO_TCP, 7) => Name::Number(ConnOption::SynCount),
             (IPPROTO_TCP, 8) => Name::FinTimeout,
+            (IPPROTO_TCP, 9) => Name::DeferAccept,
             (IPPROTO_TCP, 11) => Name::Info,
             (IPPROTO_TCP, 12) => Name::Number(ConnOption::QuickAck),
             (IPPROTO_TCP, 13) => Name::Congestion,
@@ -130,6 +133,11 @@ pub(crate) fn set(socket: &impl Socket, level: i32, name: i32, value: &[u8]) -> 
             socket.set(ConnOption::Congestion, value)
         }
         Name::ReadTimeout | Name::WriteTimeout => socket.set_own(name, timeval(value)?),
+        Name::DeferAccept => {
+            // As in Linux: a negative number is none.
+            let seconds = u64::try_from(int(value)?).unwrap_or(0);
+            socket.set_own(name, Some(Duration::from_secs(seconds)))
+        }
         Name::OobInline if int(value)? != 0 => Ok(()),
         Name::OobInline
         | Name::Info
@@ -176,7 +184,8 @@ pub(crate) fn get(
         | Name::Info
         | Name::Error
         | Name::Domain
-        | Name::Listens => socket.get_own(name)?,
+        | Name::Listens
+        | Name::DeferAccept => socket.get_own(name)?,
     };
     let len = value.len().min(out.len());
     out[..len].copy_from_slice(&value[..len]);

@@ -263,8 +263,8 @@ impl sockopt::Socket for TcpStream {
         })
     }
 
-    fn has(&self, _: Name) -> bool {
-        true
+    fn has(&self, name: Name) -> bool {
+        name != Name::DeferAccept
     }
 }
 

@@ -22,6 +22,8 @@ pub struct TcpInfo {
     pub timestamps: bool,
     /// Selective acknowledgements are in use.
     pub sack: bool,
+    /// Explicit congestion notification is in use.
+    pub ecn: bool,
     /// `tcpi_snd_wscale` and `tcpi_rcv_wscale`, if windows are scaled.
     pub window_scales: Option<(u8, u8)>,
     /// `tcpi_rto`: retransmission timeout.
@@ -96,6 +98,7 @@ mod options {
     pub(super) const TIMESTAMPS: u8 = 1;
     pub(super) const SACK: u8 = 2;
     pub(super) const WINDOW_SCALE: u8 = 4;
+    pub(super) const ECN: u8 = 8;
 }
 
 /// Bytes of `struct tcp_info` that are written, up to `tcpi_rcv_wnd`.
@@ -116,6 +119,7 @@ impl TcpInfo {
             backoff: info.backoff as u8,
             timestamps: info.timestamps != 0,
             sack: info.sack != 0,
+            ecn: info.ecn != 0,
             window_scales: (info.scaling != 0)
                 .then_some((info.send_scale as u8, info.receive_scale as u8)),
             rto: time(info.rto),
@@ -164,6 +168,7 @@ impl TcpInfo {
             self.backoff,
             scaled(self.timestamps, options::TIMESTAMPS)
                 | scaled(self.sack, options::SACK)
+                | scaled(self.ecn, options::ECN)
                 | scaled(self.window_scales.is_some(), options::WINDOW_SCALE),
         ]);
         // Two bit fields of four bits; which comes first depends on the byte order.
@@ -222,6 +227,7 @@ mod tests {
     fn bytes_become_segments() {
         let info = ConnInfo {
             state: 1,
+            ecn: 1,
             send_mss: 1000,
             unacknowledged: 2001,
             congestion_window: 10_500,
@@ -238,7 +244,7 @@ mod tests {
         assert_eq!((live.state, live.min_rtt), (1, None));
         let raw = live.to_raw();
         assert_eq!(raw[0], 1);
-        assert_eq!(raw[5], options::WINDOW_SCALE);
+        assert_eq!(raw[5], options::WINDOW_SCALE | options::ECN);
         let word = |at: usize| u32::from_ne_bytes(raw[at..at + 4].try_into().unwrap());
         assert_eq!((word(68), word(76), word(24)), (1500, INFINITE, 3));
         let over = TcpInfo::new(false, &ConnInfo::default());

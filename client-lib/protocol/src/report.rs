@@ -104,6 +104,8 @@ conn_info! {
     timestamps,
     /// Selective acknowledgements are in use: 0 or 1.
     sack,
+    /// Explicit congestion notification is in use: 0 or 1.
+    ecn,
     /// Windows are scaled: 0 or 1.
     scaling,
     /// The peer's scale.

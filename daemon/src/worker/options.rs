@@ -98,6 +98,7 @@ fn words(info: &Info) -> ConnInfo {
         backoff: info.backoff.into(),
         timestamps: info.timestamps.into(),
         sack: info.sack.into(),
+        ecn: info.ecn.into(),
         scaling: info.window_scales.is_some().into(),
         send_scale: send_scale.into(),
         receive_scale: receive_scale.into(),

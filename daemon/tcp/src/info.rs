@@ -21,6 +21,8 @@ pub struct Info {
     pub timestamps: bool,
     /// Selective acknowledgements are in use.
     pub sack: bool,
+    /// Explicit congestion notification is in use.
+    pub ecn: bool,
     /// Window scales of the peer and of ours, when windows are scaled.
     pub window_scales: Option<(u8, u8)>,
     /// Retransmission timeout, backed off.
@@ -119,6 +121,7 @@ impl Tcb {
             backoff: self.backoff,
             timestamps: self.has(flag::TIMESTAMPS),
             sack: self.has(flag::SACK),
+            ecn: self.has(flag::ECN),
             window_scales: self.has(flag::SCALING).then_some(scales),
             rto: self.rtt.backed_off(cfg, self.backoff),
             ato: cfg.delayed_ack,

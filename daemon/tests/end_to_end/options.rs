@@ -117,8 +117,7 @@ fn a_silent_peer_is_asked_whether_it_is_there() {
         let error = fourwave.read(&mut [0; 1]).expect_err("nobody is there");
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT), "{error}");
     }
-    drop(pairs);
-    drop(runtime);
+    drop((pairs, options, runtime));
     bed.wait_until_empty();
 }
 
@@ -137,8 +136,7 @@ fn the_user_timeout_ends_waiting_for_a_peer_that_is_gone() {
         let error = fourwave.read(&mut [0; 1]).expect_err("nobody is there");
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT), "{error}");
     }
-    drop(pairs);
-    drop(runtime);
+    drop((pairs, options, runtime));
     bed.wait_until_empty();
 }
 
@@ -219,7 +217,7 @@ fn packets_carry_their_class() {
         kernel.read_exact(&mut [0; 3]).expect("it comes");
         assert_eq!(sniffer.classes(bed.server_address(false, 0).ip(), 1)[0] & !3, 0x28);
     }
-    drop(runtime);
+    drop((options, plain, runtime));
     bed.wait_until_empty();
 }
 
@@ -252,6 +250,6 @@ fn a_listeners_options_are_those_of_its_connections() {
     assert!(second.nodelay().expect("the daemon answers"));
     assert_eq!(second.tcp_congestion().expect("the daemon answers"), "reno");
     assert!(!first.nodelay().expect("the daemon answers"), "it was there before");
-    drop((first, second, listener, runtime));
+    drop((first, second, listener, options, runtime));
     bed.wait_until_empty();
 }
