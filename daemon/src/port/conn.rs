@@ -254,7 +254,7 @@ impl Conn {
     }
 
     /// Whether extents are promised to it.
-    pub(super) fn is_backed(&self) -> bool {
+    pub fn is_backed(&self) -> bool {
         self.promised > 0
     }
 

@@ -403,7 +403,10 @@ impl Group {
         let conn = &mut self.conns[index as usize];
         conn.release_send(&mut self.memory.pool);
         match conn.life {
-            Life::Open => conn.life = Life::Ended,
+            Life::Open => {
+                conn.life = Life::Ended;
+                conn.back_window(&mut self.memory, 0);
+            }
             Life::Orphan => self.free_slot(index),
             Life::Ended | Life::Free => unreachable!("the stack ended a connection twice"),
         }

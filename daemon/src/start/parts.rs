@@ -5,7 +5,6 @@ use crate::config::{
     ZeroCopy,
 };
 use crate::worker::{Polling, Scheduling};
-use fourwave_protocol::FIRST_WINDOW;
 use fourwave_stack::SynCookies;
 use fourwave_tcp::{Ecn, Nanos};
 use fourwave_wire::ChecksumPolicy;
@@ -136,8 +135,7 @@ pub(super) fn stack(
 /// The settings that all connections share.
 pub(super) fn tcp(config: &Config) -> fourwave_tcp::Config {
     let tcp = &config.tcp;
-    // So many bytes of each direction are buffered.
-    let window = u32::try_from(FIRST_WINDOW).unwrap_or(u32::MAX);
+    let window = buffer(tcp.rmem);
     fourwave_tcp::Config {
         rto_initial: nanos(tcp.rto_initial),
         rto_min: nanos(tcp.rto_min),
@@ -172,7 +170,8 @@ pub(super) fn tcp(config: &Config) -> fourwave_tcp::Config {
         window_scaling: tcp.window_scaling,
         sack: tcp.sack,
         recv_window_max: window,
-        send_buffer: window,
+        window_scale: fourwave_tcp::Config::scale_for(window),
+        send_buffer: buffer(tcp.wmem),
         ..fourwave_tcp::Config::default()
     }
 }
@@ -245,9 +244,17 @@ mod tests {
         assert_eq!(stack.challenge_ack_limit, None);
         assert_eq!(stack.max_orphans, 65_536 / 3 + 1);
         assert_eq!(stack.syncookies, SynCookies::OnOverflow);
-        let linux = fourwave_tcp::Config::default();
-        let window = 64 * 1024;
-        let ours = fourwave_tcp::Config { recv_window_max: window, send_buffer: window, ..linux };
-        assert_eq!(stack.tcp, ours);
+        assert_eq!(stack.tcp, fourwave_tcp::Config::default());
+    }
+
+    #[test]
+    fn the_window_scale_fits_the_largest_window() {
+        for (rmem, scale) in
+            [(64 << 10, 1), (1 << 20, 5), (4 << 20, 7), (6 << 20, 7), (1 << 30, 14)]
+        {
+            let mut config = Config::default();
+            config.tcp.rmem = rmem;
+            assert_eq!(tcp(&config).window_scale, scale, "{rmem}");
+        }
     }
 }

@@ -146,11 +146,25 @@ impl Worker {
     fn look_at_head(&mut self, slot: u32, index: u32) -> Result<(), Evict> {
         let group = self.env.clients.of(AppId { group: slot, conn: index });
         if let Some(base) = group.look_at_head(index)? {
-            let stack = group.conn(index).stack;
+            let stack = conn_from_raw(group.conn(index).stack);
             // Stale: nothing more will be received.
-            let _ = self.shard.consumed(conn_from_raw(stack), base);
+            let _ = self.shard.consumed(stack, base);
+            if let Ok(Some(wanted)) = self.shard.tune_receive(self.env.now, stack) {
+                let backed = group.back_window(index, wanted);
+                let _ = self.shard.set_receive_window(stack, backed);
+            }
         }
         Ok(())
+    }
+
+    /// Takes back what an idle connection's receive window was promised.
+    fn rest(&mut self, slot: u32, index: u32) {
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        let conn = group.conn(index);
+        let stack = conn_from_raw(conn.stack);
+        if conn.is_backed() && self.shard.rest_receive(self.env.now, stack) == Ok(true) {
+            group.back_window(index, 0);
+        }
     }
 
     /// Takes back extents of connections whose client has read all and said nothing since, some
@@ -162,8 +176,9 @@ impl Worker {
                 && group.evicted().is_none()
                 && let Some(index) = group.next_holder(&mut budget)
             {
-                if let Err(why) = self.look_at_head(slot, index) {
-                    self.evict(slot, why);
+                match self.look_at_head(slot, index) {
+                    Ok(()) => self.rest(slot, index),
+                    Err(why) => self.evict(slot, why),
                 }
             }
         }

@@ -6,7 +6,6 @@ use super::taps::Taps;
 use crate::messages::FromWorker;
 use crate::path::{PathMiss, PathTable};
 use crate::port::{AppId, Change, Clients, Notices};
-use fourwave_protocol::FIRST_WINDOW;
 use fourwave_protocol::conn::status;
 use fourwave_stack::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refused, Update};
 use fourwave_tcp::{Error, Events};
@@ -113,7 +112,7 @@ impl Host for Environment {
         let change = Change {
             receive_tail: update.rcv_tail,
             send_acked: update.snd_acked,
-            send_space: FIRST_WINDOW as u32,
+            send_space: update.send_space,
             status: status_bits(update),
             error: update.error.map_or(0, |error| errno(error).raw_os_error() as u32),
         };

@@ -51,6 +51,36 @@ impl Shard {
         Ok(())
     }
 
+    /// The receive window that suits the connection, if that is a larger one than there is: to be
+    /// asked after [`Shard::consumed`], and answered by [`Shard::set_receive_window`].
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn tune_receive(&mut self, now: Nanos, conn: ConnId) -> Result<Option<u32>, CommandError> {
+        let index = self.index(conn)?;
+        Ok(self.flows.records.conns[index].tcb.tune_receive(&self.config.tcp, now))
+    }
+
+    /// The receive window may be `bytes`: as much as was asked for, or as there is memory for.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn set_receive_window(&mut self, conn: ConnId, bytes: u32) -> Result<(), CommandError> {
+        let index = self.index(conn)?;
+        self.flows.records.conns[index].tcb.set_receive_window(&self.config.tcp, bytes);
+        self.mark_dirty(index);
+        Ok(())
+    }
+
+    /// Lets an idle connection fall back to the first receive window. `false`: it is not idle.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`].
+    pub fn rest_receive(&mut self, now: Nanos, conn: ConnId) -> Result<bool, CommandError> {
+        let index = self.index(conn)?;
+        Ok(self.flows.records.conns[index].tcb.rest_receive(&self.config.tcp, now))
+    }
+
     /// FIN after what has been written.
     ///
     /// # Errors

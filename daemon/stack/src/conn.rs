@@ -126,6 +126,7 @@ impl Shard {
         let update = Update {
             rcv_tail: conn.tcb.rcv_tail(),
             snd_acked: conn.tcb.snd_acked(),
+            send_space: conn.tcb.send_space(&self.config.tcp),
             events,
             error: conn.tcb.error(),
         };
@@ -212,6 +213,7 @@ impl Shard {
             let update = Update {
                 rcv_tail: 0,
                 snd_acked: 0,
+                send_space: 0,
                 events: Events::UNREACHABLE | Events::CLOSED,
                 error: Some(Error::HostUnreachable),
             };

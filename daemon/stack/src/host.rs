@@ -130,6 +130,8 @@ pub struct Update {
     pub rcv_tail: u64,
     /// Bytes that the peer has acknowledged.
     pub snd_acked: u64,
+    /// Bytes beyond those that may be written.
+    pub send_space: u32,
     /// What happened.
     pub events: Events,
     /// Why the connection failed, once it has.

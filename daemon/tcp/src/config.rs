@@ -74,7 +74,9 @@ pub struct Config {
     pub initial_window: u8,
     /// Full-sized segments at the start that are acknowledged one by one, for the peer's slow start.
     pub quick_acks: u8,
-    /// Receive window in bytes, and most bytes received that the application has not read.
+    /// Receive window that a connection begins with, bytes.
+    pub recv_window_first: u32,
+    /// Largest receive window in bytes, and most bytes received that the application has not read.
     pub recv_window_max: u32,
     /// Most bytes written that the peer has not acknowledged.
     pub send_buffer: u32,
@@ -117,13 +119,14 @@ impl Default for Config {
             keepalive_interval: 75,
             keepalive_probes: 9,
             window_scaling: true,
-            window_scale: 7,
+            window_scale: Config::scale_for(4 << 20),
             duplicate_ack_threshold: 3,
             congestion_control: CongestionControl::Cubic,
             initial_window: 10,
             quick_acks: 16,
-            recv_window_max: 64 * 1024,
-            send_buffer: 256 * 1024,
+            recv_window_first: 64 << 10,
+            recv_window_max: 4 << 20,
+            send_buffer: 4 << 20,
             timestamps: true,
             sack: true,
             ecn: Ecn::Accept,
@@ -134,9 +137,24 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The least window scale by which a window of `bytes` can be told (RFC 7323 §2.3).
+    pub const fn scale_for(bytes: u32) -> u8 {
+        let mut scale = 0;
+        while scale < fourwave_wire::MAX_WINDOW_SCALE && bytes >> scale > u16::MAX as u32 {
+            scale += 1;
+        }
+        scale
+    }
+
+    /// Receive window that a connection begins with.
+    #[inline]
+    pub fn first_window(&self) -> u32 {
+        self.recv_window_first.min(self.recv_window_max)
+    }
+
     /// The window field of a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
     #[inline]
     pub fn syn_window(&self) -> u16 {
-        u16::try_from(self.recv_window_max).unwrap_or(u16::MAX)
+        u16::try_from(self.first_window()).unwrap_or(u16::MAX)
     }
 }

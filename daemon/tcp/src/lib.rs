@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod assembler;
+mod autotune;
 mod close;
 mod config;
 mod congestion;

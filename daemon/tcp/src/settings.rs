@@ -132,9 +132,12 @@ impl Settings {
         }
     }
 
-    /// Bytes that may wait to be read.
+    /// Bytes that may wait to be read. Not less than two steps of the window scale, which is agreed
+    /// on for larger windows: of less, the peer would be told zero although all is read.
     pub fn recv_limit(&self, cfg: &Config) -> u32 {
-        or_default(self.recv_buffer, cfg.recv_window_max).min(cfg.recv_window_max)
+        let steps = if cfg.window_scaling { 2 << cfg.window_scale } else { 0 };
+        let chosen = if self.recv_buffer == 0 { 0 } else { self.recv_buffer.max(steps) };
+        or_default(chosen, cfg.recv_window_max).min(cfg.recv_window_max)
     }
 
     /// The window field of a SYN or SYN-ACK, which is never scaled (RFC 7323 §2.2).
@@ -191,7 +194,9 @@ impl Tcb {
         if settings.recv_buffer != old.recv_buffer {
             // The right edge stays where it is until it lies within the limit again
             // (RFC 9293 §3.8.6, SHLD-14).
-            self.rcv_limit = self.scalable(settings.recv_limit(cfg));
+            // More than the first window has to be backed: Tcb::tune_receive() asks for it.
+            let limit = settings.recv_limit(cfg).min(cfg.first_window());
+            self.rcv_limit = self.scalable(limit);
         }
         let algorithm = settings.congestion_control(cfg);
         if algorithm != old.congestion_control(cfg) {

@@ -5,6 +5,7 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::assembler::Assembler;
+use crate::autotune::Reading;
 use crate::config::{Config, Ecn, Nanos};
 use crate::congestion::Congestion;
 use crate::options::TIMESTAMPS_LEN;
@@ -153,6 +154,7 @@ pub struct Tcb {
     pub(crate) rack: Rack,
     pub(crate) congestion: Congestion,
     pub(crate) undo: Undo,
+    pub(crate) reading: Reading,
     pub(crate) assembler: Assembler,
     pub(crate) scoreboard: Scoreboard,
     pub(crate) settings: Settings,
@@ -199,7 +201,7 @@ pub struct Tcb {
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 840);
+const _: () = assert!(size_of::<Tcb>() <= 880);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -338,7 +340,8 @@ impl Tcb {
             ts_recent: 0,
             snd_wnd: 0,
             snd_wnd_max: 0,
-            rcv_limit: cfg.recv_window_max,
+            rcv_limit: cfg.first_window(),
+            reading: Reading::new(cfg, now),
             reply_rst_seq: 0,
             duplicate_start: 0,
             duplicate_end: 0,

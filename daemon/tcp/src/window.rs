@@ -30,10 +30,14 @@ impl Tcb {
             return Err(OutOfRange);
         }
         self.rcv_head = head;
+        self.tell_window_if_due();
+        Ok(())
+    }
+
+    pub(crate) fn tell_window_if_due(&mut self) {
         if self.state().may_receive() && self.window_update_is_due() {
             self.set_flag(flag::ACK_NOW, true);
         }
-        Ok(())
     }
 
     /// Half of the buffer has been freed, or the peer sees less than a segment and can have one.

@@ -97,6 +97,7 @@ impl Setup {
             "window_scale" => tcp.window_scale = number(value)?,
             "initial_window" => tcp.initial_window = number(value)?,
             "quick_acks" => tcp.quick_acks = number(value)?,
+            "recv_window_first" => tcp.recv_window_first = number(value)?,
             "recv_window_max" => tcp.recv_window_max = number(value)?,
             "send_buffer" => tcp.send_buffer = number(value)?,
             "timestamps" => tcp.timestamps = flag(value)?,

@@ -80,6 +80,9 @@ impl Turn<'_> {
         app.next_read = self.now + script.read_every;
         // The control block may be gone, its bytes are not.
         let _ = self.shard.consumed(app.conn, app.consumed);
+        if let Ok(Some(wanted)) = self.shard.tune_receive(self.now, app.conn) {
+            self.shard.set_receive_window(app.conn, wanted).unwrap();
+        }
     }
 
     /// Whether all is written.

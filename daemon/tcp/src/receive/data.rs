@@ -82,6 +82,7 @@ impl Tcb {
         let mut fin = fin;
         if !bytes.is_empty() {
             self.data_segments_in = self.data_segments_in.wrapping_add(1);
+            self.note_echo(arrival);
             self.received_at = arrival.now;
         }
         let limit = self.rcv_edge.min(self.rcv_fin);

@@ -171,6 +171,7 @@ impl fourwave_tcp::Buffers for Nowhere {
 fn stream(path: Path, algorithm: CongestionControl, len: u64, seed: u64) -> Outcome {
     let cfg = Config {
         congestion_control: algorithm,
+        recv_window_first: WINDOW,
         recv_window_max: WINDOW,
         send_buffer: WINDOW,
         ..Config::default()

@@ -3,6 +3,7 @@
 //! `cargo test -p fourwave-stack --test script`.
 
 mod attack;
+mod autotune;
 mod ecn;
 mod goodput;
 mod hostile;

@@ -51,7 +51,7 @@ impl Side {
     }
 
     /// The application reads some, writes some, and shuts down after its last byte.
-    fn run_application(&mut self, random: &mut Random) {
+    fn run_application(&mut self, now: Nanos, random: &mut Random) {
         if !self.tcb.state().is_synchronized() || self.over {
             return;
         }
@@ -61,6 +61,14 @@ impl Side {
             self.check_received(end);
             self.tcb.set_consumed(end).unwrap();
             self.read = end;
+            if let Some(wanted) = self.tcb.tune_receive(&self.cfg, now) {
+                // There is not always as much memory as that.
+                let given = if random.chance(80) { wanted } else { wanted / 2 };
+                self.tcb.set_receive_window(
+                    &self.cfg,
+                    given.max(self.tcb.info(&self.cfg, now).receive_limit),
+                );
+            }
         }
         let room = self.tcb.snd_acked() + u64::from(self.cfg.send_buffer) - self.written;
         let len = room.min(self.to_write - self.written).min(1 + random.below(9000));
@@ -207,7 +215,7 @@ impl Network {
                 let reaction = side.tcb.handle_timer(&side.cfg, self.now);
                 side.take(reaction.events);
             }
-            side.run_application(&mut self.random);
+            side.run_application(self.now, &mut self.random);
             self.flush(index);
         }
         let [a, b] = &self.sides;

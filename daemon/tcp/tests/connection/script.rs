@@ -45,6 +45,7 @@ pub(crate) struct Script {
     /// Everything that happened since it was last taken.
     pub(crate) events: Events,
     written: u64,
+    consumed: u64,
 }
 
 /// Scripts read better without timestamps, and with windows that halve; those about other things
@@ -104,7 +105,8 @@ impl Script {
     }
 
     fn new(cfg: Config, now: Nanos, tcb: Tcb) -> Script {
-        Script { tcb, cfg, now, received: Received::default(), events: Events::NONE, written: 0 }
+        let (received, events) = (Received::default(), Events::NONE);
+        Script { tcb, cfg, now, received, events, written: 0, consumed: 0 }
     }
 
     /// A segment from the peer; returns why it was not taken, if so.
@@ -166,7 +168,18 @@ impl Script {
 
     /// The application reads all there is.
     pub(crate) fn read(&mut self) {
-        self.tcb.set_consumed(self.tcb.rcv_tail()).unwrap();
+        self.read_to(self.tcb.rcv_tail());
+    }
+
+    /// The application reads up to this offset.
+    pub(crate) fn read_to(&mut self, head: u64) {
+        self.tcb.set_consumed(head).unwrap();
+        self.consumed = head;
+    }
+
+    /// How far it has read.
+    pub(crate) fn read_so_far(&self) -> u64 {
+        self.consumed
     }
 
     pub(crate) fn close(&mut self) {
