@@ -20,6 +20,8 @@ mod host;
 mod pattern;
 #[path = "../../stack/tests/simulator/rng.rs"]
 mod rng;
+#[path = "../../stack/tests/simulator/trace.rs"]
+mod trace;
 
 fuzz_target!(|bytes: &[u8]| {
     attack::Attack::new(rng::Rng::from_bytes(bytes)).run();

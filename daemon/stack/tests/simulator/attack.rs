@@ -15,6 +15,7 @@ use crate::draw::{MICROS, MILLIS, SECONDS, host_config, settings};
 use crate::frame::{Frame, mend_checksums, too_big};
 use crate::host::{Directory, SimHost};
 use crate::rng::Rng;
+use crate::trace::{Fate, Trace};
 
 const PORT: u16 = 80;
 /// Steps of one seed at most.
@@ -47,6 +48,9 @@ struct Peer {
     /// The right-most edge that it has offered to the port that the shard's last SYN came from.
     edge: Option<SeqNum>,
     edge_port: u16,
+    /// The shard's initial number and its next from there.
+    edge_iss: u32,
+    edge_sent: u32,
     /// The port that the shard talks from.
     local_port: u16,
 }
@@ -63,6 +67,7 @@ pub(crate) struct Attack {
     is_noisy: bool,
     last_sent: Vec<u8>,
     frame: Frame,
+    trace: Trace,
     pub(crate) segments: u64,
 }
 
@@ -93,6 +98,7 @@ impl Attack {
             is_noisy,
             last_sent: Vec::new(),
             frame: Frame::new(None),
+            trace: Trace::from_env(),
             segments: 0,
         }
     }
@@ -125,6 +131,7 @@ impl Attack {
     fn inject(&mut self) {
         self.segments += 1;
         self.host.now = self.now;
+        self.trace.frame(self.now, 0, &self.frame, Fate::Carried);
         let before = self.host.out.len();
         self.shard.handle_frame(self.now, self.frame.bytes(), &mut self.host);
         let answers = self.host.out.len() - before;
@@ -147,8 +154,8 @@ impl Attack {
         self.frame.set_len(len);
         let edge = SeqNum(head.ack).plus(u32::from(head.window) << peer.scale);
         let is_meant = peer.edge_port == head.tuple.remote.port
-            && SeqNum(head.ack).after(SeqNum(peer.iss))
-            && !SeqNum(head.ack).after(SeqNum(peer.sent));
+            && SeqNum(head.ack).after(SeqNum(peer.edge_iss))
+            && !SeqNum(head.ack).after(SeqNum(peer.edge_sent));
         if let Some(known) = &mut self.peers[number].edge
             && is_meant
             && edge.after(*known)
@@ -373,6 +380,7 @@ impl Attack {
         assert!(self.host.out.len() < MOST_FRAMES);
         let mut out = std::mem::take(&mut self.host.out);
         for frame in out.drain(..) {
+            self.trace.frame(self.now, 1, &frame, Fate::Carried);
             self.read(frame.bytes());
             self.last_sent.clear();
             self.last_sent.extend_from_slice(frame.bytes());
@@ -404,6 +412,7 @@ impl Attack {
             let edge = Some(edge).filter(|_| is_known);
             let edge_port = tcp.tuple.remote.port;
             *peer = Peer { iss: seq, sent: end, acked: seq, edge, edge_port, ..*peer };
+            (peer.edge_iss, peer.edge_sent) = (seq, end);
         } else if SeqNum(end).after(SeqNum(peer.sent)) {
             peer.sent = end;
         }
@@ -413,8 +422,13 @@ impl Attack {
         if let Some(times) = options.timestamps {
             peer.timestamp = times.value;
         }
-        let is_watched = !payload.is_empty() && peer.edge_port == tcp.tuple.remote.port;
-        if let Some(edge) = peer.edge.filter(|_| is_watched) {
+        if peer.edge_port != tcp.tuple.remote.port {
+            return;
+        }
+        if SeqNum(end).after(SeqNum(peer.edge_sent)) {
+            peer.edge_sent = end;
+        }
+        if let Some(edge) = peer.edge.filter(|_| !payload.is_empty()) {
             let last = SeqNum(seq).plus(payload.len() as u32);
             assert!(!last.after(edge), "{last:?} lies beyond the window's end {edge:?}");
         }
