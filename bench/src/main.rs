@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// As the daemon, whose tables are large.
+#[global_allocator]
+static ALLOCATOR: fourwave_xdp::LargePages = fourwave_xdp::LargePages;
+
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// The tables of connections are large and read at random.
+#[global_allocator]
+static ALLOCATOR: fourwave_xdp::LargePages = fourwave_xdp::LargePages;
+
 /// A TCP host stack on AF_XDP: serves the TCP ports of applications that use fourwave on one
 /// network interface, and leaves everything else to the kernel.
 #[derive(Debug, Parser)]

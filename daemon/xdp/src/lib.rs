@@ -12,6 +12,7 @@
 
 mod bpffs;
 mod interface;
+mod large;
 mod netlink;
 mod queue;
 mod rss;
@@ -21,6 +22,7 @@ mod sys;
 pub use bpffs::DEFAULT_BPFFS;
 pub use fourwave_ebpf_common::{Action, Verdict};
 pub use interface::{Channels, channels};
+pub use large::LargePages;
 pub use queue::{
     BATCH, Census, CopyMode, HugePages, Queue, QueueConfig, QueueError, Receiver, Sender, XskStats,
 };
