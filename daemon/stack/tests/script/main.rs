@@ -8,6 +8,7 @@ mod flow;
 mod frames;
 mod language;
 mod look;
+mod opening;
 mod requirements;
 mod run;
 #[path = "../../../tcp/tests/connection/segment.rs"]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fourwave_stack::{Keys, ListenerShared, Shard};
-use fourwave_tcp::{Events, Nanos, Settings, State};
+use fourwave_tcp::{Nanos, Settings, State};
 use fourwave_wire::{Addr, Endpoint, FourTuple, FrameHead, Link};
 
 use crate::common::{
@@ -13,12 +13,11 @@ use crate::common::{
 use crate::flow::{Flow, OUR_ISS, Sent};
 use crate::frames::{self, Quirks};
 use crate::language::{Line, Script, expand};
-use crate::look::equal;
 use crate::segment::{Text, number, stream_byte};
-use crate::setup::{Setup, choose, flag, keyed};
+use crate::setup::{Setup, flag, keyed};
 use crate::transitions::{self, Taken};
 
-const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 /// Flow 1 comes from this port of the peer's plus one.
 const PEER_PORT: u16 = 30_000;
 /// How much of what happened is shown when a script fails.
@@ -75,11 +74,11 @@ pub(crate) struct Runner {
     setup: Setup,
     pub(crate) world: World,
     start: Nanos,
-    flows: BTreeMap<usize, Flow>,
+    pub(crate) flows: BTreeMap<usize, Flow>,
     /// What the application chose, by flow.
-    settings: BTreeMap<usize, Settings>,
-    listener: Option<Arc<ListenerShared>>,
-    taken: Taken,
+    pub(crate) settings: BTreeMap<usize, Settings>,
+    pub(crate) listener: Option<Arc<ListenerShared>>,
+    pub(crate) taken: Taken,
     trace: Vec<String>,
 }
 
@@ -122,7 +121,7 @@ impl Runner {
     }
 
     /// Time passes, timers fire when they are due, and what they make due is sent then.
-    fn pass(&mut self, millis: u64) -> Result<(), String> {
+    pub(crate) fn pass(&mut self, millis: u64) -> Result<(), String> {
         if millis == 0 {
             return Ok(());
         }
@@ -144,7 +143,7 @@ impl Runner {
     }
 
     /// What is due is sent.
-    fn flush(&mut self) -> Result<(), String> {
+    pub(crate) fn flush(&mut self) -> Result<(), String> {
         let World { shard, host, now } = &mut self.world;
         shard.flush(*now, host);
         self.collect()?;
@@ -152,7 +151,7 @@ impl Runner {
     }
 
     /// Sorts what was sent by flows.
-    fn collect(&mut self) -> Result<(), String> {
+    pub(crate) fn collect(&mut self) -> Result<(), String> {
         while let Some(frame) = self.world.host.sent.pop_front() {
             let seg = decode(&frame);
             self.check_payload(&seg)?;
@@ -183,7 +182,7 @@ impl Runner {
     }
 
     /// Notes which states the flows are in now.
-    fn sample(&mut self) -> Result<(), String> {
+    pub(crate) fn sample(&mut self) -> Result<(), String> {
         let World { shard, host, .. } = &self.world;
         for flow in self.flows.values_mut() {
             let newest = host.apps.0.iter().rposition(|app| app.tuple == Some(flow.tuple));
@@ -207,7 +206,7 @@ impl Runner {
         Ok(())
     }
 
-    fn nothing_left(&self) -> Result<(), String> {
+    pub(crate) fn nothing_left(&self) -> Result<(), String> {
         for (id, flow) in &self.flows {
             if let Some(Sent { at, text }) = flow.sent.front() {
                 let at = (at - self.start) / MILLIS;
@@ -290,97 +289,7 @@ impl Runner {
         self.listener.as_deref().ok_or_else(|| "nobody listens".to_string())
     }
 
-    fn listen(&mut self, backlog: u32) {
-        self.listener = Some(self.world.listen(backlog));
-        self.taken.insert((State::Closed as u8, State::Listen as u8));
-    }
-
-    fn unlisten(&mut self) {
-        if self.listener.take().is_some() {
-            self.world.shard.unlisten(0);
-            self.taken.insert((State::Listen as u8, State::Closed as u8));
-        }
-    }
-
-    /// The application's choices: for its connection, or for those that its listener accepts.
-    fn set(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
-        let settings = self.settings.entry(id).or_default();
-        words.iter().try_for_each(|choice| choose(settings, choice))?;
-        let settings = *settings;
-        let shard = &mut self.world.shard;
-        match self.flows[&id].conn {
-            Some(conn) => {
-                shard.apply(self.world.now, conn, &settings).map_err(|error| error.to_string())
-            }
-            None => {
-                shard.configure_listener(0, &settings);
-                Ok(())
-            }
-        }
-    }
-
-    /// A connection whose handshake is over and that was accepted. `words` are the SYN's.
-    fn server(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
-        if self.listener.is_none() {
-            self.listen(16);
-        }
-        let window =
-            words.iter().position(|word| *word == "win").map_or("60000", |at| words[at + 1]);
-        let syn = format!("S 0 mss 1000 win {window} {}", words.join(" "));
-        self.inject(id, &syn.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>())?;
-        self.collect()?;
-        self.sample()?;
-        let syn_ack = self.flow(id).sent.pop_front().ok_or("no SYN-ACK")?.text;
-        let mut ack = format!(". 1 ack 1 win {window}");
-        if let Some((value, _)) = syn_ack.timestamps.flatten() {
-            let at = words.iter().position(|word| *word == "ts").ok_or("timestamps unasked")?;
-            let theirs = words[at + 1].split(':').next().unwrap_or_default();
-            ack.push_str(&format!(" ts {theirs}:{value}"));
-        }
-        self.pass(10)?;
-        self.inject(id, &ack.split(' ').collect::<Vec<_>>())?;
-        self.sample()?;
-        self.call(id, "accept", &[])?;
-        self.flush()?;
-        self.nothing_left()?;
-        let now = self.world.now;
-        self.app(id)?.events = Events::NONE;
-        self.flow(id).set_epoch(now);
-        Ok(())
-    }
-
-    fn connect(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
-        let World { shard, host, now } = &mut self.world;
-        let flow = self.flows.get_mut(&id).expect("every statement opens its flow");
-        let to: Option<std::net::SocketAddr> = keyed(words, "to")?;
-        let port = keyed(words, "from")?.unwrap_or(0);
-        let remote = to.map_or(Endpoint { port: PORT, ..flow.tuple.remote }, Endpoint::from);
-        let local = Endpoint { addr: Addr::UNSPECIFIED, port };
-        let app = host.apps.0.len();
-        host.apps.0.push(App::default());
-        let settings = self.settings.get(&id).copied().unwrap_or_default();
-        let opened = shard.connect_with(*now, app as u64, Some(local), remote, &settings, host);
-        let refused: Option<String> = keyed(words, "fails")?;
-        match (opened, refused) {
-            (Ok((conn, tuple)), None) => {
-                let record = &mut host.apps.0[app];
-                (record.conn, record.tuple) = (Some(conn), Some(tuple));
-                if flow.tuple != tuple {
-                    *flow = Flow::new(tuple, *now);
-                }
-                (flow.app, flow.conn) = (Some(app), Some(conn));
-                Ok(())
-            }
-            (Err(error), Some(wanted)) => {
-                host.apps.0.pop();
-                equal("the refusal", &wanted, &format!("{error:?}"))
-            }
-            (Ok(_), Some(wanted)) => Err(format!("expected {wanted}, it was opened")),
-            (Err(error), None) => Err(error.to_string()),
-        }
-    }
-
-    fn inject(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
+    pub(crate) fn inject(&mut self, id: usize, words: &[&str]) -> Result<(), String> {
         for text in expand(words)? {
             self.inject_one(id, &text)?;
         }
@@ -480,7 +389,7 @@ impl Runner {
     }
 
     /// What the application does.
-    fn call(&mut self, id: usize, verb: &str, words: &[&str]) -> Result<(), String> {
+    pub(crate) fn call(&mut self, id: usize, verb: &str, words: &[&str]) -> Result<(), String> {
         let (words, fails) = match words {
             [words @ .., "fails"] => (words, true),
             _ => (words, false),
