@@ -74,6 +74,13 @@ pub struct Tcp {
     pub initial_window: u8,
     /// Start slowly again after a pause.
     pub slow_start_after_idle: bool,
+    /// Search for a smaller segment size when a path swallows large ones: 0 never, 1 then.
+    pub mtu_probing: u8,
+    /// Segment size that such a search starts from.
+    pub base_mss: u16,
+    /// How long a path MTU that a router told of is remembered.
+    #[serde(with = "quantity::duration")]
+    pub mtu_expires: Duration,
     /// Explicit congestion notification: 0 never, 1 asked for and granted, 2 granted.
     pub ecn: u8,
     /// TTL and hop limit of what is sent (RFC 9293 §3.9.2, MUST-49).
@@ -130,6 +137,9 @@ impl Default for Tcp {
             congestion_control: CongestionControl::Cubic,
             initial_window: 10,
             slow_start_after_idle: true,
+            mtu_probing: 1,
+            base_mss: 1024,
+            mtu_expires: Duration::from_secs(600),
             ecn: 2,
             ip_default_ttl: 64,
             timestamps: true,
@@ -167,6 +177,9 @@ impl Tcp {
         let buckets = "1 to 268435456 are allowed";
         within("tcp.max_tw_buckets", self.max_tw_buckets, 1..=1 << 28, buckets)?;
         within("tcp.ip_default_ttl", self.ip_default_ttl, 1..=255, "1 to 255 are allowed")?;
+        within("tcp.mtu_probing", self.mtu_probing, 0..=1, "0 and 1 are allowed")?;
+        within("tcp.base_mss", self.base_mss, 512..=9000, "512 to 9000 are allowed")?;
+        time("tcp.mtu_expires", self.mtu_expires, s(1), s(86_400), "1s to 24h are allowed")?;
         within("tcp.ecn", self.ecn, 0..=2, "0, 1 and 2 are allowed")?;
         within("tcp.syncookies", self.syncookies, 0..=2, "0, 1 and 2 are allowed")?;
         let backlog = "1 to 16777216 are allowed";

@@ -127,6 +127,7 @@ pub(super) fn stack(
         },
         rfc1337: config.tcp.rfc1337,
         hop_limit: config.tcp.ip_default_ttl,
+        mtu_expires: nanos(config.tcp.mtu_expires),
         tcp: tcp(config),
         ..fourwave_stack::Config::default()
     }
@@ -160,6 +161,8 @@ pub(super) fn tcp(config: &Config) -> fourwave_tcp::Config {
         },
         initial_window: tcp.initial_window,
         slow_start_after_idle: tcp.slow_start_after_idle,
+        mtu_probing: tcp.mtu_probing == 1,
+        base_mss: tcp.base_mss,
         ecn: match tcp.ecn {
             0 => Ecn::Off,
             1 => Ecn::On,

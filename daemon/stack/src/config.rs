@@ -55,6 +55,8 @@ pub struct Config {
     pub challenge_ack_limit: Option<u32>,
     /// Ignore a RST in TIME_WAIT (RFC 1337).
     pub rfc1337: bool,
+    /// How long what a router told of a path's MTU holds (Linux's `mtu_expires`).
+    pub mtu_expires: Nanos,
     /// How long an active open waits for a link address of its next hop.
     pub neighbour_timeout: Nanos,
     /// Shared by all connections.
@@ -102,6 +104,7 @@ impl Default for Config {
             tw_reuse_delay: 1_000_000_000,
             challenge_ack_limit: None,
             rfc1337: false,
+            mtu_expires: 600_000_000_000,
             neighbour_timeout: 3_000_000_000,
             tcp: fourwave_tcp::Config::default(),
         }

@@ -1,7 +1,7 @@
 //! The record of a connection with a full control block: found, timed, listed, freed.
 
 use fourwave_tcp::{Error, Events, Nanos, State, Tcb};
-use fourwave_wire::{FourTuple, Link};
+use fourwave_wire::{Addr, FourTuple, Link};
 
 use crate::arena::{Arena, NIL, Record};
 use crate::counters::Dropped;
@@ -30,7 +30,7 @@ pub(crate) struct Conn {
     pub(crate) output: Links,
     /// On its listener's list of connections not yet accepted.
     pub(crate) waiting: Links,
-    /// [`Host::path_epoch`] when `route` was looked up.
+    /// [`Shard::route_epoch`] when `route` was looked up.
     epoch: u32,
     route: Link,
     /// Whether `route` means anything.
@@ -161,18 +161,42 @@ impl Shard {
 
     /// Whether the connection has a way to its peer; looks again when routes have changed. A way
     /// that worked is kept while its next hop is being resolved anew.
-    pub(crate) fn has_route(&mut self, index: u32, host: &mut impl Host) -> bool {
+    pub(crate) fn has_route(&mut self, now: Nanos, index: u32, host: &mut impl Host) -> bool {
+        let epoch = self.route_epoch(host);
         let conn = &mut self.flows.records.conns[index];
-        let epoch = host.path_epoch();
         if conn.routed && conn.epoch == epoch {
             return true;
         }
         conn.epoch = epoch;
+        let peer = conn.tuple.remote.addr;
+        let learned = self.path_mtus.get(|| self.keys.address_hash(&peer), &peer);
         match host.path(Some(conn.tuple.local.addr), conn.tuple.remote.addr) {
-            Ok(path) => conn.set_route(path.link, epoch),
+            Ok(path) => {
+                conn.set_route(path.link, epoch);
+                let mtu = learned.map_or(path.mtu, |learned| learned.min(path.mtu));
+                conn.tcb.set_path_mtu(&self.config.tcp, now, mtu);
+            }
             Err(PathError::NoRoute | PathError::Unresolved { .. }) => {}
         }
         conn.routed
+    }
+
+    /// What a route is good for: until this changes. Both parts only go up.
+    pub(crate) fn route_epoch(&self, host: &impl Host) -> u32 {
+        host.path_epoch().wrapping_add(self.path_mtus.epoch())
+    }
+
+    /// What a router told of the path that `tcb`, a new connection to `peer`, will take.
+    pub(crate) fn apply_path_mtu(&self, now: Nanos, tcb: &mut Tcb, peer: &Addr) {
+        if let Some(mtu) = self.path_mtus.get(|| self.keys.address_hash(peer), peer) {
+            tcb.set_path_mtu(&self.config.tcp, now, mtu);
+        }
+    }
+
+    /// A router told of the path to `peer`: for its other connections, and those to come.
+    pub(crate) fn learn_path_mtu(&mut self, now: Nanos, peer: Addr, mtu: u16) {
+        let hash = self.keys.address_hash(&peer);
+        self.path_mtus.learn(hash, peer, mtu, now.saturating_add(self.config.mtu_expires));
     }
 
     /// The link header to send with.

@@ -136,12 +136,13 @@ impl Shard {
         };
         let mut tcb = Tcb::active(&self.config.tcp, now, &active);
         tcb.begin(&self.config.tcp, now, settings);
+        self.apply_path_mtu(now, &mut tcb, &remote.addr);
         // The lower half chooses the bucket.
         let mut conn = Conn::new(tuple, hash as u32, tcb);
         conn.app = app;
         conn.port_claimed = claimed;
         if let Some(link) = link {
-            conn.set_route(link, host.path_epoch());
+            conn.set_route(link, self.route_epoch(host));
         }
         let conns = &mut self.flows.records.conns;
         let index = conns.insert(conn).expect("a record was free a moment ago");

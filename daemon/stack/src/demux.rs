@@ -1,7 +1,9 @@
 //! The way in: from a frame to the record it concerns.
 
-use fourwave_tcp::{DropReason, Nanos, State};
-use fourwave_wire::{ECN_BITS, ECN_ECT_0, Flags, IcmpQuote, Inbound, Segment, TcpFrame, parse};
+use fourwave_tcp::{DropReason, Nanos, State, believed_mtu};
+use fourwave_wire::{
+    ECN_BITS, ECN_ECT_0, Flags, IcmpKind, IcmpQuote, Inbound, Segment, TcpFrame, parse,
+};
 
 use crate::counters::Dropped;
 use crate::drops::Sample;
@@ -137,7 +139,15 @@ impl Shard {
         match self.flows.find(hash, &quote.tuple) {
             Some(Flow::Conn(index)) => {
                 let tcb = &mut self.flows.records.conns[index].tcb;
+                let mss = tcb.mss();
                 let reaction = tcb.handle_icmp(&self.config.tcp, now, quote.seq, quote.kind);
+                let shrank = tcb.mss() < mss;
+                if let IcmpKind::PacketTooBig { mtu } = quote.kind
+                    && shrank
+                {
+                    let peer = quote.tuple.remote.addr;
+                    self.learn_path_mtu(now, peer, believed_mtu(mtu, peer.is_v4()));
+                }
                 if let Some(reason) = reaction.drop {
                     self.counters.icmp_out_of_window += 1;
                     let what = Sample { seq: quote.seq, ..Sample::from(quote.tuple) };

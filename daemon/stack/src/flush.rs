@@ -11,6 +11,7 @@ impl Shard {
     /// Sends what is due of every connection on the dirty list, and frees those that are done.
     /// `false` when the room for frames ran out first: to be called again when there is some.
     pub fn flush(&mut self, now: Nanos, host: &mut impl Host) -> bool {
+        self.path_mtus.expire(now);
         let epoch = host.path_epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
@@ -29,7 +30,7 @@ impl Shard {
     /// Sends all that one connection has due, then takes it off the dirty list and sees to what its
     /// state calls for. `false`, the connection staying where it is, when room ran out.
     pub(crate) fn transmit(&mut self, now: Nanos, index: u32, host: &mut impl Host) -> bool {
-        if self.has_route(index, host) {
+        if self.has_route(now, index, host) {
             while let Some(Frame { room, payload }) = host.frame() {
                 let route = self.route(index);
                 let conn = &mut self.flows.records.conns[index];

@@ -57,6 +57,7 @@ mod locals;
 mod model;
 mod owners;
 mod passive;
+mod pathmtu;
 mod ports;
 mod proven;
 mod reply;

@@ -76,9 +76,11 @@ impl Shard {
         }
         let mut tcb = Tcb::passive(&self.config.tcp, now, &handshake.passive);
         tcb.begin(&self.config.tcp, now, &settings);
+        self.apply_path_mtu(now, &mut tcb, &handshake.tuple.remote.addr);
         // The lower half chooses the bucket.
         let mut conn = Conn::new(handshake.tuple, hash as u32, tcb);
-        conn.set_route(handshake.route, handshake.epoch);
+        let epoch = handshake.epoch.wrapping_add(self.path_mtus.epoch());
+        conn.set_route(handshake.route, epoch);
         let conns = &mut self.flows.records.conns;
         let Some(index) = conns.insert(conn) else {
             self.dropped(now, Dropped::ConnectionsFull, handshake.tuple);

@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::keys::Keys;
 use crate::list::List;
 use crate::listen::Listeners;
+use crate::pathmtu::PathMtus;
 use crate::ports::Ports;
 use crate::proven::Proven;
 use crate::table::{Flow, Ref};
@@ -37,6 +38,7 @@ pub struct Shard {
     pub(crate) ports: Ports,
     pub(crate) proven: Proven,
     pub(crate) challenges: Challenges,
+    pub(crate) path_mtus: PathMtus,
     /// Connections that nobody holds any more.
     pub(crate) orphans: u32,
     /// Connections by the state that they had when they were last settled.
@@ -93,6 +95,7 @@ impl Shard {
             states: [0; State::ALL.len()],
             fin_wait_2: 0,
             challenges: Challenges::default(),
+            path_mtus: PathMtus::new()?,
             counters: Counters::default(),
             samples: Samples::new(),
             draining: false,

@@ -86,6 +86,13 @@ pub struct Config {
     pub sack: bool,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// Search for a smaller segment size when large ones seem to be swallowed (RFC 4821, Linux's
+    /// `tcp_mtu_probing` = 1; off in Linux unless asked for).
+    pub mtu_probing: bool,
+    /// Segment size that such a search starts from, options included.
+    pub base_mss: u16,
+    /// How long what was found holds before larger segments are tried again.
+    pub mtu_probe_interval: Nanos,
     /// Start slowly after an idle time of one retransmission timeout (RFC 5681 §4.1).
     pub slow_start_after_idle: bool,
     /// Nagle's algorithm, in Minshall's form (RFC 9293 §3.7.4), for connections without
@@ -130,6 +137,9 @@ impl Default for Config {
             timestamps: true,
             sack: true,
             ecn: Ecn::Accept,
+            mtu_probing: true,
+            base_mss: 1024,
+            mtu_probe_interval: 600 * SECOND,
             slow_start_after_idle: true,
             nagle: true,
         }

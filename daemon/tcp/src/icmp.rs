@@ -1,17 +1,12 @@
 //! ICMP errors about our segments (RFC 9293 §3.9.2.2, RFC 5927, RFC 1191, RFC 8201).
 
-use fourwave_wire::{IcmpKind, max_payload};
+use fourwave_wire::IcmpKind;
 
 use crate::config::{Config, Nanos};
+use crate::pmtu::believed_mtu;
 use crate::reaction::{DropReason, Error, Events, Reaction};
 use crate::state::State;
-use crate::tcb::{MIN_MSS, Tcb, flag};
-
-/// Smaller claims are not believed: Linux's `min_pmtu`, and IPv6's minimum (RFC 8201 §4).
-const MIN_PATH_MTU_V4: u32 = 552;
-const MIN_PATH_MTU_V6: u32 = 1280;
-/// For routers that do not say (RFC 1191 §7.1): what nearly every link takes.
-const PATH_MTU_UNTOLD: u32 = 576;
+use crate::tcb::{Tcb, flag};
 
 impl Tcb {
     /// The network complains about our segment with sequence number `seq`.
@@ -26,7 +21,11 @@ impl Tcb {
         }
         let error = match kind {
             IcmpKind::PacketTooBig { mtu } => {
-                self.shrink_to(cfg, now, mtu);
+                let mtu = believed_mtu(mtu, self.has(flag::V4));
+                // Routers cannot make segments larger.
+                if fourwave_wire::max_payload(mtu, self.has(flag::V4), 0) < self.mss {
+                    self.set_path_mtu(cfg, now, mtu);
+                }
                 return Reaction::default();
             }
             IcmpKind::PortUnreachable => Error::Refused,
@@ -56,26 +55,6 @@ impl Tcb {
                 self.soft_error = error as u8;
                 Reaction::default()
             }
-        }
-    }
-
-    /// The path takes packets of `mtu` bytes. That is no sign of congestion: the window stays.
-    fn shrink_to(&mut self, cfg: &Config, now: Nanos, mtu: u32) {
-        let v4 = self.has(flag::V4);
-        let least = if v4 { MIN_PATH_MTU_V4 } else { MIN_PATH_MTU_V6 };
-        let mtu = if mtu == 0 { PATH_MTU_UNTOLD } else { mtu }.max(least);
-        let mss = max_payload(u16::try_from(mtu).unwrap_or(u16::MAX), v4, 0).max(MIN_MSS);
-        if mss >= self.mss {
-            return;
-        }
-        self.mss = mss;
-        if self.state().is_synchronized() {
-            self.rtt.cancel();
-            self.recovery.give_way(self.snd_max);
-            self.rack.give_way();
-            self.snd_nxt = self.snd_una;
-            self.set_flag(flag::RESEND, true);
-            self.restart_rtx(cfg, now);
         }
     }
 }

@@ -4,7 +4,7 @@
 use fourwave_wire::SackBlock;
 
 use crate::assembler::Range;
-use crate::config::Config;
+use crate::config::{Config, Nanos};
 use crate::congestion::Growth;
 use crate::receive::Arrival;
 use crate::recovery::Progress;
@@ -71,7 +71,7 @@ impl Tcb {
         if self.recovery.is_active() {
             self.go_on(cfg, before, delivered);
         } else if self.is_loss(cfg) && self.recovery.may_start(self.snd_una) {
-            self.start_recovery(cfg, delivered);
+            self.start_recovery(cfg, arrival.now, delivered);
         } else {
             self.grow(arrival, before);
         }
@@ -134,8 +134,10 @@ impl Tcb {
     }
 
     /// RFC 6675 §5, step 4; `delivered` bytes by the acknowledgement that tells, if one does.
-    pub(crate) fn start_recovery(&mut self, cfg: &Config, delivered: u32) {
+    pub(crate) fn start_recovery(&mut self, cfg: &Config, now: Nanos, delivered: u32) {
         self.prepare_undo();
+        let is_probe = self.is_mtu_probe_lost(cfg, now);
+        self.set_flag(flag::PROBE_LOST, is_probe);
         if !self.has_reacted() {
             self.react(self.flight());
         }
@@ -151,6 +153,9 @@ impl Tcb {
         if self.recovery.is_complete(self.snd_una) {
             self.recovery.finish();
             self.congestion.settle();
+            if self.take_flag(flag::PROBE_LOST) {
+                self.congestion.restore(self.undo.window, self.undo.threshold);
+            }
             self.duplicate_acks = 0;
             return;
         }

@@ -128,7 +128,7 @@ impl Tcb {
         self.recovery.handle_held(self.snd_una, reported);
         self.watch_order(now);
         if self.lost_end(cfg) > self.snd_una && self.recovery.may_start(self.snd_una) {
-            self.start_recovery(cfg, 0);
+            self.start_recovery(cfg, now, 0);
         }
     }
 

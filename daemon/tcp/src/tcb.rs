@@ -9,6 +9,7 @@ use crate::autotune::Reading;
 use crate::config::{Config, Ecn, Nanos};
 use crate::congestion::Congestion;
 use crate::options::TIMESTAMPS_LEN;
+use crate::pmtu::Search;
 use crate::rack::Rack;
 use crate::reaction::{Error, Events};
 use crate::recovery::Recovery;
@@ -157,6 +158,7 @@ pub struct Tcb {
     pub(crate) reading: Reading,
     pub(crate) assembler: Assembler,
     pub(crate) scoreboard: Scoreboard,
+    pub(crate) search: Search,
     pub(crate) settings: Settings,
     pub(crate) segments_in: u32,
     pub(crate) segments_out: u32,
@@ -180,6 +182,10 @@ pub struct Tcb {
     pub(crate) flags: u32,
     /// Largest payload by path and peer, options not counted.
     pub(crate) mss: u16,
+    /// Largest that both sides take, and that the path is known to take; the search for a size
+    /// that passes may have made `mss` smaller than both.
+    pub(crate) agreed_mss: u16,
+    pub(crate) path_mss: u16,
     /// What we announced.
     pub(crate) local_mss: u16,
     /// A full-sized segment of the peer.
@@ -197,11 +203,11 @@ pub struct Tcb {
     pub(crate) soft_error: u8,
     /// Keepalive probes since the peer was heard.
     pub(crate) keepalive_probes: u8,
-    reserved: [u8; 4],
+    reserved: [u8; 8],
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
-const _: () = assert!(size_of::<Tcb>() <= 880);
+const _: () = assert!(size_of::<Tcb>() <= 912);
 
 /// Bits of [`Tcb::flags`].
 pub(crate) mod flag {
@@ -249,6 +255,8 @@ pub(crate) mod flag {
     pub(crate) const ECHO: u32 = 1 << 20;
     /// The next new data tells the peer that the window has shrunk.
     pub(crate) const CWR_DUE: u32 = 1 << 21;
+    /// What is being repaired is a probe for larger segments.
+    pub(crate) const PROBE_LOST: u32 = 1 << 22;
     /// Small segments are acknowledged at once too, while quick ACKs last.
     pub(crate) const QUICKACK: u32 = 1 << 31;
 }
@@ -329,6 +337,7 @@ impl Tcb {
             undo: Undo::default(),
             assembler: Assembler::default(),
             scoreboard: Scoreboard::default(),
+            search: Search::none(),
             settings: Settings::default(),
             segments_in: 0,
             segments_out: 0,
@@ -348,6 +357,8 @@ impl Tcb {
             retransmits: 0,
             flags,
             mss,
+            agreed_mss: mss,
+            path_mss: u16::MAX,
             local_mss: mss,
             rcv_mss: mss,
             state: State::Closed as u8,
@@ -360,7 +371,7 @@ impl Tcb {
             error: 0,
             soft_error: 0,
             keepalive_probes: 0,
-            reserved: [0; 4],
+            reserved: [0; 8],
         }
     }
 
@@ -385,8 +396,9 @@ impl Tcb {
     /// The peer's SYN announced this MSS, or none (RFC 9293 §3.7.1, MUST-16).
     pub(crate) fn agree_on_mss(&mut self, peer: Option<u16>) {
         let default = if self.has(flag::V4) { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
-        self.mss = peer.unwrap_or(default).max(MIN_MSS).min(self.local_mss);
-        self.rcv_mss = self.mss - self.options_len();
+        self.agreed_mss = peer.unwrap_or(default).max(MIN_MSS).min(self.local_mss);
+        self.mss = self.agreed_mss.min(self.path_mss);
+        self.rcv_mss = self.agreed_mss - self.options_len();
     }
 
     /// The handshake is over, however it went: the data phase starts.
@@ -597,6 +609,11 @@ impl Tcb {
     /// Largest payload of a segment now.
     pub fn mss(&self) -> u16 {
         self.mss - self.options_len()
+    }
+
+    /// Largest payload that a segment may have: that of a probe for a larger path MTU.
+    pub fn largest_segment(&self) -> u16 {
+        self.agreed_mss.min(self.path_mss) - self.options_len()
     }
 
     /// Smoothed round-trip time, once measured.

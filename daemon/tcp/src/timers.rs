@@ -98,7 +98,7 @@ impl Tcb {
         if !self.state().is_synchronized() {
             self.resend_syn();
         } else if self.is_outstanding() {
-            self.go_back();
+            self.go_back(cfg);
         } else {
             self.set_flag(flag::PROBE, true);
         }
@@ -173,11 +173,12 @@ impl Tcb {
     /// RFC 6298 §5.4: everything is sent again from the oldest byte on, as the window allows, except
     /// what the peer holds. RFC 2018 §8 would forget that too: here a peer that throws data away is
     /// found out when its acknowledgement reaches it.
-    fn go_back(&mut self) {
+    fn go_back(&mut self, cfg: &Config) {
         let first = self.retries == 1;
         if first {
             self.prepare_undo();
         }
+        self.suspect_black_hole(cfg);
         let (flight, mss) = (self.flight(), self.payload_limit());
         self.congestion.handle_timeout(flight, mss, first);
         self.note_reaction();
@@ -186,7 +187,7 @@ impl Tcb {
         self.rtt.cancel();
         self.duplicate_acks = 0;
         self.snd_nxt = self.snd_una;
-        self.set_flag(flag::TAIL_PROBE, false);
+        self.set_flag(flag::TAIL_PROBE | flag::PROBE_LOST, false);
         self.set_flag(flag::RESEND, true);
     }
 }

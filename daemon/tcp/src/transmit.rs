@@ -208,8 +208,12 @@ impl Tcb {
             return None;
         }
         self.restart_after_idle(cfg, now);
+        let usable = self.usable(cfg);
+        if let Some(len) = self.next_probe(now, waiting, usable) {
+            return Some(Piece { start: self.snd_nxt, end: self.snd_nxt + len, fin: false });
+        }
         let mss = i64::from(self.segment_limit());
-        let len = waiting.min(mss).min(self.usable(cfg).max(0));
+        let len = waiting.min(mss).min(usable.max(0));
         if len < waiting.min(mss) {
             let offered = self.snd_una + i64::from(self.snd_wnd) - self.snd_nxt;
             self.set_flag(flag::LIMITED, len < offered.min(mss));

@@ -10,8 +10,8 @@ use crate::tcb::{Tcb, flag};
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Undo {
-    window: u32,
-    threshold: u32,
+    pub(crate) window: u32,
+    pub(crate) threshold: u32,
     /// Timestamp of the first retransmission, while [`flag::EIFEL`] is set.
     stamp: u32,
     /// Sent again and not reported as a duplicate.

@@ -80,6 +80,7 @@ impl Tcb {
         // A window has 30 bits at most, and a FIN adds one.
         self.scoreboard.advance((ack - self.snd_una) as u32);
         self.snd_una = ack;
+        self.judge_mtu_probe(arrival.cfg, arrival.now);
         self.snd_nxt = self.snd_nxt.max(ack);
         self.duplicate_acks = 0;
         if let Some(sample) = self.round_trip(arrival, ack) {

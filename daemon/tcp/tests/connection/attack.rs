@@ -210,7 +210,7 @@ impl Attack {
                 continue;
             }
             assert!(sent.payload.end <= self.written && sent.payload.start >= self.tcb.snd_acked());
-            assert!(sent.payload.end - sent.payload.start <= u64::from(self.tcb.mss()));
+            assert!(sent.payload.end - sent.payload.start <= u64::from(self.tcb.largest_segment()));
             let new = sent.payload.end > before;
             let allowed = self.tcb.snd_acked() + u64::from(self.tcb.send_window());
             assert!(!new || sent.payload.end <= allowed, "beyond the peer's window");

@@ -8,6 +8,7 @@ mod ecn;
 mod goodput;
 mod hostile;
 mod pair;
+mod pmtu;
 mod random;
 mod record;
 mod script;

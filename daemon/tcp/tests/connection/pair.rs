@@ -149,7 +149,7 @@ impl Network {
             let right_edge = side.tcb.snd_acked() + u64::from(side.tcb.send_window());
             assert!(sent.retransmission || sent.payload.end <= right_edge.max(sent.payload.start));
             let len = sent.payload.end - sent.payload.start;
-            assert!(len <= u64::from(side.tcb.mss()));
+            assert!(len <= u64::from(side.tcb.largest_segment()));
             let copies = self.copies(from);
             self.lost += u64::from(copies == 0 && len > 0);
             for _ in 0..copies {
