@@ -22,6 +22,7 @@ mod lossy;
 mod modes;
 mod neighbour;
 mod options;
+mod path;
 mod queues;
 mod restart;
 mod support;

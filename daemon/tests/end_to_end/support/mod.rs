@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod bytes;
+pub mod carrier;
 pub mod icmp;
 pub mod kernel;
 pub mod roles;
