@@ -268,6 +268,7 @@ impl Tcb {
             self.recovery.finish();
         } else {
             // A partial acknowledgement: the segment at `snd_una` is lost too.
+            self.recovery.handle_partial(self.flight());
             self.congestion.deflate(acked, mss);
             self.set_flag(flag::RESEND, self.is_outstanding());
         }
@@ -278,8 +279,9 @@ impl Tcb {
         let mss = self.payload_limit();
         self.duplicate_acks = self.duplicate_acks.saturating_add(1);
         if self.recovery.is_active() {
-            // It stands for a segment that left the network.
-            self.congestion.inflate(1, mss);
+            if self.recovery.take_duplicate(mss) {
+                self.congestion.inflate(1, mss);
+            }
             return;
         }
         if self.duplicate_acks != cfg.duplicate_ack_threshold

@@ -135,6 +135,21 @@ impl Recovery {
         if self.phase == ANSWERED { self.point } else { SYN_POSITION }
     }
 
+    /// A duplicate acknowledgement: whether it can stand for a segment of `mss` bytes that left the
+    /// network. There are no more of those than were in it (RFC 5681 §3.2 step 4), however many
+    /// duplicates a peer makes up.
+    pub(crate) fn take_duplicate(&mut self, mss: u32) -> bool {
+        let is_one = self.delivered < self.flight;
+        self.delivered = self.delivered.saturating_add(mss);
+        is_one
+    }
+
+    /// A partial acknowledgement: from here on, duplicates stand for these `flight` bytes.
+    pub(crate) fn handle_partial(&mut self, flight: u32) {
+        self.delivered = 0;
+        self.flight = flight.max(1);
+    }
+
     /// What was lost again and still has to be sent once more; empty as a rule.
     #[inline]
     pub(crate) fn lost_again(&self, una: i64) -> Range<i64> {

@@ -89,7 +89,7 @@ fn marks_are_echoed_and_reacted_to() {
         // One in twenty of what can be marked is, in both directions.
         if packet(frame).len() > 20 && ecn(packet(frame)) == ECT_0 {
             count += 1;
-            if count % 20 == 0 {
+            if count.is_multiple_of(20) {
                 mark(frame);
             }
         }
