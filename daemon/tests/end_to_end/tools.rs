@@ -45,6 +45,8 @@ fn counters_for_people_and_for_prometheus() {
         .iter()
         .all(|expected| metrics.lines().any(|line| line == *expected))
     });
+    let screen = tool(&bed, &["top", "-n", "1", "-i", "100ms"]);
+    assert!(screen.contains("established 1") && screen.contains("10.99.0.2:7777 "), "{screen}");
     let table = tool(&bed, &["stats", "--explain"]);
     assert!(table.contains("Connections that a listener's handshake completed."), "{table}");
 }

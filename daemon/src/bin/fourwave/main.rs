@@ -6,6 +6,7 @@ mod doctor;
 mod drops;
 mod ss;
 mod stats;
+mod top;
 
 use clap::{Parser, Subcommand};
 use daemon::{Daemon, Failure};
@@ -36,6 +37,8 @@ enum Command {
     Ss(ss::Arguments),
     /// Shows frames, and what became of them
     Capture(capture::Arguments),
+    /// Shows rates, states and queues, again and again
+    Top(top::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,9 +51,11 @@ fn main() -> ExitCode {
             match options.command {
                 // 1 says that something is wrong with what it looked at.
                 Command::Doctor(_) => ExitCode::from(2),
-                Command::Stats(_) | Command::Drops(_) | Command::Ss(_) | Command::Capture(_) => {
-                    ExitCode::FAILURE
-                }
+                Command::Stats(_)
+                | Command::Drops(_)
+                | Command::Ss(_)
+                | Command::Capture(_)
+                | Command::Top(_) => ExitCode::FAILURE,
             }
         }
         Ok(code) => code,
@@ -68,6 +73,7 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
         Command::Stats(arguments) => stats::run(arguments, &mut connect()?),
         Command::Drops(arguments) => drops::run(arguments, &mut connect()?),
         Command::Ss(arguments) => ss::run(arguments, connect),
+        Command::Top(arguments) => top::run(arguments, &mut connect()?),
     }?;
     Ok(ExitCode::SUCCESS)
 }
