@@ -29,6 +29,7 @@
 //! - [`socket_options`] is the table of all options; streams and listeners have a method for each,
 //!   and `setsockopt` and `getsockopt` for programs that bring Linux's numbers.
 //! - [`Poller`] waits for many sockets, and is a descriptor for other event loops.
+//! - With the feature `tokio`, the module `tokio` has sockets that are awaited.
 //!
 //! # Differences from `std::net`
 //! - The backlog is 4096, where std asks for 128.
@@ -58,6 +59,8 @@ mod runtime;
 mod sockopt;
 mod stream;
 mod tcp_info;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod write;
 
 pub use choices::TcpKeepalive;

@@ -124,6 +124,11 @@ impl TcpListener {
         Incoming { listener: self }
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// Where it listens, with the port that was chosen for port 0.
     ///
     /// # Errors

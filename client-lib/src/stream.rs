@@ -69,6 +69,11 @@ impl TcpStream {
         Ok(TcpStream::new(connection))
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.connection.shared
+    }
+
     /// The peer's address.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The client library against a daemon in the same process. No privilege needed.
 
 mod accepting;
+#[cfg(feature = "tokio")]
+mod awaiting;
 mod failing;
 mod fake;
 mod options;

@@ -9,6 +9,7 @@
 
 mod active;
 mod addresses;
+mod awaiting;
 mod backlog;
 mod capture;
 mod closing;

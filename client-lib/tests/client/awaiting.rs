@@ -1,0 +1,150 @@
+//! Sockets on tokio.
+
+use crate::fake::{CLOSED_PORT, Fake, SILENT_PORT};
+use crate::pattern;
+use fourwave::tokio::{TcpListener, TcpStream};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Runs a test on two threads, or on one; longer than this hangs.
+fn run(threads: usize, test: impl Future<Output = ()>) {
+    let runtime = match threads {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+        }
+    };
+    let bounded = async { tokio::time::timeout(Duration::from_secs(60), test).await };
+    runtime.unwrap().block_on(bounded).expect("it hangs");
+}
+
+fn listen(fake: &Fake) -> TcpListener {
+    TcpListener::from_std(fake.options().bind("10.99.0.2:80").unwrap()).unwrap()
+}
+
+async fn connect(fake: &Fake, port: u16) -> std::io::Result<TcpStream> {
+    TcpStream::connect_with(&fake.options(), ([10, 99, 0, 2], port).into()).await
+}
+
+#[test]
+fn an_echo_server_and_many_clients() {
+    for threads in [1, 2] {
+        let fake = Fake::start(2);
+        run(threads, async {
+            let listener = listen(&fake);
+            let server = tokio::spawn(async move {
+                for _ in 0..24 {
+                    let (stream, peer) = listener.accept().await.unwrap();
+                    assert_eq!(stream.peer_addr().unwrap(), peer);
+                    tokio::spawn(async move {
+                        let (mut read, mut write) = stream.into_split();
+                        tokio::io::copy(&mut read, &mut write).await.unwrap();
+                    });
+                }
+            });
+            let mut clients = Vec::new();
+            for number in 0..24 {
+                let (mut read, mut write) = connect(&fake, 80).await.unwrap().into_split();
+                clients.push(tokio::spawn(async move {
+                    // More than a window: both directions have to wait for each other.
+                    let sent = pattern(100_000 + number);
+                    let expected = sent.clone();
+                    let writing = tokio::spawn(async move {
+                        write.write_all(&sent).await.unwrap();
+                        write.shutdown().await.unwrap();
+                        write
+                    });
+                    let mut received = Vec::new();
+                    read.read_to_end(&mut received).await.unwrap();
+                    assert!(received == expected, "client {number}");
+                    read.reunite(writing.await.unwrap()).unwrap()
+                }));
+            }
+            for client in clients {
+                client.await.unwrap();
+            }
+            server.await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn connects_fail_as_they_should() {
+    let fake = Fake::start(1);
+    run(2, async {
+        let error = connect(&fake, CLOSED_PORT).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let silent = connect(&fake, SILENT_PORT);
+        assert!(tokio::time::timeout(Duration::from_millis(50), silent).await.is_err());
+    });
+}
+
+#[test]
+fn a_dropped_future_has_taken_nothing() {
+    let fake = Fake::start(1);
+    run(1, async {
+        let listener = listen(&fake);
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, listener.accept()).await.is_err());
+        let mut client = connect(&fake, 80).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 8];
+        assert!(tokio::time::timeout(short, server.read(&mut buffer)).await.is_err());
+        client.write_all(b"late").await.unwrap();
+        assert_eq!(server.peek(&mut buffer).await.unwrap(), 4);
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer[..4], b"late");
+        drop(client);
+        assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn several_tasks_accept_on_one_listener() {
+    let fake = Fake::start(2);
+    run(2, async {
+        let listener = std::sync::Arc::new(listen(&fake));
+        let acceptors: Vec<_> = (0..4)
+            .map(|_| {
+                let listener = std::sync::Arc::clone(&listener);
+                tokio::spawn(async move { listener.accept().await.unwrap().1.port() })
+            })
+            .collect();
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(connect(&fake, 80).await.unwrap());
+        }
+        let mut accepted = Vec::new();
+        for acceptor in acceptors {
+            accepted.push(acceptor.await.unwrap());
+        }
+        let mut ports: Vec<u16> =
+            clients.iter().map(|client| client.local_addr().unwrap().port()).collect();
+        accepted.sort_unstable();
+        ports.sort_unstable();
+        assert_eq!(accepted, ports);
+    });
+}
+
+#[test]
+fn a_daemon_that_goes_wakes_whoever_waits() {
+    let fake = Fake::start(1);
+    run(2, async {
+        let listener = listen(&fake);
+        let waiting = tokio::spawn(async move { listener.accept().await.map(drop) });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(fake);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NetworkDown);
+    });
+}
+
+#[test]
+fn outside_of_a_runtime_it_says_so() {
+    let fake = Fake::start(1);
+    let listener = fake.options().bind("10.99.0.2:80").unwrap();
+    let error = TcpListener::from_std(listener).unwrap_err();
+    assert!(error.to_string().contains("no reactor running"), "{error}");
+}
