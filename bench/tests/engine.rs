@@ -41,7 +41,7 @@ fn a_quick_run_writes_every_figure() {
     ] {
         assert!(number(path).is_some(), "{path} is missing: {report:#}");
     }
-    // A record is 56 bytes; the process grows by whole pages.
+    // A record is 52 bytes and its share of the index 6.7; the process grows by whole pages.
     let bytes = number("/time_wait_bytes").unwrap();
-    assert!((50.0..80.0).contains(&bytes), "{bytes}");
+    assert!((50.0..90.0).contains(&bytes), "{bytes}");
 }
