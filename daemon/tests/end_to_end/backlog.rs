@@ -1,21 +1,13 @@
 //! A listener's accept queue: what fits, and what happens to the rest.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use fourwave::SocketOptions;
 
-use crate::support::{Bed, FAMILIES, PATIENCE, accept, eventually};
+use crate::support::{Bed, FAMILIES, accept, connect_later, eventually};
 
 const BACKLOG: u32 = 4;
-
-/// One that the accept queue has no room for: it waits until somebody accepts.
-fn connect_later(bed: &Bed, to: SocketAddr) -> std::thread::JoinHandle<std::io::Result<TcpStream>> {
-    let netns = bed.client().netns().clone();
-    std::thread::spawn(move || {
-        netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).expect("it can be entered")
-    })
-}
 
 #[test]
 fn one_more_than_the_backlog_fits() {

@@ -12,7 +12,7 @@ use crate::support::{Bed, FAMILIES, accept};
 
 const PORT: u16 = 7777;
 
-fn kill(child: ProcessRef) {
+pub fn kill(child: ProcessRef) {
     let pid = Pid::from_raw(child.pid).expect("a child has a pid");
     kill_process(pid, Signal::KILL).expect("it is our child");
 }

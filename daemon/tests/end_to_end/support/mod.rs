@@ -148,6 +148,16 @@ impl Bed {
         self.lab.check_programs().unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// As [`Bed::wait_until_empty`], where listeners of clients that are gone are kept yet.
+    pub fn wait_until_idle(&self) {
+        let left = || {
+            let stats = self.stats();
+            ["connections", "syn_received"].map(|name| stats.get(name))
+        };
+        eventually_is("connections and handshakes go", &[0, 0], left);
+        self.lab.check_programs().unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// A socket address of the server.
     pub fn server_address(&self, v6: bool, port: u16) -> SocketAddr {
         SocketAddr::new(if v6 { self.lab.server().v6() } else { self.lab.server().v4() }, port)
@@ -271,6 +281,18 @@ pub fn connect(runtime: &Runtime, to: SocketAddr) -> fourwave::TcpStream {
     let options = SocketOptions::new().runtime(runtime);
     let stream = options.connect_timeout(&to, PATIENCE);
     be_patient(stream.unwrap_or_else(|error| panic!("{to}: {error}")))
+}
+
+/// A kernel connection that the accept queue has no room for: it waits until somebody accepts.
+pub fn connect_later(
+    bed: &Bed,
+    to: SocketAddr,
+) -> thread::JoinHandle<io::Result<std::net::TcpStream>> {
+    let netns = bed.client().netns().clone();
+    thread::spawn(move || {
+        let connect = || std::net::TcpStream::connect_timeout(&to, PATIENCE);
+        netns.run(connect).expect("it can be entered")
+    })
 }
 
 fn be_patient(stream: fourwave::TcpStream) -> fourwave::TcpStream {
