@@ -8,6 +8,7 @@
 //! * [`engine`] measures the protocol engine alone, in memory.
 //! * [`goodput`] compares long streams over bad paths.
 //! * [`relay`] is a path between two ends of a lab that loses, repeats, reorders and delays.
+//! * [`flood`] connects through a flood of spoofed SYNs.
 //! * [`frames`] takes the frames of some ports by AF_XDP.
 //! * [`limit`] measures what AF_XDP can do without any TCP.
 //! * [`packet`] sends and receives whole frames.
@@ -15,6 +16,7 @@
 
 pub mod compare;
 pub mod engine;
+pub mod flood;
 pub mod frames;
 pub mod goodput;
 pub mod lab;

@@ -90,14 +90,22 @@ pub fn load_average() -> io::Result<f64> {
     first.ok_or_else(|| io::Error::other("/proc/loadavg has another form"))
 }
 
-/// Bytes of memory that the process holds now.
+/// Bytes of memory that this process holds now.
 ///
 /// # Errors
 /// When `/proc/self/statm` cannot be read or has another form.
 pub fn resident_bytes() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/self/statm")?;
+    resident_bytes_of(rustix::process::getpid().as_raw_pid())
+}
+
+/// Bytes of memory that a process holds now.
+///
+/// # Errors
+/// When `/proc/PID/statm` cannot be read or has another form.
+pub fn resident_bytes_of(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has another form"))?;
+    let pages = pages.ok_or_else(|| io::Error::other("/proc/PID/statm has another form"))?;
     Ok(pages * rustix::param::page_size() as u64)
 }
 

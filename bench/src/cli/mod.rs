@@ -2,6 +2,7 @@
 
 mod compare;
 mod engine;
+mod flood;
 mod goodput;
 mod lab;
 mod limit;
@@ -33,6 +34,8 @@ enum Command {
     Compare(compare::Args),
     /// Measure the protocol engine alone, in memory; needs no privilege
     Engine(engine::Args),
+    /// Connect to a fourwave server through a flood of spoofed SYNs
+    Flood(flood::Args),
     /// Compare long streams of fourwave and kernel sockets over paths that lose and reorder
     Goodput(goodput::Args),
     /// Two network namespaces with a veth pair, to try programs in
@@ -54,6 +57,7 @@ impl Cli {
         match self.command {
             Command::Compare(args) => args.run(),
             Command::Engine(args) => args.run(),
+            Command::Flood(args) => args.run(),
             Command::Goodput(args) => args.run(),
             Command::Lab(args) => args.run(),
             Command::Limit(args) => args.run(),

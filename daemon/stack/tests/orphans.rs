@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Peer, World, small};
+use common::{Peer, SECONDS, World, shown, small};
 use fourwave_stack::Config;
+use fourwave_tcp::State;
 use fourwave_wire::Flags;
 
 /// `count` connections, accepted.
@@ -51,7 +52,7 @@ fn one_more_than_max_orphans_is_reset() {
     world.exchange(&peers[1].rst());
     assert_eq!(world.shard.gauges().orphans, 1);
     world.shard.abort_all();
-    world.pass(61 * common::SECONDS);
+    world.pass(61 * SECONDS);
     world.assert_empty();
 }
 
@@ -72,7 +73,7 @@ fn a_close_counts_once_and_only_while_something_is_under_way() {
     world.exchange(&peers[1].data(b"unread"));
     assert!(close(&mut world, 1).contains(Flags::RST));
     assert_eq!(world.shard.counters().abort_on_memory, 0);
-    world.pass(61 * common::SECONDS);
+    world.pass(61 * SECONDS);
     world.assert_empty();
 
     let mut world = World::new(Config { max_orphans: 1, ..small() });
@@ -86,5 +87,31 @@ fn a_close_counts_once_and_only_while_something_is_under_way() {
     assert_eq!(world.shard.gauges().orphans, 1);
     peers[0].take(&world.round()[0]);
     assert!(world.exchange(&peers[0].ack()).is_empty());
+    world.assert_empty();
+}
+
+/// CLOSE_WAIT is the application's: however long it takes, nothing is sent and nothing ends.
+#[test]
+fn close_wait_ends_by_the_application_alone() {
+    let mut world = World::new(small());
+    world.listen(4);
+    let mut peer = Peer::new(false, 1);
+    let app = peer.open(&mut world);
+    let conn = world.conn(app);
+    world.shard.accepted(0, conn);
+    world.exchange(&peer.fin());
+    peer.seq += 1;
+    world.pass(SECONDS);
+    assert!(world.pass(7 * 24 * 3_600 * SECONDS).is_empty());
+    assert_eq!(world.shard.tcb(conn).unwrap().state(), State::CloseWait);
+    world.write(app, b"late");
+    let sent = world.round();
+    assert_eq!(shown(&sent), [format!("P. seq {} ack {} len 4", peer.ack, peer.seq)]);
+    peer.take(&sent[0]);
+    world.exchange(&peer.ack());
+    world.shard.close(world.now, conn).unwrap();
+    let sent = world.round();
+    peer.take(&sent[0]);
+    world.exchange(&peer.ack());
     world.assert_empty();
 }

@@ -6,6 +6,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
+use fourwave_bench::packet::{BATCH, Frame, PacketSocket};
+use fourwave_wire::{ChecksumPolicy, Flags, Inbound, TcpFrame, parse};
+
 use crate::support::{Bed, FAMILIES, accept, eventually, eventually_is};
 
 /// A connection to a fourwave server and one from a fourwave client.
@@ -168,4 +171,60 @@ fn a_new_connection_takes_the_place_of_a_time_wait() {
         }
     }
     eventually_is("TIME_WAITs taken over", &8, || bed.stats().get("TWRecycled"));
+}
+
+/// Not in every case: the daemon may have sent the bytes before the close is posted.
+#[test]
+fn a_close_right_after_the_last_write_is_one_segment() {
+    let Some(bed) = Bed::new("ride") else { return };
+    let runtime = bed.runtime();
+    let open = || PacketSocket::open(bed.client().interface());
+    let tap = bed.client().run(open).expect("it can be entered").expect("it may listen");
+    let mut frames: Vec<Frame> = (0..BATCH).map(|_| Frame::new()).collect();
+    for v6 in FAMILIES {
+        let listener = bed.listen(&runtime, bed.server_address(v6, 7777));
+        let mut together = 0;
+        for _ in 0..50 {
+            let (mut fourwave, mut kernel) = bed.connected_pair(&listener);
+            fourwave.write_all(&[7; 100]).expect("it is connected");
+            drop(fourwave);
+            let mut bytes = Vec::new();
+            kernel.read_to_end(&mut bytes).expect("an orderly end");
+            assert_eq!(bytes, [7; 100]);
+            // The tap has seen what the kernel's socket has.
+            loop {
+                let count = tap.receive(&mut frames).expect("the interface is up");
+                for frame in &frames[..count] {
+                    let parsed = parse(frame.bytes(), ChecksumPolicy::Verify);
+                    let Ok(Inbound::Tcp(TcpFrame { segment, .. })) = parsed else { continue };
+                    let fin = segment.flags.contains(Flags::FIN);
+                    together += usize::from(fin && segment.payload == [7; 100]);
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+        assert!(together > 0, "no FIN came with the data");
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
+/// With data or a FIN under way, and nobody to hold the connection.
+#[test]
+fn one_orphan_more_than_there_may_be_is_reset() {
+    let Some(bed) = Bed::with("orphans", |lab| lab, &[("tcp.max_orphans", "0")]) else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        for (mut fourwave, mut kernel) in pairs(&bed, &runtime, v6) {
+            fourwave.write_all(b"on its way").expect("it is connected");
+            drop(fourwave);
+            let error = kernel.read_to_end(&mut Vec::new()).expect_err("no orderly end");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+    assert_eq!(bed.stats().get("TCPAbortOnMemory"), 4);
 }

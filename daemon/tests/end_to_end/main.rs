@@ -14,6 +14,7 @@ mod backlog;
 mod capture;
 mod closing;
 mod doctor;
+mod flood;
 mod hostile;
 mod idle;
 mod instances;

@@ -6,7 +6,7 @@
 //! discovery among it, stays with the kernel.
 
 mod client;
-mod path;
+pub(crate) mod path;
 
 use std::io;
 use std::net::IpAddr;

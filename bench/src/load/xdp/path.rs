@@ -16,14 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A way.
 #[derive(Clone, Debug)]
-pub(super) struct Path {
-    pub(super) interface: String,
-    pub(super) link: Link,
+pub(crate) struct Path {
+    pub(crate) interface: String,
+    pub(crate) link: Link,
 }
 
 impl Path {
     /// The way to `target` from the calling thread's network namespace, its next hop resolved.
-    pub(super) fn find(target: SocketAddr) -> io::Result<Path> {
+    pub(crate) fn find(target: SocketAddr) -> io::Result<Path> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (connection, handle, _messages) = rtnetlink::new_connection()?;

@@ -1,0 +1,92 @@
+//! A flood of SYNs whose peers never answer: honest ones get in, and it takes no memory.
+
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use fourwave_bench::flood::{self, FloodConfig};
+use fourwave_bench::lab::Side;
+use fourwave_bench::load::{self, LoadConfig, Until};
+use fourwave_bench::machine;
+
+use crate::load::assert_flawless;
+use crate::support::roles::{ECHO_SIZE, Role};
+use crate::support::{Bed, FAMILIES, PATIENCE, eventually, eventually_is, soaking};
+
+const PORT: u16 = 7777;
+
+/// SYNs of a flood.
+fn syns() -> u64 {
+    if soaking() { 1_000_000 } else { 50_000 }
+}
+
+/// Honest connections beside it.
+const HONEST: u64 = 500;
+
+/// Makes them, from the pair of client address and port that `next` names: one that was used
+/// before would be let in for the sake of its TIME_WAIT.
+fn honest_connections(bed: &Bed, v6: bool, next: &mut u64) {
+    let config = LoadConfig {
+        target: bed.server_address(v6, PORT),
+        sources: bed.client().addresses(v6),
+        first_source: *next,
+        size: ECHO_SIZE,
+        concurrency: 64,
+        rate: None,
+        until: Until::Connections(HONEST),
+        timeout: PATIENCE,
+    };
+    let report = bed.client().run(|| load::kernel::run(&config)).expect("it can be entered");
+    let report = report.expect("the client can make load");
+    *next = report.next_source;
+    assert_flawless(&report, HONEST);
+}
+
+#[test]
+fn a_flood_keeps_nobody_out_and_takes_no_memory() {
+    // Its handshakes are forgotten soon, so that the test can see them go.
+    let settings = [("tcp.synack_retries", "1")];
+    let Some(mut bed) = Bed::without_daemon("flood", |lab| lab, &settings) else { return };
+    let daemon = bed.start_daemon();
+    let listen = FAMILIES.map(|v6| bed.server_address(v6, PORT));
+    bed.start(Side::Server, Role::FourwaveEcho, &listen);
+    let not_cancelled = AtomicBool::new(false);
+    // What every connection touches for the first time is no growth.
+    let mut next = 0;
+    for v6 in FAMILIES {
+        honest_connections(&bed, v6, &mut next);
+    }
+    let resident = || machine::resident_bytes_of(daemon.pid).expect("the daemon lives");
+    let mut held = 0;
+    for v6 in FAMILIES.into_iter().cycle().take(4) {
+        let before = bed.stats();
+        let config =
+            FloodConfig { target: bed.server_address(v6, PORT), syns: syns(), rate: 50_000.0 };
+        thread::scope(|scope| {
+            let sender = || bed.client().run(|| flood::send(&config, &not_cancelled));
+            let sender = scope.spawn(sender);
+            let cookies = || bed.stats().get("SyncookiesSent") > before.get("SyncookiesSent");
+            eventually("the SYN queue is full", cookies);
+            honest_connections(&bed, v6, &mut next);
+            let sent = sender.join().expect("no panic").expect("it can be entered");
+            assert_eq!(sent.expect("frames can be sent").syns, syns());
+        });
+        // The first round fills what is kept for as long as the daemon lives.
+        if held == 0 {
+            held = resident();
+        }
+    }
+    let stats = bed.stats();
+    for name in ["SyncookiesSent", "SyncookiesRecv", "TCPReqQFullDoCookies"] {
+        assert!(stats.get(name) > 0, "{name}");
+    }
+    for name in ["ListenOverflows", "ListenDrops"] {
+        assert_eq!(stats.get(name), 0, "{name}");
+    }
+    // A page here and there; a flood whose SYNs took 100 bytes each would show.
+    let grown = resident().saturating_sub(held);
+    assert!(grown < 3 * syns() * 64, "{grown} bytes");
+    bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    eventually_is("handshakes are given up", &0, || bed.stats().get("syn_received"));
+    bed.wait_until_empty();
+}
