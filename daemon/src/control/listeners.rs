@@ -20,7 +20,7 @@ pub(super) type Answer = oneshot::Receiver<Result<(), Errno>>;
 pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) v6_only: bool,
-    reuse_port: bool,
+    pub(super) reuse_port: bool,
     /// `TCP_DEFER_ACCEPT`, seconds.
     defer_accept: u32,
     /// What its connections begin with.

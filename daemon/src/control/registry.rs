@@ -272,7 +272,7 @@ impl Registry {
         match opening.map_err(|errno| no_listener(errno, listener))? {
             Opening::Already => Ok(None),
             Opening::New { listener: entry, shared, answer } => {
-                let (address, v6_only) = (entry.address, entry.v6_only);
+                let (address, v6_only, shares) = (entry.address, entry.v6_only, entry.reuse_port);
                 let settings = entry.settings;
                 self.outboxes.broadcast(|_| {
                     let (shared, former) = (Arc::clone(&shared), place);
@@ -283,6 +283,9 @@ impl Registry {
                     self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
                 }
                 if let Some((keeper, _)) = place {
+                    if !shares {
+                        self.gather(claimant);
+                    }
                     self.dissolve_empty(keeper);
                 }
                 Ok(Some(answer))

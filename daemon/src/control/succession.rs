@@ -74,8 +74,8 @@ impl Registry {
             let Some(record) = self.groups.get_mut(&kept.group) else { continue };
             let same = record.listeners.address(kept.listener) == Some(place);
             if same && uid_of_kept == uid {
-                // Of several that shared the address the others end when their time is over, and
-                // then give all to this one.
+                // Of several that shared the address the others wait for more successors, and
+                // give all to this one in the end.
                 if taken.is_none()
                     && let Some(former) = record.listeners.former(kept.listener)
                 {
@@ -85,11 +85,27 @@ impl Registry {
                 }
                 continue;
             }
-            if let Ok(step) = record.listeners.close(kept.listener, None) {
-                self.take(step, kept.group, kept.listener, None);
-            }
+            self.end_kept(kept);
         }
         taken
+    }
+
+    /// A listener that shares its address with nobody listens: what former ones that did have left
+    /// there is all its own.
+    pub(super) fn gather(&mut self, claimant: Claimant) {
+        for (kept, _) in self.kept() {
+            if self.ports.overlap(claimant, kept) {
+                self.end_kept(kept);
+            }
+        }
+    }
+
+    /// Ends a kept listener. Its queues go to who shares its address at the workers, or are reset.
+    fn end_kept(&mut self, kept: Claimant) {
+        let Some(record) = self.groups.get_mut(&kept.group) else { return };
+        if let Ok(step) = record.listeners.close(kept.listener, None) {
+            self.take(step, kept.group, kept.listener, None);
+        }
     }
 
     /// Removes a keeper that has nothing left to keep.

@@ -112,7 +112,7 @@ impl Worker {
             }
             ToWorker::Unlisten { group, listener, keeper } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {
-                    self.unlisten(slot, listener, keeper);
+                    self.unlisten(slot, listener, keeper, false);
                 }
                 let worker = self.index;
                 self.env.outbox.send(FromWorker::Unlistened { group, listener, worker });
@@ -138,7 +138,7 @@ impl Worker {
         group.remove_lanes();
         let open: Vec<u32> = group.open_listeners().map(|(index, _)| index).collect();
         for listener in open {
-            self.unlisten(slot, listener, keeper);
+            self.unlisten(slot, listener, keeper, true);
         }
         self.leaving.push(Leaving { slot, id, next: 0 });
     }
@@ -184,7 +184,7 @@ impl Worker {
         self.draining = true;
         for number in 0..self.env.listeners.len() {
             if let Some(Place { slot, index }) = self.env.listeners[number] {
-                self.unlisten(slot, index, None);
+                self.unlisten(slot, index, None, false);
             }
         }
     }

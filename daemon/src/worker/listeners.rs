@@ -53,14 +53,25 @@ impl Worker {
     }
 
     /// Ends a listener. What waits in its queues goes to those that share its address, else to
-    /// `keeper`, else it is reset. So is all that a hostile group leaves behind.
-    pub(super) fn unlisten(&mut self, slot: u32, index: u32, keeper: Option<GroupId>) {
+    /// `keeper`, else it is reset. So is all that a hostile group leaves behind. Of a group that
+    /// is `leaving` no listener can take over another one's.
+    pub(super) fn unlisten(
+        &mut self,
+        slot: u32,
+        index: u32,
+        keeper: Option<GroupId>,
+        leaving: bool,
+    ) {
         let place = Place { slot, index };
         let keep = !self.draining && self.group_is_sound(slot);
         let stack = self.env.clients.group(slot).and_then(|group| group.stack_listener(index));
         let Some(stack) = stack else { return };
+        let listeners = &self.env.listeners;
+        let stays = |partner: u32| {
+            !leaving || listeners[partner as usize].is_some_and(|place| place.slot != slot)
+        };
         if keep
-            && !self.shard.has_partner(stack)
+            && !self.shard.has_partner(stack, stays)
             && let Some(keeper) = keeper.and_then(|group| self.env.clients.slot_of(group))
             && self.hand_over(place, Place { slot: keeper, index }).is_some()
         {

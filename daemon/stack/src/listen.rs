@@ -73,9 +73,19 @@ impl Listeners {
 
     /// Another listener of the same address, for a flow of the listener `id`.
     pub(crate) fn partner(&self, id: ListenerId, hash: u64) -> Option<ListenerId> {
-        let Listener { local, v6_only, .. } = self.slots.get(id as usize)?.as_ref()?;
-        let others = self.at(local).filter(|(other, it)| *other != id && it.v6_only == *v6_only);
-        choose(others, hash)
+        let count = self.partners(id).count();
+        self.partners(id).nth(spread(hash as u32, count))
+    }
+
+    /// All others of the same address.
+    pub(crate) fn partners(&self, id: ListenerId) -> impl Iterator<Item = ListenerId> {
+        let this = self.slots.get(id as usize).and_then(Option::as_ref);
+        this.into_iter().flat_map(move |this| {
+            let others = self.at(&this.local);
+            let others =
+                others.filter(move |(other, it)| *other != id && it.v6_only == this.v6_only);
+            others.map(|(other, _)| other)
+        })
     }
 
     /// Whether a cookie was sent in the last `span` by the listener `id`, or one that shares its

@@ -63,9 +63,9 @@ impl Shard {
         true
     }
 
-    /// Whether others share the address of a listener.
-    pub fn has_partner(&self, id: ListenerId) -> bool {
-        self.listeners.partner(id, 0).is_some()
+    /// Whether one of those that `fits` shares the address of a listener.
+    pub fn has_partner(&self, id: ListenerId, fits: impl Fn(ListenerId) -> bool) -> bool {
+        self.listeners.partners(id).any(fits)
     }
 
     /// Resets a connection that waits to be accepted, or gives the place of a dead one back.

@@ -126,6 +126,26 @@ fn a_successor_gets_what_has_come() {
     bed.wait_until_idle();
 }
 
+/// Several listeners of one address died; one comes back and gets what all of them had.
+#[test]
+fn one_successor_for_listeners_that_shared_an_address() {
+    let Some(mut bed) = Bed::with("heirs", |lab| lab.queues(2), &[LONG]) else { return };
+    for v6 in FAMILIES {
+        let address = bed.server_address(v6, PORT);
+        let victim = bed.start(Side::Server, Role::Hoard, &[address; 3]);
+        let mut kernels: Vec<_> = (0..16).map(|tag| (waiting(&bed, address, tag), tag)).collect();
+        kill(victim);
+        bed.stop(Role::Hoard.name(), Duration::ZERO).expect("it is dead");
+        let runtime = bed.runtime();
+        let listener = bed.listen(&runtime, address);
+        while !kernels.is_empty() {
+            assert_taken_over(&listener, &mut kernels);
+        }
+    }
+    bed.wait_until_idle();
+    assert_eq!(bed.stats().get("unaccepted_resets"), 0);
+}
+
 #[test]
 fn without_a_successor_it_is_reset_in_the_end() {
     let settings = [("clients.accept_grace", "\"300ms\"")];

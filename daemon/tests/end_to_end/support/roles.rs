@@ -35,7 +35,7 @@ pub enum Role {
     Written,
     /// Accepts a connection through fourwave and writes the same pattern without end.
     Endless,
-    /// Listens through fourwave, with `SO_REUSEPORT`, and never accepts.
+    /// Listens through fourwave at every address, with `SO_REUSEPORT`, and never accepts.
     Hoard,
 }
 
@@ -141,7 +141,9 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             hang()
         }
         Role::Hoard => {
-            let _listener = fourwave::SocketOptions::new().reuse_port(true).bind(&listen[..])?;
+            let options = fourwave::SocketOptions::new().reuse_port(true);
+            let listeners = listen.iter().map(|address| options.bind(address));
+            let _listeners = listeners.collect::<io::Result<Vec<_>>>()?;
             say(server::READY)?;
             hang()
         }
