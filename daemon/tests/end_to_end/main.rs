@@ -11,6 +11,7 @@ mod active;
 mod addresses;
 mod awaiting;
 mod backlog;
+mod buffers;
 mod capture;
 mod closing;
 mod doctor;
