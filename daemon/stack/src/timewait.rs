@@ -49,7 +49,8 @@ pub(crate) struct TimeWait {
     /// When an old duplicate was last answered.
     acked: u16,
     flags: u8,
-    reserved: u8,
+    /// As it goes into the header of IPv4, or of IPv6: without ECN, as ACKs are never marked.
+    tos: u8,
 }
 
 /// A record and its share of the flow table, rounded up.
@@ -340,7 +341,7 @@ impl Shard {
             window: rest.scaled_window,
             acked: stamp.wrapping_sub(REPEAT_STAMPS),
             flags: waits | stamped,
-            reserved: 0,
+            tos: conn.tcb.settings().ip_tos(conn.tuple.is_v4()),
         })
     }
 
@@ -439,6 +440,7 @@ impl Shard {
         let head = FrameHead {
             link,
             tuple: *tuple,
+            tos: record.tos,
             ttl: self.config.hop_limit,
             seq: record.snd_nxt,
             ack: record.rcv_nxt,
