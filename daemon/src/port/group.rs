@@ -173,16 +173,27 @@ impl Group {
         local: SocketAddr,
         peer: SocketAddr,
     ) -> Option<u32> {
-        let index = self.free;
         let settings = match listener.map(|listener| &self.listeners[listener as usize]) {
             Some(Some(listener)) => listener.settings,
             Some(None) | None => Settings::default(),
         };
+        self.open_with(stack, listener, &settings, local, peer)
+    }
+
+    fn open_with(
+        &mut self,
+        stack: u64,
+        listener: Option<u32>,
+        settings: &Settings,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<u32> {
+        let index = self.free;
         let conn = self.conns.get_mut(index as usize)?;
         self.free = conn.next_free;
         self.used += 1;
         self.top = self.top.max(index + 1);
-        conn.begin(stack, listener, &settings);
+        conn.begin(stack, listener, settings);
         let (generation, limit) = (conn.generation, conn.send_limit());
         let block = self.block(index);
         block.reset(generation, local, peer);
@@ -448,13 +459,14 @@ impl Group {
         }
     }
 
-    /// Opens listener `index` of the segment, known to the stack as `stack`.
-    pub fn listen(&mut self, index: u32, stack: u32) {
+    /// Opens listener `index` of the segment, known to the stack as `stack`; connections
+    /// begin with `settings`.
+    pub fn listen(&mut self, index: u32, stack: u32, settings: &Settings) {
         let worker = self.worker;
         let listener = self.listeners[index as usize]
             .get_or_insert_with(|| Listener::new(&self.segment, index, worker));
         listener.stack = Some(stack);
-        listener.settings = Settings::default();
+        listener.settings = *settings;
     }
 
     /// The stack's name of listener `index`, if it is open here.
@@ -477,10 +489,11 @@ impl Group {
         let listener = self.listeners[index as usize].as_mut()?;
         let stack = listener.stack.take()?;
         let (waiting, broken) = listener.close(&self.segment, |conn| accepted(stack, conn));
+        let settings = listener.settings;
         if let Some(why) = broken {
             self.evict(why);
         }
-        Some(Ended { stack, waiting })
+        Some(Ended { stack, waiting, settings })
     }
 
     /// See [`Clients::adopt`](super::Clients::adopt).
@@ -496,7 +509,9 @@ impl Group {
         if theirs.life != Life::Open || theirs.is_used() {
             return None;
         }
-        let ours = self.open(theirs.stack, Some(listener), local, peer)?;
+        // It goes on as it began, whatever the listener is that it waits at now.
+        let settings = &theirs.settings;
+        let ours = self.open_with(theirs.stack, Some(listener), settings, local, peer)?;
         let conn = &mut self.conns[ours as usize];
         let block = block(&self.segment, self.worker, ours);
         let to = (&*self.segment, block, &mut self.memory);

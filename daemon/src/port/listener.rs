@@ -24,6 +24,8 @@ pub struct Ended {
     pub stack: u32,
     /// What nobody has accepted and nobody can any more, oldest first.
     pub waiting: Vec<Unaccepted>,
+    /// What its connections began with.
+    pub settings: Settings,
 }
 
 /// What the worker keeps of a listener.

@@ -9,6 +9,7 @@ use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{
     EXTENT_BYTES, ExtentId, FIRST_WINDOW, Handle, Params, Segment, position_of,
 };
+use fourwave_tcp::Settings;
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl Bench {
                 .unwrap();
         let group = clients.group(slot).unwrap();
         group.add_lane(LANE, ours);
-        group.listen(0, 5);
+        group.listen(0, 5, &Settings::default());
         Bench {
             clients,
             notices: Notices::default(),
@@ -424,7 +425,7 @@ fn successor(bench: &mut Bench, extents: u32) -> (u32, Arc<Segment>) {
     let segment = Arc::new(Segment::create("test", params).unwrap().0);
     let group = Group::new(GroupId(8), WORKER, Arc::clone(&segment));
     let slot = bench.clients.add(Box::new(group));
-    bench.clients.group(slot).unwrap().listen(1, 5);
+    bench.clients.group(slot).unwrap().listen(1, 5, &Settings::default());
     (slot, segment)
 }
 

@@ -19,7 +19,8 @@ pub(super) struct Place {
 }
 
 impl Worker {
-    /// Begins to listen; goes on with the queues of the `former` listener, if that is here.
+    /// Begins to listen; goes on with the queues of the `former` listener, if that is here, and with
+    /// what its connections began with until the new one says otherwise.
     pub(super) fn listen(
         &mut self,
         (group, index): (GroupId, u32),
@@ -34,10 +35,8 @@ impl Worker {
         let slot = self.env.clients.slot_of(group).ok_or(Errno::NETDOWN)?;
         let place = Place { slot, index };
         if let Some(former) = former.and_then(|(group, index)| self.place(group, index))
-            && let Some(stack) = self.hand_over(former, place)
+            && self.hand_over(former, place).is_some()
         {
-            // What connections begin with is for the new one to say.
-            self.shard.configure_listener(stack, &Settings::default());
             return Ok(());
         }
         let free = self.env.listeners.iter().position(Option::is_none).ok_or(Errno::NOBUFS)?;
@@ -47,7 +46,7 @@ impl Worker {
             ListenError::InUse => Errno::ADDRINUSE,
             ListenError::BadId => Errno::NOBUFS,
         })?;
-        self.install(free as u32, place);
+        self.install(free as u32, place, &Settings::default());
         self.idle_ports.retain(|&port| port != address.port());
         Ok(())
     }
@@ -98,8 +97,8 @@ impl Worker {
     /// Gives a listener to another group, queues and all: to the stack, whose name for it this
     /// returns, it stays the same. `None` if there is none.
     fn hand_over(&mut self, from: Place, to: Place) -> Option<u32> {
-        let Ended { stack, waiting } = self.end(from)?;
-        self.install(stack, to);
+        let Ended { stack, waiting, settings } = self.end(from)?;
+        self.install(stack, to, &settings);
         let sound = self.group_is_sound(from.slot);
         for waiting in waiting {
             if !(sound && self.move_waiting(from.slot, waiting, to, stack)) {
@@ -147,9 +146,10 @@ impl Worker {
         self.env.clients.group(place.slot)?.unlisten(place.index, accepted)
     }
 
-    fn install(&mut self, stack: u32, place: Place) {
+    fn install(&mut self, stack: u32, place: Place, settings: &Settings) {
         self.env.listeners[stack as usize] = Some(place);
-        self.env.clients.of(AppId { group: place.slot, conn: 0 }).listen(place.index, stack);
+        let group = self.env.clients.of(AppId { group: place.slot, conn: 0 });
+        group.listen(place.index, stack, settings);
     }
 
     fn place(&self, group: GroupId, index: u32) -> Option<Place> {

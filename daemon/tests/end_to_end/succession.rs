@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_t
 use crate::killed::kill;
 use crate::load::assert_flawless;
 use crate::support::bytes::Pattern;
+use crate::support::kernel::KernelInfo;
 use crate::support::roles::{ECHO_SIZE, Role};
 use crate::support::{Bed, FAMILIES, PATIENCE, accept, eventually, eventually_is};
 
@@ -22,6 +23,8 @@ const PORT: u16 = 7777;
 const LONG: (&str, &str) = ("clients.accept_grace", "\"60s\"");
 /// Connections of the load.
 const LOAD: u64 = 1_200;
+/// What timestamps take in every segment.
+const TIMESTAMPS: u32 = 12;
 /// What fits a connection's first window: five pages, the last of them not full.
 const WAITING: usize = 20_000;
 
@@ -144,6 +147,44 @@ fn one_successor_for_listeners_that_shared_an_address() {
     }
     bed.wait_until_idle();
     assert_eq!(bed.stats().get("unaccepted_resets"), 0);
+}
+
+/// What a listener had been told holds for connections that come when it is gone, until a
+/// successor has choices of its own.
+#[test]
+fn a_kept_listener_keeps_its_options() {
+    let Some(bed) = Bed::with("habits", |lab| lab.queues(2), &[LONG]) else { return };
+    let runtime = bed.runtime();
+    let patience = Duration::from_secs(77);
+    for v6 in FAMILIES {
+        let address = bed.server_address(v6, PORT);
+        let options = SocketOptions::new().runtime(&runtime).mss(600).keepalive(true);
+        let options = options.tcp_user_timeout(Some(patience));
+        drop(options.bind(address).expect("the port is free"));
+        let early = bed.kernel_connect(address);
+        assert_eq!(KernelInfo::of(&early).snd_mss(), 600 - TIMESTAMPS);
+        let listener = bed.listen(&runtime, address);
+        let late = bed.kernel_connect(address);
+        assert!(KernelInfo::of(&late).snd_mss() > 1000, "the successor's choice is no limit");
+        let ours = [early, late].map(|kernel| (accept(&listener), kernel));
+        let asked = ours.each_ref().map(|(fourwave, _)| {
+            (
+                fourwave.keepalive().expect("the daemon answers"),
+                fourwave.tcp_user_timeout().expect("the daemon answers"),
+            )
+        });
+        assert_eq!(asked, [(true, Some(patience)), (false, None)]);
+        // One more option, and the others are as they were.
+        let (fourwave, mut kernel) = ours.into_iter().next().expect("there are two");
+        fourwave.set_nodelay(true).expect("it is connected");
+        assert!(fourwave.keepalive().expect("the daemon answers"));
+        (&fourwave).write_all(&[7; 3000]).expect("it is connected");
+        kernel.read_exact(&mut [0; 3000]).expect("it comes");
+        let sent = fourwave.tcp_info().expect("the daemon answers");
+        assert!(sent.data_segs_out >= 6, "{sent:?}");
+    }
+    drop(runtime);
+    bed.wait_until_idle();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Options: where they come from, and what they bound.
 
-use super::{Bench, FIRST_WINDOW, LANE, WORKER};
+use super::{Bench, FIRST_WINDOW, LANE, WORKER, successor};
 use crate::port::{Evict, settings};
 use core::sync::atomic::Ordering;
 use fourwave_protocol::Handle;
@@ -49,7 +49,7 @@ fn connections_begin_with_their_listeners_choices() {
     assert_eq!(bench.group().conn(before.conn).settings, Settings::default());
     assert_eq!(bench.group().conn(after.conn).settings, nodelay);
     // A listener of the same number begins anew.
-    bench.group().listen(0, 5);
+    bench.group().listen(0, 5, &Settings::default());
     let (next, _) = bench.open();
     assert_eq!(bench.group().conn(next.conn).settings, Settings::default());
     assert_eq!(bench.group().configure(1, &nodelay), None, "no such listener here");
@@ -78,4 +78,26 @@ fn a_report_lies_there_when_its_event_comes() {
     group.answer(slot, LANE, Event::Reported { token: 9 }, &mut bench.notices).unwrap();
     assert_eq!(bench.event(), Some(Event::Reported { token: 9 }));
     assert_eq!(bench.segment.report(LANE, WORKER).load(), report);
+}
+
+/// A listener that is kept for a successor, and what waits there.
+#[test]
+fn what_was_chosen_outlives_the_listener() {
+    let mut bench = Bench::new();
+    let small = chosen(ConnOption::SendBuffer, 5000);
+    bench.group().configure(0, &small);
+    let (app, _) = bench.open();
+    let ended = bench.group().unlisten(0, |_, _| ()).unwrap();
+    assert_eq!(ended.settings, small);
+    // At a listener with choices of its own.
+    let (slot, segment) = successor(&mut bench, 64);
+    let nodelay = chosen(ConnOption::NoDelay, 1);
+    bench.clients.group(slot).unwrap().configure(1, &nodelay);
+    let (local, peer) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:999".parse().unwrap());
+    let moved = bench.clients.adopt(app, slot, 1, local, peer).unwrap();
+    let group = bench.clients.of(moved);
+    assert_eq!(group.conn(moved.conn).settings, small);
+    let block = segment.connection(group.handle(moved.conn).index).unwrap();
+    assert_eq!(block.daemon.send_limit.load(Ordering::Relaxed), 5000);
+    bench.group().disown(app.conn);
 }
