@@ -138,13 +138,14 @@ impl Tcb {
         self.prepare_undo();
         let is_probe = self.is_mtu_probe_lost(cfg, now);
         self.set_flag(flag::PROBE_LOST, is_probe);
+        let visible = self.flight() - self.scoreboard.bytes() + delivered;
         if !self.has_reacted() {
             self.react(self.flight());
         }
-        let visible = self.flight() - self.scoreboard.bytes() + delivered;
+        let is_new = self.recovery.was_sent_once(self.snd_una);
         self.recovery.start(self.snd_una, self.snd_max, visible);
         self.rtt.cancel();
-        self.set_flag(flag::RESEND, true);
+        self.set_flag(flag::RESEND, is_new);
         self.pace(cfg, delivered, false);
     }
 
@@ -160,7 +161,7 @@ impl Tcb {
             return;
         }
         if self.snd_una > before.una && !self.rack.has_seen_reordering() {
-            self.recovery.handle_answer();
+            self.recovery.handle_answer(before.una);
         }
         if delivered > 0 {
             let is_safe = self.snd_una > before.una

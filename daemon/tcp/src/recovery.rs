@@ -13,8 +13,9 @@ use crate::tcb::{SYN_POSITION, UNKNOWN};
 pub(crate) struct Recovery {
     /// Highest position sent when loss was last noticed. Nothing below it starts another recovery.
     point: i64,
-    /// One past the highest position sent again (HighRxt).
+    /// One past the highest position sent again (HighRxt), now and when this recovery started.
     resent: i64,
+    inherited: i64,
     /// What was sent again and lost again: its end, and how far it was sent once more.
     again_end: i64,
     again: i64,
@@ -50,6 +51,7 @@ impl Recovery {
         Recovery {
             point: SYN_POSITION,
             resent: SYN_POSITION,
+            inherited: SYN_POSITION,
             again_end: SYN_POSITION,
             again: SYN_POSITION,
             mark: UNKNOWN,
@@ -78,14 +80,18 @@ impl Recovery {
     }
 
     /// Loss at `una` is noticed, all up to `sent` has been sent, `flight` bytes of it can still be
-    /// seen delivered.
+    /// seen delivered. What the last recovery sent again beyond its point is still on its way.
     pub(crate) fn start(&mut self, una: i64, sent: i64, flight: u32) {
+        let resent = self.resent.max(una);
         *self = Recovery {
             point: sent,
-            resent: una,
+            resent,
+            inherited: resent,
             flight: flight.max(1),
+            delivered: 0,
+            sent: 0,
             phase: ACTIVE,
-            ..Recovery::new()
+            ..*self
         };
     }
 
@@ -101,7 +107,11 @@ impl Recovery {
 
     pub(crate) fn finish(&mut self) {
         self.phase = IDLE;
-        self.again_end = SYN_POSITION;
+    }
+
+    /// There was no loss, all up to `una` is acknowledged: what is lost from here on is news.
+    pub(crate) fn revoke(&mut self, una: i64) {
+        *self = Recovery { point: una, ..Recovery::new() };
     }
 
     /// All up to `sent` counts as lost and is sent again in turn.
@@ -124,10 +134,12 @@ impl Recovery {
         position >= self.resent
     }
 
-    /// `snd_una` has moved on, up to what was repaired first, and all that was sent before that
-    /// repair has arrived or never will.
-    pub(crate) fn handle_answer(&mut self) {
-        self.phase = ANSWERED;
+    /// `snd_una` has moved on from `una`. If that was repaired by this recovery, all that was sent
+    /// before it started has arrived or never will.
+    pub(crate) fn handle_answer(&mut self, una: i64) {
+        if (self.inherited..self.resent).contains(&una) {
+            self.phase = ANSWERED;
+        }
     }
 
     /// Where what the first repair's arrival shows to be lost ends: all that is not held.

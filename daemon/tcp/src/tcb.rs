@@ -203,7 +203,6 @@ pub struct Tcb {
     pub(crate) soft_error: u8,
     /// Keepalive probes since the peer was heard.
     pub(crate) keepalive_probes: u8,
-    reserved: [u8; 8],
 }
 
 /// Loss recovery (SACK on both sides, RACK, PRR) is nearly half of it, and cold while nothing is lost.
@@ -371,7 +370,6 @@ impl Tcb {
             error: 0,
             soft_error: 0,
             keepalive_probes: 0,
-            reserved: [0; 8],
         }
     }
 

@@ -21,13 +21,14 @@ pub(crate) struct Undo {
 impl Tcb {
     /// Loss is noticed; the window has not shrunk for it yet.
     pub(crate) fn prepare_undo(&mut self) {
+        // What an earlier recovery sent again would be taken for originals.
+        self.set_flag(flag::UNDO, self.recovery.was_sent_once(self.snd_una));
         self.undo = Undo {
             window: self.congestion.window(),
             threshold: self.congestion.threshold(),
             stamp: 0,
             repeated: 0,
         };
-        self.set_flag(flag::UNDO, true);
         self.set_flag(flag::EIFEL, false);
     }
 
@@ -91,7 +92,12 @@ impl Tcb {
         if self.recovery.is_active() {
             self.congestion.settle();
         }
-        self.recovery.finish();
+        if self.has(flag::SACK) {
+            self.recovery.revoke(self.snd_una);
+        } else {
+            // The repetitions will bring duplicate acknowledgements (RFC 6582 §3.2 step 2).
+            self.recovery.finish();
+        }
         self.duplicate_acks = 0;
         // RFC 4015 §3.2: new data next, not what was going to be sent again.
         self.snd_nxt = self.snd_max;
