@@ -87,7 +87,8 @@ impl Tcb {
     /// peer is told of it.
     pub(crate) fn react(&mut self, flight: u32) {
         // Limited transmit went beyond the window and does not count (RFC 5681 §3.2 step 2).
-        let flight = flight.min(self.congestion.window());
+        let window = self.congestion.window();
+        let flight = self.last_flight(flight).min(window);
         self.congestion.reduce(flight, self.payload_limit());
         self.note_reaction();
     }

@@ -139,14 +139,23 @@ impl Tcb {
         let is_probe = self.is_mtu_probe_lost(cfg, now);
         self.set_flag(flag::PROBE_LOST, is_probe);
         let visible = self.flight() - self.scoreboard.bytes() + delivered;
+        let before = self.last_flight(visible);
         if !self.has_reacted() {
             self.react(self.flight());
         }
         let is_new = self.recovery.was_sent_once(self.snd_una);
-        self.recovery.start(self.snd_una, self.snd_max, visible);
+        self.recovery.start(self.snd_una, self.snd_max, before);
+        self.recovery.handle_delivered(before - visible);
         self.rtt.cancel();
         self.set_flag(flag::RESEND, is_new);
         self.pace(cfg, delivered, false);
+    }
+
+    /// What was in the network when data was last sent, when now `flight` bytes are. Several
+    /// acknowledgements are handled before anything is sent: each but the first finds less in the
+    /// network than its window let go, and none of them is a reason to slow down.
+    pub(crate) fn last_flight(&self, flight: u32) -> u32 {
+        if self.has(flag::LIMITED) { flight.max(self.congestion.window()) } else { flight }
     }
 
     /// An acknowledgement during recovery.

@@ -95,6 +95,11 @@ impl Recovery {
         };
     }
 
+    /// `bytes` had been delivered, and not been replaced, when loss was noticed.
+    pub(crate) fn handle_delivered(&mut self, bytes: u32) {
+        self.delivered = self.delivered.saturating_add(bytes);
+    }
+
     /// Whether `una` acknowledges all that was sent when it began.
     pub(crate) fn is_complete(&self, una: i64) -> bool {
         una >= self.point

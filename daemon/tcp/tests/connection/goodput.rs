@@ -29,6 +29,8 @@ struct Path {
     lost: u64,
     repeated: u64,
     overtaken: u64,
+    /// The sender looks for what has arrived this often; 0: at once.
+    every: Nanos,
 }
 
 impl Path {
@@ -40,6 +42,7 @@ impl Path {
             lost: 0,
             repeated: 0,
             overtaken: 0,
+            every: 0,
         }
     }
 }
@@ -102,6 +105,8 @@ impl Run {
             for _ in 0..copies {
                 self.count += 1;
                 let at = self.free_at[from] + self.path.delay + late;
+                // The receiver looks at once.
+                let at = if from == 0 { at } else { at.next_multiple_of(self.path.every.max(1)) };
                 self.flying.insert((at, self.count), Flying { to: 1 - from, sent: sent.clone() });
             }
         }
@@ -280,6 +285,25 @@ fn goodput_is_what_the_loss_allows() {
             // √p is `root` / 10,000; the round trip is 20 ms.
             let reno = (MSS * 8 * 12_000 / root) * 50;
             assert!(outcome.goodput(LEN) > reno.min(path.rate) / 2, "{outcome:?}, {reno}");
+        }
+    }
+}
+
+/// A short path, and a sender that handles many acknowledgements before it sends: the window is what
+/// the loss allows, and hardly anything is sent again that was not lost.
+#[test]
+fn a_sender_that_looks_rarely_keeps_its_window_and_repeats_only_what_was_lost() {
+    for (lost, root) in [(100, 1000), (500, 2236)] {
+        for every in [0, 100_000, 400_000] {
+            let path = Path { delay: 200_000, queue: 1 << 20, ..Path::new(1000, 1) };
+            let outcome = mean(Path { lost, every, ..path }, CongestionControl::Cubic);
+            assert!(outcome.timeouts <= outcome.lost / 80, "{outcome:?}");
+            assert!(outcome.repeated >= outcome.lost, "{outcome:?}");
+            // What was acknowledged, but the acknowledgement was lost, comes on top.
+            assert!(outcome.repeated <= outcome.lost + outcome.lost / 20, "{outcome:?}");
+            // √p is `root` / 10,000; an acknowledgement waits for half of `every` on the mean.
+            let reno = MSS * 8 * 12_000 / root * 1_000_000_000 / (2 * path.delay + every / 2);
+            assert!(outcome.goodput(LEN) > reno / 4, "{outcome:?}, {reno}");
         }
     }
 }
