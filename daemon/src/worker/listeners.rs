@@ -90,7 +90,7 @@ impl Worker {
             }
         }
         // Resets what is left there.
-        self.shard.unlisten(stack);
+        self.shard.unlisten(self.env.now, stack);
         self.env.listeners[stack as usize] = None;
     }
 
@@ -103,7 +103,8 @@ impl Worker {
         for waiting in waiting {
             if !(sound && self.move_waiting(from.slot, waiting, to, stack)) {
                 self.env.clients.of(AppId { group: from.slot, conn: 0 }).close(waiting.index);
-                self.shard.refuse_waiting(stack, conn_from_raw(waiting.stack));
+                let conn = conn_from_raw(waiting.stack);
+                self.shard.refuse_waiting(self.env.now, stack, conn);
             }
         }
         Some(stack)

@@ -118,7 +118,7 @@ counters! {
     /// The same, for which the other listener had no place.
     migrate_failures: "TCPMigrateReqFailure",
     /// Connections reset because their listener ended before anybody accepted them.
-    unaccepted_resets: "unaccepted_resets",
+    unaccepted_resets: "unaccepted_resets" [UnacceptedResets],
     /// Last ACKs ignored because no connection record was free.
     connections_full: "connections_full" [ConnectionsFull],
     /// Last ACKs ignored because the host had no room for the connection.
@@ -126,7 +126,7 @@ counters! {
     /// Handshakes given up because the last ACK never came.
     syn_ack_timeouts: "syn_ack_timeouts" [SynAckTimeouts],
     /// Handshakes that ended because their listener was closed.
-    listener_closed: "listener_closed",
+    listener_closed: "listener_closed" [ListenerClosed],
     /// Handshakes that the peer reset, or that were reset because the accept queue was full
     /// (`abort_on_overflow`).
     embryonic_rsts: "EmbryonicRsts" [EmbryonicRsts],
@@ -143,7 +143,7 @@ counters! {
     /// Challenge ACKs sent.
     challenge_acks: "TCPChallengeACK",
     /// Challenge ACKs left out: `challenge_ack_limit` was used up.
-    challenge_acks_limited: "challenge_acks_limited",
+    challenge_acks_limited: "challenge_acks_limited" [ChallengeAcksLimited],
     /// Answers in TIME_WAIT left out: less than 500 ms after the last.
     ack_skipped_time_wait: "TCPACKSkippedTimeWait" [AckSkippedTimeWait],
     /// The same in FIN_WAIT_2.
@@ -181,7 +181,7 @@ counters! {
     icmp_out_of_window: "OutOfWindowIcmps" [IcmpOutOfWindow],
     /// ICMP errors that say nothing about a handshake under way.
     icmp_ignored: "icmp_left_alone" [IcmpLeftAlone],
-    /// Active opens without a free local port.
+    /// Active opens that found no local port free at a worker; another one may have had one.
     no_local_port: "no_local_port" [NoLocalPort],
     /// Active opens to a peer that no route leads to.
     connect_no_route: "connect_no_route" [ConnectNoRoute],

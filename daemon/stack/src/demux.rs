@@ -89,8 +89,10 @@ impl Shard {
         if allowed {
             self.counters.challenge_acks += 1;
         } else {
-            self.counters.challenge_acks_limited += 1;
-            self.flows.records.conns[index].tcb.withdraw_challenge();
+            let conn = &mut self.flows.records.conns[index];
+            conn.tcb.withdraw_challenge();
+            let tuple = conn.tuple;
+            self.dropped(now, Dropped::ChallengeAcksLimited, tuple);
         }
     }
 

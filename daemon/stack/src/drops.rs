@@ -53,6 +53,9 @@ impl Reason {
             | Dropped::EmbryonicRsts
             | Dropped::SynAckTimeouts
             | Dropped::RequestUnreachable
+            | Dropped::ListenerClosed
+            | Dropped::UnacceptedResets
+            | Dropped::ChallengeAcksLimited
             | Dropped::TimeWaitOverflow
             | Dropped::AbortOnClose
             | Dropped::AbortOnMemory

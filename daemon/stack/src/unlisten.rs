@@ -4,6 +4,9 @@
 //! that share its address take them over, as with Linux's `tcp_migrate_req`. The accept queues are
 //! the host's, so it is the host that moves connections; handshakes move by themselves.
 
+use fourwave_tcp::Nanos;
+
+use crate::counters::Dropped;
 use crate::host::{ConnId, ListenerId};
 use crate::shard::Shard;
 use crate::synrcvd::Request;
@@ -13,20 +16,22 @@ impl Shard {
     /// without one they are forgotten, so that their last ACK finds nothing and is reset.
     /// Connections not yet accepted, and not moved with [`Shard::move_waiting`], are reset at the
     /// next [`Shard::flush`].
-    pub fn unlisten(&mut self, id: ListenerId) {
+    pub fn unlisten(&mut self, now: Nanos, id: ListenerId) {
         while let Some(index) = self.listener(id).and_then(|listener| listener.requests.front()) {
-            let hash = self.keys.flow_hash(&self.flows.records.requests[index].tuple);
+            let tuple = self.flows.records.requests[index].tuple;
+            let hash = self.keys.flow_hash(&tuple);
             match self.listeners.partner(id, hash) {
                 Some(partner) => self.move_request(index, id, partner),
                 None => {
-                    self.counters.listener_closed += 1;
+                    self.dropped(now, Dropped::ListenerClosed, tuple);
                     self.drop_request(index);
                 }
             }
         }
         while let Some(index) = self.listener(id).and_then(|listener| listener.waiting.front()) {
             self.listeners.forget(id, &mut self.flows.records.conns, index);
-            self.counters.unaccepted_resets += 1;
+            let tuple = self.flows.records.conns[index].tuple;
+            self.dropped(now, Dropped::UnacceptedResets, tuple);
             self.reset(index);
         }
         self.listeners.remove(id);
@@ -69,10 +74,11 @@ impl Shard {
     }
 
     /// Resets a connection that waits to be accepted, or gives the place of a dead one back.
-    pub fn refuse_waiting(&mut self, id: ListenerId, conn: ConnId) {
+    pub fn refuse_waiting(&mut self, now: Nanos, id: ListenerId, conn: ConnId) {
         self.accepted(id, conn);
+        let Ok(tuple) = self.tuple(conn) else { return };
         if self.abort(conn).is_ok() {
-            self.counters.unaccepted_resets += 1;
+            self.dropped(now, Dropped::UnacceptedResets, tuple);
         }
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MILLIS, PEER_MAC, Peer, ROUTER_MAC, SECONDS, World, endpoint, shown, small};
-use fourwave_stack::{Config, ListenError, ListenerShared, PathError, SynCookies};
+use fourwave_stack::{Config, Dropped, ListenError, ListenerShared, PathError, Reason, SynCookies};
 use fourwave_wire::{Flags, Tag, Timestamps};
 
 const SYN_ACK: Flags = Flags::SYN.union(Flags::ACK);
@@ -434,13 +434,20 @@ fn unlistening_forgets_handshakes_and_resets_what_waits() {
     let mut half = Peer::new(true, 3);
     half.half_open(&mut world);
 
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     assert_eq!(shared.syn_len(), 0);
     let sent = world.round();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].head.tuple, waiting.tuple);
     assert!(sent[0].head.flags.contains(Flags::RST));
     assert!(world.app(0).closed && !world.app(1).closed);
+    // Whom it met is remembered.
+    for (reason, peer) in [(Dropped::UnacceptedResets, &waiting), (Dropped::ListenerClosed, &half)]
+    {
+        let samples = world.shard.samples(Reason::Other(reason));
+        let met: Vec<_> = samples.map(|sample| (sample.at, sample.tuple)).collect();
+        assert_eq!(met, [(world.now, peer.tuple.flipped())]);
+    }
     let gauges = world.shard.gauges();
     assert_eq!((gauges.connections, gauges.syn_received), (1, 0));
     // Too late.
@@ -475,7 +482,7 @@ fn a_connection_that_dies_unaccepted_keeps_its_place_until_its_entry_is_taken() 
     let conn = world.conn(2);
     world.shard.abort(conn).unwrap();
     assert_eq!(world.round().len(), 1);
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     assert_eq!(world.round().len(), 2);
     world.assert_empty();
 }

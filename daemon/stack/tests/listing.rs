@@ -75,7 +75,7 @@ fn gauges_count_what_a_look_finds() {
         found[listed.state as usize] += 1;
     }
     assert_eq!(world.shard.gauges().states, found);
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     world.pass(61 * SECONDS);
     world.assert_empty();
 }

@@ -92,7 +92,7 @@ fn handshakes_go_on_at_a_partner() {
     }
     let at_first = first.syn_len();
     assert!((1..16).contains(&at_first));
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     assert_eq!((first.syn_len(), second.syn_len()), (0, 16));
     for peer in &peers {
         assert!(world.exchange(&peer.ack()).is_empty());
@@ -109,7 +109,7 @@ fn handshakes_that_moved_keep_their_timers() {
         Peer::new(false, port).half_open(&mut world);
     }
     world.pass(SECONDS);
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     assert_eq!(second.syn_len(), 8);
     world.pass(63 * SECONDS);
     assert_eq!(second.syn_len(), 0);
@@ -139,7 +139,7 @@ fn connections_are_moved_while_there_are_places() {
     assert_eq!((first.accept_len(), second.accept_len()), (1, 2));
     // What had no place is reset with its listener.
     world.host.apps.0.extend((0..2).map(|_| common::App::default()));
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     let sent = world.round();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].head.tuple, peers[2].tuple);
@@ -165,8 +165,8 @@ fn the_last_of_them_resets() {
     let (mut world, _) = sharing(small(), [8; 2]);
     let mut half = Peer::new(false, 1);
     half.half_open(&mut world);
-    world.shard.unlisten(0);
-    world.shard.unlisten(1);
+    world.shard.unlisten(world.now, 0);
+    world.shard.unlisten(world.now, 1);
     assert_eq!(shown(&world.exchange(&half.ack())), [format!("R seq {} ack 0", half.ack)]);
     world.assert_empty();
 }
@@ -181,7 +181,7 @@ fn a_cookie_is_good_at_every_listener_of_the_address() {
         peer.half_open(&mut world);
     }
     assert_eq!(world.shard.counters().syn_cookies_sent, 10);
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     let late = ListenerShared::new(16);
     late.set_reuse_port(true);
     world.shard.listen(2, endpoint("[::]:80"), false, late).unwrap();

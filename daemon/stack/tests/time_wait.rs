@@ -237,7 +237,7 @@ fn without_a_listener_a_new_syn_is_acknowledged() {
     let mut world = world();
     let mut peer = Peer::new(false, 1);
     time_wait(&mut world, &mut peer);
-    world.shard.unlisten(0);
+    world.shard.unlisten(world.now, 0);
     assert!(world.shard.uses_port(80), "a record still uses the port");
     world.now += SECONDS;
     let new = Peer { seq: peer.seq + 1, ..peer.clone() };

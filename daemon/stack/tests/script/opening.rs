@@ -17,7 +17,7 @@ impl Runner {
 
     pub(crate) fn unlisten(&mut self) {
         if self.listener.take().is_some() {
-            self.world.shard.unlisten(0);
+            self.world.shard.unlisten(self.world.now, 0);
             self.taken.insert((State::Listen as u8, State::Closed as u8));
         }
     }

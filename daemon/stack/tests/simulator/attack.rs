@@ -460,7 +460,7 @@ impl Attack {
             self.shard.accepted(0, app.conn);
         }
         assert!(!accepts || self.listener.accept_len() == 0);
-        self.shard.unlisten(0);
+        self.shard.unlisten(self.now, 0);
         assert_eq!(self.listener.syn_len(), 0);
         for app in self.host.apps.0.iter_mut().filter(|app| app.open) {
             app.open = false;

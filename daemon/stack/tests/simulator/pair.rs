@@ -232,7 +232,7 @@ impl Pair {
     fn listen_anew(&mut self) {
         let Some((_, index)) = self.relisten.take_if(|(at, _)| *at <= self.now) else { return };
         let side = &mut self.sides[index];
-        side.shard.unlisten(0);
+        side.shard.unlisten(self.now, 0);
         assert_eq!(side.listener.syn_len(), 0);
         for app in side.host.apps.0.iter_mut().filter(|app| app.queued && !app.usable) {
             app.gave_up = true;
