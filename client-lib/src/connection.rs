@@ -103,24 +103,34 @@ impl Connection {
         }
     }
 
-    /// Begins to connect to `peer`; returns when the daemon has sent the SYN.
+    /// Begins to connect to `peer`; returns when the daemon has sent the SYN. Local ports and room
+    /// for connections are shared out among the workers: only when none has any left it fails.
     pub(crate) fn open(
         shared: &Arc<Shared>,
         peer: SocketAddr,
         choices: &Choices,
         deadline: Option<Instant>,
     ) -> io::Result<Connection> {
-        let worker = shared.next_worker();
         let linger = choices.get(ConnOption::Linger).unwrap_or(0);
         let choices = choices.checked()?;
         let opened = shared.with_own_lane(|lane| {
-            for (option, value) in choices {
-                lane.post(shared, worker, Command::Preset { option, value })?;
+            let (workers, first) = (shared.params().workers, shared.next_worker());
+            let mut opened = None;
+            for turn in 0..workers {
+                let worker = (first + turn) % workers;
+                for &(option, value) in &choices {
+                    lane.post(shared, worker, Command::Preset { option, value })?;
+                }
+                lane.post_connect(shared, worker, peer)?;
+                let answer =
+                    block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
+                lane.abandon_connect();
+                opened = answer?;
+                if !matches!(opened, Some(Err(errno)) if is_used_up(errno)) {
+                    break;
+                }
             }
-            lane.post_connect(shared, worker, peer)?;
-            let answer = block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
-            lane.abandon_connect();
-            answer
+            Ok(opened)
         })?;
         match opened {
             Some(Ok(handle)) => {
@@ -456,4 +466,9 @@ impl Drop for Connection {
 /// Turns the end of a blocking call's patience into what std gives.
 pub(crate) fn in_time<T>(result: Option<T>) -> io::Result<T> {
     result.ok_or_else(would_block)
+}
+
+/// Whether a worker refuses a connection because its share of ports or of room is used up.
+fn is_used_up(errno: i32) -> bool {
+    [Errno::ADDRNOTAVAIL, Errno::NOBUFS].map(Errno::raw_os_error).contains(&errno)
 }

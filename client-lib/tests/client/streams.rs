@@ -1,6 +1,6 @@
 //! Streams: bytes, limits, ends.
 
-use crate::fake::{CLOSED_PORT, Closed, Fake, NO_ROUTE_PORT, SILENT_PORT, World};
+use crate::fake::{CLOSED_PORT, Closed, Fake, LAST_WORKER_PORT, NO_ROUTE_PORT, SILENT_PORT, World};
 use crate::{errno_of, listener, pair, pattern};
 use fourwave::TcpStream;
 use fourwave_protocol::option::ConnOption;
@@ -419,6 +419,18 @@ fn connecting_fails_as_it_does_in_linux() {
     let ports = [address(CLOSED_PORT), address(NO_ROUTE_PORT)];
     let last = options.connect(&ports[..]).unwrap_err();
     assert_eq!(last.kind(), ErrorKind::AddrNotAvailable, "the last address's error");
+}
+
+#[test]
+fn a_worker_without_a_port_sends_us_to_the_next() {
+    let fake = Fake::start(3);
+    let _listener = fake.options().bind(address(LAST_WORKER_PORT)).unwrap();
+    let options = fake.options().nodelay(true);
+    // Whichever worker is asked first.
+    for _ in 0..3 {
+        let stream = options.connect(address(LAST_WORKER_PORT)).unwrap();
+        assert!(stream.nodelay().unwrap(), "each worker is told the options");
+    }
 }
 
 #[test]

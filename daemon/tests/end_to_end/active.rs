@@ -8,7 +8,9 @@ use fourwave::{Runtime, SocketOptions, TcpStream};
 use fourwave_bench::lab::Side;
 
 use crate::support::roles::{ECHO_SIZE, Role};
-use crate::support::{Bed, FAMILIES, PATIENCE, connect, eventually_is, soaking, within};
+use crate::support::{
+    Bed, FAMILIES, PATIENCE, connect, eventually, eventually_is, soaking, within,
+};
 
 const PORT: u16 = 7778;
 const THREADS: usize = 4;
@@ -83,6 +85,36 @@ fn a_host_that_is_not_there_is_unreachable() {
         let nowhere: IpAddr = nowhere.parse().expect("an address");
         let error = error_of(&runtime, SocketAddr::new(nowhere, PORT));
         assert_eq!(error, Some(libc::ENETUNREACH), "{nowhere}");
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
+/// The ports run out towards one server, whichever worker owns them, and nobody waits for one that
+/// will be free some time.
+#[test]
+fn without_a_free_port_an_address_is_not_available() {
+    let settings = [("local_ports", "\"61000-61003\"")];
+    let Some(bed) = Bed::with("ports", |lab| lab.queues(2), &settings) else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let [one, other] = [0, 0].map(|port| bed.kernel_listen(bed.client_address(v6, port)));
+        let address = one.local_addr().expect("it is bound");
+        let mut streams: Vec<TcpStream> = (0..4).map(|_| connect(&runtime, address)).collect();
+        let before = bed.stats().get("no_local_port");
+        assert_eq!(error_of(&runtime, address), Some(libc::EADDRNOTAVAIL));
+        eventually("it counts", || bed.stats().get("no_local_port") > before);
+        // Towards another server the same ports are free.
+        drop(connect(&runtime, other.local_addr().expect("it is bound")));
+        // One that the server closes first leaves no TIME_WAIT here.
+        let (kernel, peer) = one.accept().expect("it is connected");
+        drop(kernel);
+        let closed = streams.iter().position(|stream| stream.local_addr().ok() == Some(peer));
+        let mut stream = streams.swap_remove(closed.expect("it is one of them"));
+        assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
+        drop(stream);
+        eventually_is("it is over", &3, || bed.stats().get("sockets{state=\"established\"}"));
+        drop(connect(&runtime, address));
     }
     drop(runtime);
     bed.wait_until_empty();

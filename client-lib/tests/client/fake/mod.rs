@@ -25,6 +25,8 @@ pub(crate) use world::World;
 pub(crate) const CLOSED_PORT: u16 = 1;
 /// Connecting to this port finds no local port.
 pub(crate) const NO_ROUTE_PORT: u16 = 2;
+/// Connecting to this port finds a local port at the last worker only.
+pub(crate) const LAST_WORKER_PORT: u16 = 4;
 /// Connecting to this port is never answered.
 pub(crate) const SILENT_PORT: u16 = 3;
 

@@ -1,7 +1,7 @@
 //! All that the daemon knows: one client's segment, lanes, listeners and connections.
 
 use super::connection::{Closed, Connection};
-use super::{CLOSED_PORT, NO_ROUTE_PORT, SILENT_PORT};
+use super::{CLOSED_PORT, LAST_WORKER_PORT, NO_ROUTE_PORT, SILENT_PORT};
 use fourwave_protocol::accept::{AcceptProducer, Waiting};
 use fourwave_protocol::command::{Command, Event, encode_grant};
 use fourwave_protocol::conn::status;
@@ -472,7 +472,9 @@ impl World {
     }
 
     fn connect(&mut self, lane: u16, worker: u32, token: u32, peer: SocketAddr) {
-        if peer.port() == NO_ROUTE_PORT {
+        let is_last = worker + 1 == self.segment().layout().params().workers;
+        let is_used_up = peer.port() == LAST_WORKER_PORT && !is_last;
+        if peer.port() == NO_ROUTE_PORT || is_used_up {
             let errno = Errno::ADDRNOTAVAIL.raw_os_error() as u32;
             return self.post(lane, worker, Event::Refused { token, errno });
         }
