@@ -166,6 +166,8 @@ pub enum SocketKind {
         syn_queue: u32,
         /// Of an unspecified IPv6 address: IPv4 is not covered.
         v6_only: bool,
+        /// Its owner has closed it or is gone: it is kept for a successor.
+        kept: bool,
     },
     /// A connection that an application holds, and has accepted if it came in.
     Held,
@@ -276,7 +278,7 @@ mod tests {
             }),
             waiting_ms: Some(u32::MAX),
             worker: Some(u32::MAX),
-            kind: SocketKind::Listener { syn_queue: u32::MAX, v6_only: true },
+            kind: SocketKind::Listener { syn_queue: u32::MAX, v6_only: true, kept: true },
         };
         let reply = Reply::Sockets { rows: vec![row; ROWS_PER_REPLY], more: true };
         let mut buffer = [0; MAX_MESSAGE];

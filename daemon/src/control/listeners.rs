@@ -178,8 +178,8 @@ impl Listeners {
     }
 
     /// Those that listen, for people.
-    pub(super) fn listening(&self) -> impl Iterator<Item = Socket> {
-        self.0.iter().flatten().filter_map(|listener| {
+    pub(super) fn listening(&self, kept: bool) -> impl Iterator<Item = Socket> {
+        self.0.iter().flatten().filter_map(move |listener| {
             let Phase::Listening(shared) = &listener.phase else { return None };
             Some(Socket {
                 state: SocketState::Listen,
@@ -194,6 +194,7 @@ impl Listeners {
                 kind: SocketKind::Listener {
                     syn_queue: shared.syn_len(),
                     v6_only: listener.v6_only,
+                    kept,
                 },
             })
         })

@@ -399,7 +399,7 @@ impl Registry {
 
     /// Who a group is.
     pub(super) fn owner(&self, group: GroupId) -> Option<Owner> {
-        self.groups.get(&group).map(Group::owner)
+        self.groups.get(&group).filter(|group| !group.keeps).map(Group::owner)
     }
 
     /// Every listener, for people; with its owner where `may_know` says so.
@@ -411,7 +411,7 @@ impl Registry {
             let owner = Some(group.owner()).filter(&may_know);
             group
                 .listeners
-                .listening()
+                .listening(group.keeps)
                 .map(move |listener| Socket { owner: owner.clone(), ..listener })
         })
     }

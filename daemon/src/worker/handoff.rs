@@ -56,8 +56,8 @@ impl Exchange {
         Exchange { desks: bells.into_iter().map(desk).collect() }
     }
 
-    /// Hands a frame that arrived at worker `from` to its owner. `false` when the owner's ring is full or the frame too large:
-    /// to be counted.
+    /// Hands a frame that arrived at worker `from` to its owner. `false` when the owner's ring is full
+    /// or the frame too large: to be counted.
     pub(super) fn hand(&self, owner: u32, from: u32, bytes: &[u8]) -> bool {
         let desk = &self.desks[owner as usize];
         let Some(mut frame) = desk.empty.pop() else { return false };

@@ -79,6 +79,27 @@ fn what_programs_and_peers_neglect_is_found_and_named() {
     bed.wait_until_empty();
 }
 
+/// A program that is gone is not said to hold what it has left.
+#[test]
+fn what_waits_for_a_successor_is_told_of() {
+    let settings = [("clients.accept_grace", "\"60s\"")];
+    let Some(bed) = Bed::with("orphaned", |lab| lab, &settings) else { return };
+    let runtime = bed.runtime();
+    let address = bed.server_address(false, 7777);
+    let listener = bed.listen(&runtime, address);
+    let kernel = bed.kernel_connect(address);
+    assert_eq!(finding(&bed, "successor").0, "fine");
+    drop(listener);
+    eventually("it is found", || finding(&bed, "successor").0 == "warning");
+    let (_, text) = finding(&bed, "successor");
+    assert!(text.contains("10.99.0.2:7777, left by") && text.contains("within 60s"), "{text}");
+    assert_eq!(finding(&bed, "accept_queue").0, "fine");
+    let listener = bed.listen(&runtime, address);
+    assert_eq!(finding(&bed, "successor").0, "fine");
+    drop((listener.accept().expect("it has waited"), kernel, listener, runtime));
+    bed.wait_until_idle();
+}
+
 #[test]
 fn without_a_daemon_it_says_so() {
     let Some(bed) = Bed::without_daemon("nodoctor", |lab| lab, &[]) else { return };

@@ -180,7 +180,10 @@ fn line(arguments: &Arguments, socket: &Socket) -> String {
     if arguments.processes
         && let Some(owner) = &socket.owner
     {
-        let _ = write!(line, " users:((\"{}\",pid={}))", owner.name, owner.pid);
+        // Of a listener that waits for a successor: who has left it, perhaps with its life.
+        let kept = matches!(socket.kind, SocketKind::Listener { kept: true, .. });
+        let role = if kept { "left-by" } else { "users" };
+        let _ = write!(line, " {role}:((\"{}\",pid={}))", owner.name, owner.pid);
     }
     if arguments.options
         && let Some(timer) = &socket.timer
@@ -203,7 +206,7 @@ fn extended(socket: &Socket) -> String {
         let _ = write!(text, " worker:{worker}");
     }
     match socket.kind {
-        SocketKind::Listener { syn_queue, v6_only } => {
+        SocketKind::Listener { syn_queue, v6_only, kept: _ } => {
             let _ = write!(text, " syn-queue:{syn_queue}");
             if socket.local.is_ipv6() && socket.local.ip().is_unspecified() {
                 let _ = write!(text, " v6only:{}", u8::from(v6_only));
@@ -320,7 +323,7 @@ mod tests {
             timer: None,
             waiting_ms: None,
             worker: None,
-            kind: SocketKind::Listener { syn_queue: 2, v6_only },
+            kind: SocketKind::Listener { syn_queue: 2, v6_only, kept: false },
         }
     }
 
@@ -337,6 +340,9 @@ mod tests {
         let said = line(&full, &listener("[::]:80", true));
         let expected = "users:((\"web\",pid=7)) uid:1000 syn-queue:2 v6only:1";
         assert!(said.ends_with(expected), "{said}");
+        let kind = SocketKind::Listener { syn_queue: 2, v6_only: false, kept: true };
+        let said = line(&full, &Socket { kind, ..listener("0.0.0.0:80", false) });
+        assert!(said.contains(" left-by:((\"web\",pid=7)) "), "{said}");
         let timer = SocketTimer { kind: TimerKind::TimeWait, milliseconds: 59_300, retries: 0 };
         let socket = Socket {
             state: SocketState::TimeWait,

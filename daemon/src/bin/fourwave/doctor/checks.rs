@@ -21,7 +21,7 @@ const FLOOD: u64 = 256;
 const NEARLY_FULL: u64 = 80;
 
 /// Bytes of memory of a TIME_WAIT record, its place in the index included.
-const TIME_WAIT_BYTES: u64 = 60;
+const TIME_WAIT_BYTES: u64 = 59;
 
 /// Every check, in the order of the life of a connection. A program that has not closed for longer
 /// than `patience` after its peer did has most likely forgotten to.
@@ -30,6 +30,7 @@ pub(super) fn all(facts: &Facts, patience: Duration) -> Vec<Finding> {
         packets(facts),
         handshakes(facts),
         accept_queues(facts),
+        successors(facts),
         tables(facts),
         zero_windows(facts),
         close_wait(facts, patience),
@@ -198,8 +199,9 @@ fn accept_queues(facts: &Facts) -> Finding {
     let is_filling = |socket: &&Socket| {
         !is_full(socket) && socket.receive_queue > 1 && socket.receive_queue > socket.send_queue / 2
     };
-    let full: Vec<&Socket> = facts.census.listeners.iter().filter(is_full).collect();
-    let filling: Vec<&Socket> = facts.census.listeners.iter().filter(is_filling).collect();
+    let held = || facts.census.listeners.iter().filter(|socket| !is_kept(socket));
+    let full: Vec<&Socket> = held().filter(is_full).collect();
+    let filling: Vec<&Socket> = held().filter(is_filling).collect();
     let finding = |severity, summary: String| {
         Finding::new(id, severity, summary)
             .number("full", full.len() as u64)
@@ -216,7 +218,10 @@ fn accept_queues(facts: &Facts) -> Finding {
             many => format!("{many} accept queues are full: new connections are refused."),
         };
         let lines = full.iter().chain(&filling).map(|socket| listener(socket));
-        return finding(Severity::Problem, summary).details(lines).advise(advice);
+        return finding(Severity::Problem, summary)
+            .details(lines)
+            .advise(advice)
+            .advise("`fourwave drops ListenOverflows` shows whose connections they were.");
     }
     if !filling.is_empty() {
         let lines = filling.iter().map(|socket| listener(socket));
@@ -231,17 +236,61 @@ fn accept_queues(facts: &Facts) -> Finding {
     finding(Severity::Fine, summary)
 }
 
+/// Listeners whose programs have closed them, or are gone: kept for a while, for a successor.
+fn successors(facts: &Facts) -> Finding {
+    let id = "successor";
+    let kept: Vec<&Socket> = facts.census.listeners.iter().filter(|it| is_kept(it)).collect();
+    let waiting: u64 = kept.iter().map(|socket| u64::from(socket.receive_queue)).sum();
+    let reset = facts.growth("unaccepted_resets");
+    let grace = facts.config.clients.accept_grace;
+    let finding = |severity, summary| {
+        Finding::new(id, severity, summary)
+            .number("kept", kept.len() as u64)
+            .number("waiting", waiting)
+            .number("reset_now", reset)
+            .number("reset", facts.counters.get("unaccepted_resets"))
+    };
+    let advice = format!(
+        "Start the program again within {grace:?} of its end (`clients.accept_grace`, which can be \
+         made longer), as the same user."
+    );
+    if reset > 0 {
+        let summary = format!(
+            "{reset} connections were reset within {}: their program ended before it had accepted \
+             them, and no other took its place.",
+            watched(facts)
+        );
+        let lines = kept.iter().map(|socket| listener(socket));
+        return finding(Severity::Problem, summary).details(lines).advise(advice);
+    }
+    if waiting > 0 {
+        let summary = format!("{waiting} connections wait at ports where nobody listens any more.");
+        let lines = kept.iter().map(|socket| listener(socket));
+        return finding(Severity::Warning, summary).details(lines).advise(advice);
+    }
+    let summary = match kept.len() {
+        0 => "Every port that is served has a program that listens.".to_owned(),
+        count => format!("{count} listeners wait for a successor, no connection does."),
+    };
+    finding(Severity::Fine, summary)
+}
+
+fn is_kept(socket: &Socket) -> bool {
+    matches!(socket.kind, SocketKind::Listener { kept: true, .. })
+}
+
 fn listener(socket: &Socket) -> String {
     let who = match &socket.owner {
         Some(owner) => format!("{} (pid {})", owner.name, owner.pid),
         None => "a program of another user (ask as root)".to_owned(),
     };
+    let whose = if is_kept(socket) { ", left by" } else { " of" };
     let syn_queue = match socket.kind {
         SocketKind::Listener { syn_queue, .. } => syn_queue,
         SocketKind::Held | SocketKind::Unaccepted | SocketKind::Orphan | SocketKind::Record => 0,
     };
     format!(
-        "{} of {who}: {} connections wait to be accepted, backlog {}; {syn_queue} handshakes",
+        "{}{whose} {who}: {} connections wait to be accepted, backlog {}; {syn_queue} handshakes",
         socket.local, socket.receive_queue, socket.send_queue,
     )
 }
@@ -513,9 +562,13 @@ fn local_ports(facts: &Facts) -> Finding {
     }
     let mut finding = finding(
         Severity::Problem,
-        "Outgoing connections fail: no local port is left (EADDRNOTAVAIL).",
+        "Local ports are used up: outgoing connections fail (EADDRNOTAVAIL).",
     )
-    .detail(format!("{refused} failed within {} ({ever} in all)", watched(facts)))
+    .detail(format!(
+        "Within {} a worker had none left {refused} times ({ever} in all). Each has its share; the \
+         connection fails when no other worker has one either.",
+        watched(facts)
+    ))
     .details(named(waiting, "ports in TIME_WAIT"));
     if facts.config.tcp.tw_reuse != 1 {
         finding = finding.advise(

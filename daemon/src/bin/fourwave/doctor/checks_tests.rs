@@ -22,7 +22,7 @@ fn listening(waiting: u32, backlog: u32) -> Socket {
         receive_queue: waiting,
         send_queue: backlog,
         peer: None,
-        kind: SocketKind::Listener { syn_queue: 3, v6_only: false },
+        kind: SocketKind::Listener { syn_queue: 3, v6_only: false, kept: false },
         ..socket(SocketState::Listen, "10.0.0.1")
     }
 }
@@ -70,14 +70,33 @@ fn a_full_accept_queue_names_who_does_not_accept() {
     assert_eq!(accept_queues(&facts([listening(128, 128)])).severity, Severity::Warning);
     let finding = accept_queues(&facts([listening(129, 128)]));
     assert_eq!(finding.severity, Severity::Problem);
-    assert!(
-        text(&finding).contains("10.0.0.1:80 of web (pid 7)") || text(&finding).contains("web")
-    );
+    assert!(text(&finding).contains("10.0.0.1:80 of web (pid 7): 129 connections wait"));
     let overflown = grown(facts([listening(0, 128)]), "ListenOverflows", 4);
     assert_eq!(accept_queues(&overflown).severity, Severity::Problem);
     let mut long_ago = overflown;
     long_ago.earlier.set("ListenOverflows", 4);
     assert_eq!(accept_queues(&long_ago).severity, Severity::Fine);
+}
+
+#[test]
+fn what_waits_for_a_successor_is_not_the_old_programs_fault() {
+    let kept = |waiting| Socket {
+        kind: SocketKind::Listener { syn_queue: 0, v6_only: false, kept: true },
+        ..listening(waiting, 128)
+    };
+    assert_eq!(successors(&facts([listening(129, 128)])).severity, Severity::Fine);
+    assert_eq!(successors(&facts([kept(0)])).severity, Severity::Fine);
+    let full = facts([kept(129)]);
+    assert_eq!(accept_queues(&full).severity, Severity::Fine);
+    let finding = successors(&full);
+    assert_eq!(finding.severity, Severity::Warning);
+    let said = text(&finding);
+    for part in ["10.0.0.1:80, left by web (pid 7): 129 connections", "within 2s"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let finding = successors(&grown(facts([]), "unaccepted_resets", 4));
+    assert_eq!(finding.severity, Severity::Problem);
+    assert!(text(&finding).starts_with("4 connections were reset"), "{finding:?}");
 }
 
 fn flood(count: u32) -> Vec<Socket> {
@@ -156,7 +175,7 @@ fn time_wait_says_who_closes_first_and_whether_that_matters() {
     assert_eq!(finding.severity, Severity::Fine);
     assert!(finding.summary.contains("on 2 incoming and 1 outgoing"), "{finding:?}");
     assert!(text(&finding).contains("That is no problem"), "{finding:?}");
-    assert_eq!(finding.numbers["bytes"], 180);
+    assert_eq!(finding.numbers["bytes"], 177);
     let mut small = facts(vec![record(80); 90]);
     small.config.tcp.max_tw_buckets = 100;
     assert_eq!(time_wait(&small).severity, Severity::Warning);
