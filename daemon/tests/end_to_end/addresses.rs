@@ -72,6 +72,8 @@ fn a_listener_on_every_address_follows_them() {
         ip_address(&bed, "del", &format!("{added}/{prefix}"));
         exchange(&bed, &listener, bed.server_address(v6, PORT));
     }
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 /// As on Linux with `IPV6_V6ONLY` off: an IPv4 peer is shown as `::ffff:a.b.c.d`.
@@ -83,6 +85,8 @@ fn one_listener_takes_both_families() {
     for v6 in FAMILIES {
         exchange(&bed, &listener, bed.server_address(v6, PORT));
     }
+    drop((listener, runtime));
+    bed.wait_until_empty();
 }
 
 /// The most specific listener takes a connection; `::ffff:a.b.c.d` is IPv4, said by an IPv6 socket.

@@ -171,6 +171,8 @@ fn a_new_connection_takes_the_place_of_a_time_wait() {
         }
     }
     eventually_is("TIME_WAITs taken over", &8, || bed.stats().get("TWRecycled"));
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 /// Not in every case: the daemon may have sent the bytes before the close is posted.

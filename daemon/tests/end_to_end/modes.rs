@@ -31,6 +31,7 @@ fn each_mode_serves() {
             let (fourwave, kernel) = bed.connected_pair(&listener);
             both_at_once(&fourwave, &kernel, 1 << 20);
         }
+        bed.wait_until_idle();
     }
 }
 
@@ -51,7 +52,9 @@ fn unfinished_checksums_are_trusted_only_when_told() {
         let (fourwave, kernel) = bed.connected_pair(&listener);
         both_at_once(&fourwave, &kernel, 1 << 20);
     }
-    drop((runtime, bed));
+    drop(runtime);
+    bed.wait_until_empty();
+    drop(bed);
 
     let Some(bed) = Bed::with("verify", with_offloads, &trust[1..]) else { return };
     let runtime = bed.runtime();

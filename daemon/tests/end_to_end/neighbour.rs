@@ -61,7 +61,7 @@ fn ping_and_kernel_servers_work_beside_the_load() {
             }
         }
     });
-    bed.check_programs().unwrap_or_else(|error| panic!("{error}"));
+    bed.wait_until_idle();
 }
 
 /// Kernel sockets that echo until the peer ends its stream, on threads that end with the process.
@@ -94,6 +94,8 @@ fn a_port_of_the_kernel_is_not_taken() {
         let taken = SocketOptions::new().runtime(&runtime).bind(address);
         drop(taken.unwrap_or_else(|error| panic!("{error}")));
     }
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 #[test]
@@ -110,6 +112,8 @@ fn a_served_port_is_kept_from_the_kernel() {
         drop(listener);
         eventually("the kernel gets the port back", || bind().is_ok());
     }
+    drop(runtime);
+    bed.wait_until_empty();
 }
 
 #[test]
@@ -123,4 +127,6 @@ fn two_clients_cannot_have_one_port() {
         let error = refused.expect_err("the first client has it");
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
     }
+    drop((first, second));
+    bed.wait_until_empty();
 }

@@ -29,6 +29,7 @@ fn connections_arrive_on_both() {
     let stats = bed.stats();
     assert!(stats.get("frames_handed_over") > 0, "{stats:?}");
     assert_eq!(stats.get("handoff_full"), 0, "{stats:?}");
+    bed.wait_until_idle();
 }
 
 /// Streams whose frames come in over both queues.
