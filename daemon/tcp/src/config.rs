@@ -51,7 +51,8 @@ pub struct Config {
     pub syn_linear_timeouts: u8,
     /// SYN-ACK retransmissions.
     pub synack_retries: u8,
-    /// Retransmissions of data, or unanswered probes, before the connection is given up.
+    /// Retransmissions of data, or unanswered probes, before the connection is given up. Of data it
+    /// stands for a time, see [`Config::patience`].
     pub retries2: u8,
     /// The same for a connection whose handle is closed. Linux writes 0 for this default.
     pub orphan_retries: u8,
@@ -156,6 +157,16 @@ impl Config {
         scale
     }
 
+    /// How long data is sent again in vain before the connection is given up: as long as `retries`
+    /// retransmissions and the wait after the last take when the timeout is 200 ms at first. A time,
+    /// and as Linux the same for all: a short timeout makes nobody impatient, nor a long one patient.
+    pub fn patience(&self, retries: u8) -> Nanos {
+        const FIRST: Nanos = 200 * MILLISECOND;
+        let doublings = (self.rto_max / FIRST).max(1).ilog2().min(retries.into());
+        let growing = FIRST.saturating_mul((2 << doublings) - 1);
+        growing.saturating_add(self.rto_max.saturating_mul(u64::from(retries) - u64::from(doublings)))
+    }
+
     /// Receive window that a connection begins with.
     #[inline]
     pub fn first_window(&self) -> u32 {
@@ -166,5 +177,23 @@ impl Config {
     #[inline]
     pub fn syn_window(&self) -> u16 {
         u16::try_from(self.first_window()).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_as_linux_documents_it() {
+        let cfg = Config::default();
+        // Documentation/networking/ip-sysctl.rst: tcp_retries2 = 15 is 924.6 s.
+        assert_eq!(cfg.patience(15), 924_600 * MILLISECOND);
+        assert_eq!(cfg.patience(8), 102_200 * MILLISECOND);
+        assert_eq!(cfg.patience(0), 200 * MILLISECOND);
+        let cfg = Config { rto_max: SECOND / 10, ..cfg };
+        assert_eq!(cfg.patience(3), 500 * MILLISECOND);
+        let cfg = Config { rto_max: Nanos::MAX, ..cfg };
+        assert!(cfg.patience(u8::MAX) > 1 << 60);
     }
 }

@@ -136,16 +136,25 @@ impl Tcb {
         if user_timeout.is_some_and(|timeout| self.stalled_at != NEVER && stalled_for >= timeout) {
             return true;
         }
-        // Of an established connection with data under way it takes the place of the number of
+        let limit = self.retry_limit(cfg);
+        if !self.is_outstanding() || !self.state().is_synchronized() {
+            return self.retries >= limit;
+        }
+        // Of an established connection with data under way the user timeout takes the place of the
         // retries.
-        let counts = user_timeout.is_none()
-            || self.is_orphan()
-            || !self.is_outstanding()
-            || !self.state().is_synchronized();
-        counts && self.retries >= self.retry_limit(cfg)
+        let counts = user_timeout.is_none() || self.is_orphan();
+        counts && self.retries > 0 && self.has_repeated_for(cfg.patience(limit), now)
     }
 
-    /// Timeouts in a row that are allowed (RFC 9293 §3.8.3).
+    /// Whether data was sent again in vain for `patience`. A window that shrank to nothing is no
+    /// silence: then the time counts from the peer's last word.
+    fn has_repeated_for(&self, patience: Nanos, now: Nanos) -> bool {
+        let answered_at = if self.snd_wnd == 0 { self.heard_at } else { 0 };
+        now.saturating_sub(self.stalled_at.max(answered_at)) >= patience
+    }
+
+    /// Timeouts in a row that are allowed (RFC 9293 §3.8.3); of data, what [`Config::patience`] makes
+    /// of them.
     fn retry_limit(&self, cfg: &Config) -> u8 {
         let state = self.state();
         if state == State::SynSent {
