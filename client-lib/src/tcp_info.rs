@@ -62,8 +62,14 @@ pub struct TcpInfo {
     pub snd_wnd: u32,
     /// `tcpi_rcv_wnd`: the window that the peer was told, bytes.
     pub rcv_wnd: u32,
-    /// `tcpi_rcv_space`: the most that it can become, bytes.
+    /// `tcpi_rcv_ssthresh`: the most that it can become at present, bytes.
+    pub rcv_ssthresh: u32,
+    /// `tcpi_rcv_space`: most bytes that were read in a round trip, from which the window is tuned.
     pub rcv_space: u32,
+    /// `tcpi_rcv_rtt`: round-trip time as a receiver sees it, once it is known.
+    pub rcv_rtt: Option<Duration>,
+    /// `tcpi_pmtu`: largest packet that passes, by routes, routers and the search.
+    pub pmtu: Option<u32>,
     /// `tcpi_notsent_bytes`: written and not sent.
     pub notsent_bytes: u64,
     /// `tcpi_bytes_acked`: data that the peer has acknowledged.
@@ -140,7 +146,10 @@ impl TcpInfo {
             snd_ssthresh: (!infinite).then(|| segments(info.slow_start_threshold)),
             snd_wnd: info.send_window as u32,
             rcv_wnd: info.receive_window as u32,
-            rcv_space: info.receive_limit as u32,
+            rcv_ssthresh: info.receive_limit as u32,
+            rcv_space: info.read_in_a_round_trip as u32,
+            rcv_rtt: (info.receive_rtt > 0).then(|| time(info.receive_rtt)),
+            pmtu: (info.path_mtu > 0).then_some(info.path_mtu as u32),
             notsent_bytes: info.unsent,
             bytes_acked: info.bytes_acked,
             bytes_received: info.bytes_received,
@@ -187,12 +196,14 @@ impl TcpInfo {
             (44, millis(self.last_data_sent)),
             (52, millis(self.last_data_recv)),
             (56, millis(self.last_ack_recv)),
-            (64, self.rcv_wnd),
+            (60, self.pmtu.unwrap_or(0)),
+            (64, self.rcv_ssthresh),
             (68, micros(self.rtt)),
             (72, micros(self.rttvar)),
             (76, self.snd_ssthresh.unwrap_or(INFINITE)),
             (80, self.snd_cwnd),
             (84, self.advmss),
+            (92, self.rcv_rtt.map_or(0, micros)),
             (96, self.rcv_space),
             (100, self.total_retrans),
             (136, self.segs_out),
@@ -237,6 +248,11 @@ mod tests {
             send_scale: 3,
             receive_scale: 7,
             min_rtt: u64::MAX,
+            receive_window: 500,
+            receive_limit: 65_536,
+            read_in_a_round_trip: 32_768,
+            receive_rtt: 2_500_000,
+            path_mtu: 1040,
             ..ConnInfo::default()
         };
         let live = TcpInfo::new(true, &info);
@@ -247,7 +263,10 @@ mod tests {
         assert_eq!(raw[5], options::WINDOW_SCALE | options::ECN);
         let word = |at: usize| u32::from_ne_bytes(raw[at..at + 4].try_into().unwrap());
         assert_eq!((word(68), word(76), word(24)), (1500, INFINITE, 3));
+        assert_eq!((word(60), word(64), word(92)), (1040, 65_536, 2500));
+        assert_eq!((word(96), word(232)), (32_768, 500));
         let over = TcpInfo::new(false, &ConnInfo::default());
         assert_eq!((over.state, over.snd_cwnd), (7, 0));
+        assert_eq!((over.rcv_rtt, over.pmtu), (None, None));
     }
 }

@@ -150,6 +150,12 @@ conn_info! {
     receive_window,
     /// The most that it can become.
     receive_limit,
+    /// Most that was read in a round trip.
+    read_in_a_round_trip,
+    /// Round-trip time as a receiver sees it; 0 before it is known.
+    receive_rtt,
+    /// Largest packet that passes; 0 when nobody knows.
+    path_mtu,
     /// Written and not sent.
     unsent,
     /// Data acknowledged.

@@ -138,6 +138,11 @@ impl Tcb {
         Some(u32::try_from(read).unwrap_or(u32::MAX))
     }
 
+    /// Most bytes that were read in a round trip.
+    pub(crate) fn read_most(&self) -> u32 {
+        self.reading.most
+    }
+
     fn measure_anew(&mut self, now: Nanos) {
         self.reading.since = now;
         self.reading.head = self.rcv_head;
@@ -146,7 +151,7 @@ impl Tcb {
 
     /// The round-trip time of what the peer sends: by its echoes, or where those are too coarse by
     /// our own segments, be it the handshake's.
-    fn receive_round_trip(&self) -> Option<Nanos> {
+    pub(crate) fn receive_round_trip(&self) -> Option<Nanos> {
         match (self.reading.round_trip, self.rtt.srtt()) {
             (echoed, Some(srtt)) if echoed < COARSE => Some(srtt),
             (0, None) => None,

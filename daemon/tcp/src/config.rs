@@ -164,7 +164,8 @@ impl Config {
         const FIRST: Nanos = 200 * MILLISECOND;
         let doublings = (self.rto_max / FIRST).max(1).ilog2().min(retries.into());
         let growing = FIRST.saturating_mul((2 << doublings) - 1);
-        growing.saturating_add(self.rto_max.saturating_mul(u64::from(retries) - u64::from(doublings)))
+        growing
+            .saturating_add(self.rto_max.saturating_mul(u64::from(retries) - u64::from(doublings)))
     }
 
     /// Receive window that a connection begins with.

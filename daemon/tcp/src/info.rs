@@ -63,6 +63,12 @@ pub struct Info {
     pub receive_window: u32,
     /// See `receive_window`.
     pub receive_limit: u32,
+    /// Most that was read in a round trip, from which the window is tuned.
+    pub read_in_a_round_trip: u32,
+    /// Round-trip time as a receiver sees it; `None` before anything tells of it.
+    pub receive_rtt: Option<Nanos>,
+    /// Largest packet that passes, as far as anybody knows; `None` when nobody does.
+    pub path_mtu: Option<u16>,
     /// Written and not sent.
     pub unsent: u64,
     /// Data acknowledged by the peer.
@@ -143,6 +149,9 @@ impl Tcb {
             // The edge never lies before what was received.
             receive_window: (self.rcv_edge - self.rcv_nxt).max(0) as u32,
             receive_limit: self.rcv_limit,
+            read_in_a_round_trip: self.read_most(),
+            receive_rtt: self.receive_round_trip(),
+            path_mtu: self.path_mtu(),
             unsent,
             bytes_acked,
             bytes_received: self.rcv_tail(),

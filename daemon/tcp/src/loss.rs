@@ -136,8 +136,7 @@ impl Tcb {
     /// RFC 6675 §5, step 4; `delivered` bytes by the acknowledgement that tells, if one does.
     pub(crate) fn start_recovery(&mut self, cfg: &Config, now: Nanos, delivered: u32) {
         self.prepare_undo();
-        let is_probe = self.is_mtu_probe_lost(cfg, now);
-        self.set_flag(flag::PROBE_LOST, is_probe);
+        self.judge_lost_probe(cfg, now);
         let visible = self.flight() - self.scoreboard.bytes() + delivered;
         let before = self.last_flight(visible);
         if !self.has_reacted() {
@@ -163,9 +162,7 @@ impl Tcb {
         if self.recovery.is_complete(self.snd_una) {
             self.recovery.finish();
             self.congestion.settle();
-            if self.take_flag(flag::PROBE_LOST) {
-                self.congestion.restore(self.undo.window, self.undo.threshold);
-            }
+            self.forgive_lost_probe();
             self.duplicate_acks = 0;
             return;
         }
@@ -276,6 +273,7 @@ impl Tcb {
             let window = self.congestion.threshold().min(self.flight().max(mss) + mss);
             self.congestion.set_window(window);
             self.recovery.finish();
+            self.forgive_lost_probe();
         } else {
             // A partial acknowledgement: the segment at `snd_una` is lost too.
             self.recovery.handle_partial(self.flight());
@@ -285,7 +283,7 @@ impl Tcb {
     }
 
     /// The peer does not report what it holds: a duplicate acknowledgement (RFC 5681 §2, §3.2).
-    pub(crate) fn learn_from_duplicate(&mut self, cfg: &Config) {
+    pub(crate) fn learn_from_duplicate(&mut self, cfg: &Config, now: Nanos) {
         let mss = self.payload_limit();
         self.duplicate_acks = self.duplicate_acks.saturating_add(1);
         if self.recovery.is_active() {
@@ -300,6 +298,7 @@ impl Tcb {
             return;
         }
         self.prepare_undo();
+        self.judge_lost_probe(cfg, now);
         if !self.has_reacted() {
             self.react(self.flight());
         }

@@ -70,6 +70,17 @@ impl Tcb {
         }
     }
 
+    /// Largest packet that passes: by the route, routers, or the search where that found less.
+    pub(crate) fn path_mtu(&self) -> Option<u16> {
+        // Until there is news, the route is as it was when our MSS was announced, unless that was
+        // the application's choice.
+        let announced = if self.settings.max_segment == 0 { self.local_mss } else { u16::MAX };
+        let told = if self.path_mss == u16::MAX { announced } else { self.path_mss };
+        let mss = if self.search.failed == 0 { told } else { told.min(self.mss) };
+        let headers = u16::MAX - max_payload(u16::MAX, self.has(flag::V4), 0);
+        (mss < u16::MAX).then(|| mss.saturating_add(headers))
+    }
+
     /// Segments get smaller. That is no sign of congestion: the window stays.
     fn shrink_to(&mut self, cfg: &Config, now: Nanos, mss: u16) {
         self.mss = mss;
@@ -155,15 +166,30 @@ impl Tcb {
         }
     }
 
-    /// Loss is noticed: whether it is that of a probe, which is no sign of congestion
-    /// (RFC 4821 §7.6.2).
-    pub(crate) fn is_mtu_probe_lost(&mut self, cfg: &Config, now: Nanos) -> bool {
+    /// Loss is noticed: if it is that of a probe, it is no sign of congestion (RFC 4821 §7.6.2), and
+    /// what it costs is given back by [`Tcb::forgive_lost_probe`].
+    pub(crate) fn judge_lost_probe(&mut self, cfg: &Config, now: Nanos) {
         let is_lost = self.search.probe_start == self.snd_una;
         if is_lost {
             self.search.fail();
             self.rest_if_close(cfg, now);
         }
-        is_lost
+        self.set_flag(flag::PROBE_LOST, is_lost);
+    }
+
+    /// Loss is repaired.
+    pub(crate) fn forgive_lost_probe(&mut self) {
+        if self.take_flag(flag::PROBE_LOST) {
+            self.congestion.restore(self.undo.window, self.undo.threshold);
+        }
+    }
+
+    /// What is in `span` is sent again: when it arrives, that says nothing of a probe which was
+    /// larger (RFC 4821 §7.6.3, an inconclusive one is tried again).
+    pub(crate) fn forget_probe_in(&mut self, span: &core::ops::Range<i64>) {
+        if span.contains(&self.search.probe_start) {
+            self.search.probe_start = UNKNOWN;
+        }
     }
 
     fn rest_if_close(&mut self, cfg: &Config, now: Nanos) {

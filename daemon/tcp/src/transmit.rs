@@ -303,6 +303,7 @@ impl Tcb {
         }
         if retransmission {
             self.recovery.handle_resent(start..end, self.snd_max);
+            self.forget_probe_in(&(start..end));
         } else {
             // A segment takes 16 bits of positions at most, and a FIN adds one.
             self.recovery.handle_sent((end - start) as u32);

@@ -85,6 +85,9 @@ fn information_agrees_with_the_kernels() {
                     (own, of_peer)
                 })
             );
+            assert_eq!(ours.pmtu, Some(theirs.pmtu()), "{ours:?}");
+            assert!(ours.rcv_ssthresh >= ours.rcv_wnd && ours.rcv_space > 0, "{ours:?}");
+            assert!(ours.rcv_rtt.is_some(), "{ours:?}");
             assert!(ours.timestamps && ours.sack, "{ours:?}");
             assert!(ours.rtt > Duration::ZERO && ours.rto >= ours.rtt, "{ours:?}");
             assert!(ours.min_rtt.is_some_and(|min| min > Duration::ZERO), "{ours:?}");

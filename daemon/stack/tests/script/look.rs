@@ -74,6 +74,10 @@ impl Runner {
             "cwnd" => equal("the congestion window", &wanted()?, &tcb.congestion_window().into()),
             "send_window" => equal("the peer's window", &wanted()?, &tcb.send_window().into()),
             "mss" => equal("the segment size", &wanted()?, &tcb.mss().into()),
+            "pmtu" => {
+                let info = tcb.info(&self.world.shard.config().tcp, self.world.now);
+                equal("the path's MTU", &wanted()?, &info.path_mtu.unwrap_or(0).into())
+            }
             "rto" => equal("the timeout", &wanted()?, &millis(tcb.rto())),
             "retransmits" => equal("segments sent again", &wanted()?, &tcb.retransmits().into()),
             "srtt" => {

@@ -31,7 +31,7 @@ impl Tcb {
         } else if is_new {
             self.learn_from_ack(arrival, before);
         } else if same_window && is_bare(arrival) && self.is_outstanding() {
-            self.learn_from_duplicate(arrival.cfg);
+            self.learn_from_duplicate(arrival.cfg, arrival.now);
         }
         if is_new {
             self.plan_probe(arrival.cfg, arrival.now);

@@ -515,6 +515,10 @@ fn information_is_true() {
     assert_eq!((fresh.snd_mss, fresh.advertised_mss), (1000, 1000));
     assert_eq!((fresh.congestion_window, fresh.slow_start_threshold), (10_000, u32::MAX));
     assert!(fresh.sack && !fresh.timestamps && fresh.window_scales.is_none());
+    assert_eq!((fresh.path_mtu, fresh.receive_rtt), (Some(1040), Some(10 * MS)));
+    assert_eq!((fresh.receive_limit, fresh.read_in_a_round_trip), (65_535, 32_768));
+    t.tcb.set_path_mtu(&t.cfg, t.now, 1500);
+    assert_eq!((info(&t).path_mtu, info(&t).snd_mss), (Some(1500), 1000));
 
     t.write(12 * MSS);
     while t.tcb.poll_transmit(&t.cfg, t.now).is_some() {}

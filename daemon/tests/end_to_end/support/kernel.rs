@@ -44,6 +44,11 @@ impl KernelInfo {
         self.word(16)
     }
 
+    /// What it knows of the path.
+    pub fn pmtu(&self) -> u32 {
+        self.word(60)
+    }
+
     pub fn advmss(&self) -> u32 {
         self.word(84)
     }
