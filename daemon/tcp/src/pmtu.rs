@@ -106,10 +106,11 @@ impl Tcb {
         let smaller = if self.mss > cfg.base_mss { cfg.base_mss } else { self.mss / 2 };
         let smaller = smaller.max(least);
         let is_large = self.snd_max - self.snd_una > i64::from(smaller - self.options_len());
-        // A peer that answers gets something, and one that closed its window need not answer.
-        let is_silent = self.heard_at < self.stalled_at && self.snd_wnd > 0;
+        // What the peer sends meanwhile proves nothing: small packets pass. One that closed its
+        // window need not take anything.
+        let is_open = self.snd_wnd > 0;
         if cfg.mtu_probing
-            && is_silent
+            && is_open
             && self.retries >= BLACK_HOLE_TIMEOUTS
             && smaller < self.mss
             && is_large
