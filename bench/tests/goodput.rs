@@ -2,6 +2,7 @@
 //! whatever the relay does to the frames.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ fn streams_arrive_whole_over_every_path() {
         daemon_keys: BTreeMap::new(),
     };
     let goodput = goodput::run(&config, &AtomicBool::new(false), &Progress::hidden()).unwrap();
-    eprintln!("{}", goodput::render(&goodput));
+    // Not captured: the figures are worth a look when all is well, too.
+    writeln!(io::stderr(), "{}", goodput::render(&goodput)).unwrap();
     assert_eq!(goodput.rows.len(), 5 * 2 * 2);
     for row in &goodput.rows {
         for figures in row.figures() {
