@@ -430,8 +430,8 @@ fn closing(facts: &Facts) -> Finding {
     finding(Severity::Warning, summary)
         .details(named(&facts.census.closing, "connections"))
         .detail(format!(
-            "Those that no program holds are given up after {retries} retransmissions. The peers \
-             are gone, or the path to them is."
+            "Those that no program holds are given up after the time of {retries} retransmissions. The \
+             peers are gone, or the path to them is."
         ))
         .advise("`tcp.orphan_retries` gives them up sooner.")
 }
