@@ -1,31 +1,20 @@
 //! fourwave beside the kernel, through the whole path: kernel client, veth, XDP, AF_XDP, daemon,
 //! shared memory, library, server.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
-use fourwave_bench::lab::{
-    DaemonOptions, Lab, LabConfig, Ready, Side, bench_binary, daemon_binary,
-};
+use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, Ready, Side, bench_binary};
 use fourwave_bench::limit::{self, LimitConfig};
 use fourwave_bench::load::xdp::XdpMode;
 use fourwave_bench::load::{self, LoadConfig, Until, Via};
 use fourwave_bench::server;
-
-/// Whether this can run. Where CI is set it must.
-fn possible() -> bool {
-    let problem = match daemon_binary() {
-        _ if !rustix::process::geteuid().is_root() => "building a lab needs root".to_owned(),
-        Ok(_) => return true,
-        Err(error) => error.to_string(),
-    };
-    assert!(std::env::var_os("CI").is_none(), "{problem}");
-    eprintln!("skipped: {problem}");
-    false
-}
+use support::possible;
 
 fn compare(name: &str, via: Via, v6: bool) -> Comparison {
     let cpus = fourwave_bench::machine::cpus().unwrap();

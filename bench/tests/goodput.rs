@@ -1,6 +1,8 @@
 //! Long streams over bad paths, both servers, both directions, both families: every byte arrives,
 //! whatever the relay does to the frames.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
@@ -8,19 +10,8 @@ use std::time::Duration;
 
 use fourwave_bench::compare::Progress;
 use fourwave_bench::goodput::{self, Direction, GoodputConfig};
-use fourwave_bench::lab::{LabConfig, daemon_binary};
-
-/// Whether this can run. Where CI is set it must.
-fn possible() -> bool {
-    let problem = match daemon_binary() {
-        _ if !rustix::process::geteuid().is_root() => "building a lab needs root".to_owned(),
-        Ok(_) => return true,
-        Err(error) => error.to_string(),
-    };
-    assert!(std::env::var_os("CI").is_none(), "{problem}");
-    eprintln!("skipped: {problem}");
-    false
-}
+use fourwave_bench::lab::LabConfig;
+use support::possible;
 
 #[test]
 fn streams_arrive_whole_over_every_path() {

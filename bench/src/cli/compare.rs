@@ -1,17 +1,15 @@
 //! `compare`.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
 use fourwave_bench::lab::{self, LabConfig};
 use fourwave_bench::load::Via;
 
-use super::{cpu, duration, interruptible, rate};
+use super::{ReportFile, cpu, duration, interruptible, rate};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -69,12 +67,7 @@ impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config()?;
-        // Before the run: a path that cannot be written costs nobody half a minute.
-        let json = self.json.as_ref().map(|path| {
-            let opened = File::options().write(true).create(true).truncate(false).open(path);
-            opened.with_context(|| format!("cannot write {}", path.display()))
-        });
-        let json = json.transpose()?;
+        let json = ReportFile::open(self.json.as_deref())?;
         let cancelled = interruptible()?;
         let loads = u32::try_from(config.rounds * config.contenders.len())?;
         let warm_ups = u32::try_from(config.contenders.len())?;
@@ -83,10 +76,7 @@ impl Args {
         progress.finish();
         let comparison = comparison?;
         println!("{}", compare::render(&comparison).trim_end());
-        if let Some(file) = json {
-            file.set_len(0)?;
-            serde_json::to_writer_pretty(BufWriter::new(file), &comparison)?;
-        }
+        json.write(&comparison)?;
         verdict(&comparison)
     }
 

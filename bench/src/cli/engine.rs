@@ -1,13 +1,13 @@
 //! `engine`.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use fourwave_bench::engine::{self, EngineConfig};
 use fourwave_bench::machine;
+
+use super::ReportFile;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,12 +28,7 @@ pub(crate) struct Args {
 impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        // Before the run: a path that cannot be written costs nobody a minute.
-        let json = self.json.as_ref().map(|path| {
-            let opened = File::options().write(true).create(true).truncate(false).open(path);
-            opened.with_context(|| format!("cannot write {}", path.display()))
-        });
-        let json = json.transpose()?;
+        let json = ReportFile::open(self.json.as_deref())?;
         let mut config = if self.quick { EngineConfig::quick() } else { EngineConfig::full() };
         config.rounds = self.rounds.unwrap_or(config.rounds).max(1);
         let cpus = machine::cpus().context("reading the CPU set")?;
@@ -41,10 +36,7 @@ impl Args {
         machine::pin(cpu).with_context(|| format!("CPU {cpu} may not be used; {cpus:?} may"))?;
         let report = engine::run(&config, |step| eprintln!("{step} …"))?;
         println!("{}", engine::render(&report).trim_end());
-        if let Some(file) = json {
-            file.set_len(0)?;
-            serde_json::to_writer_pretty(BufWriter::new(file), &report)?;
-        }
+        json.write(&report)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,16 +1,15 @@
 //! `flood`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use fourwave_bench::compare::Progress;
 use fourwave_bench::flood::{self, Config};
 use fourwave_bench::lab::{self, LabConfig};
 
-use super::{duration, interruptible, rate};
+use super::{ReportFile, duration, interruptible, rate};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,6 +39,7 @@ pub(crate) struct Args {
 impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let json = ReportFile::open(self.json.as_deref())?;
         ensure!(self.syns > 0, "--syns must be above 0");
         lab::daemon_binary()?;
         let flood = Duration::from_secs_f64(self.syns as f64 / self.syn_rate);
@@ -60,10 +60,7 @@ impl Args {
         progress.finish();
         let flooded = flooded?;
         println!("{}", flooded.text().trim_end());
-        if let Some(path) = &self.json {
-            let text = serde_json::to_vec_pretty(&flooded).context("writing the figures")?;
-            fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-        }
+        json.write(&flooded)?;
         if flooded.success_rate < 1.0 {
             bail!("some of the honest connections did not succeed");
         }

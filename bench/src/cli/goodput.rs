@@ -1,18 +1,16 @@
 //! `goodput`.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use fourwave_bench::compare::Progress;
 use fourwave_bench::goodput::{self, Direction, Goodput, GoodputConfig, Row};
 use fourwave_bench::lab::{self, LabConfig};
 use fourwave_bench::relay::Impairment;
 
-use super::{bytes, cpu, duration, interruptible};
+use super::{ReportFile, bytes, cpu, duration, interruptible};
 
 /// Each kind of harm by itself, then some of all.
 const PATHS: [&str; 7] = [
@@ -64,12 +62,7 @@ impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let config = self.config()?;
-        // Before the run: a path that cannot be written costs nobody minutes.
-        let json = self.json.as_ref().map(|path| {
-            let opened = File::options().write(true).create(true).truncate(false).open(path);
-            opened.with_context(|| format!("cannot write {}", path.display()))
-        });
-        let json = json.transpose()?;
+        let json = ReportFile::open(self.json.as_deref())?;
         let cancelled = interruptible()?;
         // A millisecond of the bar stands for one stream.
         let progress = Progress::visible(Duration::from_millis(config.transfers() as u64));
@@ -77,10 +70,7 @@ impl Args {
         progress.finish();
         let goodput = goodput?;
         println!("{}", goodput::render(&goodput).trim_end());
-        if let Some(file) = json {
-            file.set_len(0)?;
-            serde_json::to_writer_pretty(BufWriter::new(file), &goodput)?;
-        }
+        json.write(&goodput)?;
         verdict(&goodput)
     }
 

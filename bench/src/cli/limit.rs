@@ -13,7 +13,7 @@ use fourwave_bench::limit::{self, LimitConfig};
 use fourwave_bench::machine;
 use fourwave_bench::server::reflector;
 
-use super::{cpu, duration, interruptible};
+use super::{ReportFile, cpu, duration, interruptible};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -49,6 +49,7 @@ pub(crate) struct Args {
 impl Args {
     #[expect(clippy::print_stdout, reason = "the result of the command")]
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let json = ReportFile::open(self.json.as_deref())?;
         ensure!(self.concurrency > 0, "--concurrency must be above 0");
         let config = LimitConfig {
             lab: LabConfig::named("fw-limit").more_client_v6(50),
@@ -72,10 +73,7 @@ impl Args {
             limit.retransmits,
             limit.errors,
         );
-        if let Some(path) = &self.json {
-            let text = serde_json::to_vec_pretty(&limit)?;
-            std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-        }
+        json.write(&limit)?;
         if limit.errors > 0 {
             bail!("{} connections failed", limit.errors);
         }

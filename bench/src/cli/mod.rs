@@ -9,6 +9,9 @@ mod limit;
 mod load;
 mod serve;
 
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +21,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use fourwave_bench::lab::remove_orphans;
 use fourwave_bench::machine;
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Short TCP connections on fourwave and on the kernel: a lab to try, servers, load, comparison.
@@ -89,6 +93,26 @@ fn cpu(wanted: Option<usize>, place: usize) -> anyhow::Result<usize> {
         Some(cpu) if !cpus.contains(&cpu) => bail!("CPU {cpu} may not be used; {cpus:?} may"),
         Some(cpu) => Ok(cpu),
         None => Ok(cpus.get(place).or(cpus.first()).copied().unwrap_or(0)),
+    }
+}
+
+/// Where a report is to be written, opened before the run: a path that cannot be written costs nobody
+/// minutes.
+struct ReportFile(Option<File>);
+
+impl ReportFile {
+    fn open(path: Option<&Path>) -> anyhow::Result<ReportFile> {
+        let open = |path: &Path| {
+            let opened = File::options().write(true).create(true).truncate(false).open(path);
+            opened.with_context(|| format!("cannot write {}", path.display()))
+        };
+        path.map(open).transpose().map(ReportFile)
+    }
+
+    fn write(self, report: &impl Serialize) -> anyhow::Result<()> {
+        let Some(file) = self.0 else { return Ok(()) };
+        file.set_len(0)?;
+        serde_json::to_writer_pretty(BufWriter::new(file), report).context("writing the report")
     }
 }
 
