@@ -6,13 +6,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use aya::EbpfLoader;
 use aya::programs::xdp::XdpMode as AyaMode;
 use aya::programs::{ProgramError, Xdp};
 use fourwave_xdp::{
-    AttachedMode, Object, Released, Steering, SteeringConfig, SteeringError, Verdict, XdpMode,
-    release,
+    AttachedMode, Object, Program, ProgramLimits, Released, Steering, SteeringConfig,
+    SteeringError, Verdict, XdpMode, release,
 };
 use support::{FAR, Lab, NEAR, Veth, object_bytes};
 
@@ -197,6 +198,27 @@ fn a_running_instance_is_left_alone() {
     assert!(xdp_line(&lab, NEAR).is_some());
     steering.detach().expect("it is attached");
     assert!(!lab.bpffs().join("fourwave").exists(), "nor a folder of the refused one");
+}
+
+#[test]
+fn programs_that_come_and_go_meanwhile_are_no_obstacle() {
+    let Some(lab) = Lab::new(Veth::default()) else {
+        return;
+    };
+    // Loaded before ours, so that whoever looks for ours meets them.
+    let limits = ProgramLimits { queues: 1, ports: 1 };
+    let load = |_| Program::load(&Object::embedded(), limits, false).expect("it is verified");
+    let passing: Vec<Program> = (0..60).map(load).collect();
+    let steering = attach(&with_mode(&lab, XdpMode::Auto));
+    thread::scope(|scope| {
+        let unloading = scope.spawn(move || drop(passing));
+        while !unloading.is_finished() {
+            let other =
+                Steering::attach(&lab.steering(NEAR, "other")).expect_err("steered already");
+            assert!(matches!(other, SteeringError::OtherInstance { .. }), "{other}");
+        }
+    });
+    steering.detach().expect("it is attached");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramError, loaded_programs};
 
+use super::error::program_cause;
 use super::program::PROGRAM_NAME;
 use super::{AttachedMode, SteeringConfig, SteeringError};
 use crate::bpffs::{self, PinFolder, PinFolderError};
@@ -172,13 +173,21 @@ fn attached(index: u32) -> Result<Vec<netlink::Attached>, SteeringError> {
 /// The name of a loaded program; empty when it is gone.
 fn program_name(id: u32) -> Result<String, SteeringError> {
     for program in loaded_programs() {
-        let program =
-            program.map_err(|error| SteeringError::bpf("list the loaded BPF programs", error))?;
+        let program = match program {
+            Ok(program) => program,
+            // Unloaded by somebody between the kernel's answer and our look at it.
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(SteeringError::bpf("list the loaded BPF programs", error)),
+        };
         if program.id() == id {
             return Ok(String::from_utf8_lossy(program.name()).into_owned());
         }
     }
     Ok(String::new())
+}
+
+fn is_gone(error: &ProgramError) -> bool {
+    program_cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
 }
 
 fn check_instance(instance: &str) -> Result<(), SteeringError> {
