@@ -133,7 +133,9 @@ impl Tcb {
         // Where nothing is known to fail any more, all may be well.
         let size = if self.search.failed > largest { largest } else { half_way };
         let len = i64::from(size - self.options_len());
+        // Blocks for the peer would not fit beside it.
         let is_calm = self.search.probe_start == UNKNOWN
+            && self.sack_len() == 0
             && self.scoreboard.is_empty()
             && !self.recovery.is_active()
             && self.backoff == 0

@@ -33,6 +33,9 @@ pub(crate) struct App {
     pub(crate) gave_up: bool,
     /// It was opened where SYN cookies are sent.
     pub(crate) may_be_ghost: bool,
+    /// Conversations that were between these ports before: a handshake of one of them may be
+    /// completed when its other end has begun the next already.
+    pub(crate) earlier: Vec<usize>,
     /// Bytes that the host may have to hold for it.
     pub(crate) window: u64,
     /// Stretches that have arrived beyond `rcv_tail`, apart and in order.
@@ -60,6 +63,7 @@ impl App {
             error: None,
             gave_up: false,
             may_be_ghost: false,
+            earlier: Vec::new(),
             window: 0,
             ahead: Vec::new(),
         }
@@ -77,7 +81,9 @@ impl App {
         assert!(!self.closed && !bytes.is_empty());
         let end = offset + bytes.len() as u64;
         assert!(end <= self.consumed + self.window, "more than the window to hold");
-        if self.is_ghost(offset, bytes) {
+        if let Some(earlier) = self.earlier_one(offset, bytes) {
+            self.conversation = earlier;
+        } else if self.is_ghost(offset, bytes) {
             self.conversation = STRANGER;
         }
         if self.conversation != STRANGER {
@@ -92,6 +98,14 @@ impl App {
         self.ahead.retain(|range| !met(range));
         let place = self.ahead.partition_point(|range| range.start < merged.start);
         self.ahead.insert(place, merged);
+    }
+
+    /// The conversation of before that these first bytes are of, if they are not of the last one.
+    fn earlier_one(&self, offset: u64, bytes: &[u8]) -> Option<usize> {
+        let is_first = self.rcv_tail == 0 && self.ahead.is_empty();
+        let is_of = |conversation: usize| pattern::is(conversation, 1 - self.end, offset, bytes);
+        let others = self.earlier.iter().copied().filter(|_| is_first && !is_of(self.conversation));
+        others.rev().find(|conversation| is_of(*conversation))
     }
 
     /// A SYN cookie can be used again: by a late duplicate of a segment of the last connection

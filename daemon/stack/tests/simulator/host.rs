@@ -14,7 +14,7 @@ use crate::frame::Frame;
 use crate::rng::Rng;
 
 /// Which conversation a four-tuple, seen from its opener, belongs to at present.
-pub(crate) type Directory = Rc<RefCell<HashMap<FourTuple, usize>>>;
+pub(crate) type Directory = Rc<RefCell<HashMap<FourTuple, Vec<usize>>>>;
 
 /// All applications of a host.
 #[derive(Default)]
@@ -136,8 +136,10 @@ impl Host for SimHost {
         if self.rng.chance(5) {
             return Err(Refused);
         }
-        let known = self.directory.borrow().get(&tuple.flipped()).copied();
-        let mut app = App::new(known.unwrap_or(STRANGER), 1, conn, self.now);
+        let mut known = self.directory.borrow().get(&tuple.flipped()).cloned().unwrap_or_default();
+        let last = known.pop().unwrap_or(STRANGER);
+        let mut app = App::new(last, 1, conn, self.now);
+        app.earlier = known;
         app.may_be_ghost = self.sends_cookies;
         Ok(self.add(app))
     }

@@ -212,7 +212,7 @@ impl Pair {
                 Ok((conn, tuple)) => {
                     host.add(App::new(index, end, conn, self.now));
                     if !plan.crossed {
-                        self.directory.borrow_mut().insert(tuple, index);
+                        self.directory.borrow_mut().entry(tuple).or_default().push(index);
                     }
                 }
                 // The last user of a port is in TIME_WAIT, or there are too many connections.
