@@ -268,11 +268,17 @@ impl Flow {
             }
             return;
         }
+        let is_syn = segment.flags.contains(Flags::SYN);
+        if is_syn && ack.before(end.told) {
+            // It answers an old duplicate of the SYN: the connection is over, and nothing is known
+            // of it here.
+            end.linked = 0;
+            return;
+        }
         assert!(!ack.after(peer.delivered), "acknowledges {ack:?}, got {:?}", peer.delivered);
         assert!(!ack.before(end.told), "acknowledges {ack:?} after {:?}", end.told);
         // A scaled window is rounded down, and a SYN's is small. RFC 9293 §3.8.6, SHLD-14: no other
         // shrinks.
-        let is_syn = segment.flags.contains(Flags::SYN);
         let least = SeqNum(end.told_edge.0.wrapping_sub((1 << scale) - 1));
         assert!(
             is_syn || !edge.before(least),
