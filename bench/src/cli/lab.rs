@@ -1,13 +1,15 @@
 //! `lab up | exec | status | down`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use fourwave_bench::lab::{
-    self, DaemonOptions, Lab, LabConfig, LabError, NodeStatus, Ready, Side, Status, bench_binary,
+    self, DaemonOptions, Lab, LabConfig, LabError, NodeStatus, Preload, Ready, Side, Status,
+    bench_binary,
 };
 use fourwave_bench::server;
 use serde::{Deserialize, Serialize};
@@ -29,12 +31,11 @@ enum Action {
     /// Build the lab with a daemon; one that is up with the same settings stays
     Up(UpArgs),
     /// Run a command on one side
-    Exec {
+    Exec(ExecArgs),
+    /// Start a daemon on one side, unless it has one
+    Daemon {
         /// Which side
         side: SideArg,
-        /// The command and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
     },
     /// Show what is there
     Status,
@@ -65,6 +66,26 @@ struct UpArgs {
     queues: u32,
 }
 
+#[derive(Debug, clap::Args)]
+struct ExecArgs {
+    /// Put fourwave's sockets under the command (LD_PRELOAD); a side without a daemon gets one
+    #[arg(long)]
+    preload: bool,
+    /// Ports that it serves over fourwave [default: the lab's on the server's side, none on the
+    /// client's]
+    #[arg(long, value_delimiter = ',', requires = "preload")]
+    ports: Option<Vec<u16>>,
+    /// Peers that it reaches over fourwave, as FOURWAVE_CONNECT names them [default: the server's
+    /// addresses on the client's side, none on the server's]
+    #[arg(long, requires = "preload")]
+    connect: Option<String>,
+    /// Which side
+    side: SideArg,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SideArg {
     Server,
@@ -84,7 +105,8 @@ impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::Up(args) => up(&self.name, &args),
-            Action::Exec { side, command } => exec(&self.name, side.into(), &command),
+            Action::Exec(args) => exec(&self.name, &args),
+            Action::Daemon { side } => daemon(&self.name, side.into()),
             Action::Status => status(&self.name),
             Action::Down => down(&self.name),
         }
@@ -164,18 +186,80 @@ fn start_echo(lab: &mut Lab, size: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn exec(name: &str, side: Side, command: &[String]) -> anyhow::Result<ExitCode> {
-    let lab = Lab::attach(name)?;
-    let (program, arguments) = command.split_first().expect("clap requires a command");
+fn exec(name: &str, args: &ExecArgs) -> anyhow::Result<ExitCode> {
+    let side = args.side.into();
+    let mut lab = Lab::attach(name)?;
+    let (program, arguments) = args.command.split_first().expect("clap requires a command");
     let mut command = Command::new(program);
     command.args(arguments);
-    if lab.has_daemon(side) {
+    if args.preload {
+        let what = what_to_preload(&lab, side, args)?;
+        // Before a daemon is started for nothing.
+        lab::preload_library()?;
+        start_missing_daemon(name, side)?;
+        lab = Lab::attach(name)?;
+        lab.preload(side, &mut command, &what)?;
+    } else if lab.has_daemon(side) {
         command.env("FOURWAVE_SOCKET", lab.control_socket(side));
     }
-    // The main thread becomes the command: no process of ours stays in between.
+    // The main thread becomes the command: no process of ours stays in between, so that signals
+    // and the exit code are its own.
     lab.node(side).netns().enter()?;
     let error = command.exec();
-    Err(anyhow::Error::new(error).context(format!("cannot run {program}")))
+    Err(anyhow::Error::new(error).context(format!("cannot run {}", program.display())))
+}
+
+fn what_to_preload(lab: &Lab, side: Side, args: &ExecArgs) -> anyhow::Result<Preload> {
+    let allowed = settings_of(lab)?.ports;
+    let ports = match (&args.ports, side) {
+        (Some(ports), _) => ports.clone(),
+        (None, Side::Server) => allowed.clone(),
+        (None, Side::Client) => Vec::new(),
+    };
+    if let Some(port) = ports.iter().find(|port| !allowed.contains(port)) {
+        bail!(
+            "port {port} is not one that the lab's daemons let programs serve ({allowed:?}): \
+               `lab up --ports` says which"
+        );
+    }
+    let connect = args.connect.clone().or_else(|| match side {
+        Side::Server => None,
+        Side::Client => Some([false, true].map(|v6| server_peer(lab, v6)).join(",")),
+    });
+    Ok(Preload { ports, connect })
+}
+
+/// The server's address of one family with every port, as `FOURWAVE_CONNECT` names it.
+fn server_peer(lab: &Lab, v6: bool) -> String {
+    if v6 { lab.server().v6().to_string() } else { lab.server().v4().to_string() }
+}
+
+/// A daemon as a process of its own would have it: the command must not get a child that it knows
+/// nothing of.
+fn start_missing_daemon(name: &str, side: Side) -> anyhow::Result<()> {
+    let status = Command::new(bench_binary()?)
+        .args(["lab", "--name", name, "daemon", side.name()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()?;
+    if !status.success() {
+        bail!("no daemon on the {}'s side", side.name());
+    }
+    Ok(())
+}
+
+fn daemon(name: &str, side: Side) -> anyhow::Result<ExitCode> {
+    let ports = settings_of(&Lab::attach(name)?)?.ports;
+    lab::ensure_daemon(name, side, &DaemonOptions { ports, ..DaemonOptions::default() })?;
+    let lab = Lab::attach(name)?;
+    say(&format!("FOURWAVE_SOCKET={}", lab.control_socket(side).display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `up` was told.
+fn settings_of(lab: &Lab) -> anyhow::Result<UpArgs> {
+    serde_json::from_str(lab.note())
+        .context("the lab was not built to the end by this version; `lab up` builds it anew")
 }
 
 fn status(name: &str) -> anyhow::Result<ExitCode> {

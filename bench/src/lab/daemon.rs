@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::error::LabError;
 use super::process::ProcessRef;
 use super::programs::{Ready, daemon_binary};
-use super::state::Instance;
+use super::state::{self, Instance};
 use super::{Lab, Side};
 
 /// What differs between the daemons of different labs; the rest of the configuration is the
@@ -21,6 +21,24 @@ pub struct DaemonOptions {
     pub cpus: Vec<usize>,
     /// Top-level keys with their values in TOML, such as `("xdp_mode", "\"generic\"")`.
     pub keys: BTreeMap<String, String>,
+}
+
+/// Starts a daemon on one end of the persistent lab `name`, unless it has one. It outlives the
+/// caller and goes with the lab.
+///
+/// # Errors
+/// As [`Lab::attach`] and [`Lab::start_daemon`]; [`LabError::NotReady`] with the end of its output
+/// when there was one and it has ended.
+pub fn ensure_daemon(name: &str, side: Side, options: &DaemonOptions) -> Result<(), LabError> {
+    // Whoever comes at the same time waits, and finds it.
+    let _lock = state::lock()?;
+    let mut lab = Lab::attach(name)?;
+    if lab.has_daemon(side) {
+        return lab.check_program(&Lab::daemon_role(side));
+    }
+    let config = lab.daemon_config(side, options);
+    lab.start_daemon(side, &config)?;
+    Ok(())
 }
 
 impl Lab {
@@ -63,7 +81,7 @@ impl Lab {
         let mut command = self.node(side).command(&binary);
         command.arg("--config").arg(&path);
         let socket = self.control_socket(side);
-        self.spawn(&format!("fourwaved-{}", side.name()), command, Ready::Listens(&socket))
+        self.spawn(&Lab::daemon_role(side), command, Ready::Listens(&socket))
     }
 
     /// The runtime folder of the daemon of one end.
@@ -74,6 +92,11 @@ impl Lab {
     /// The control socket of the daemon of one end: `FOURWAVE_SOCKET` of its clients.
     pub fn control_socket(&self, side: Side) -> PathBuf {
         self.runtime_dir(side).join("control.sock")
+    }
+
+    /// The role of the daemon of one end, which names its log.
+    fn daemon_role(side: Side) -> String {
+        format!("fourwaved-{}", side.name())
     }
 
     /// Whether a daemon was started on that end.

@@ -100,14 +100,22 @@ pub enum LabError {
         log_tail: String,
     },
     /// A binary of this project was not found.
-    #[error("no {name} at {}: build it (`cargo build`) or set {variable}", path.display())]
+    #[error("no {name} at {}: build it (`{build}`) or set {variable}", path.display())]
     NoBinary {
         /// Its name.
         name: &'static str,
         /// The environment variable that says where it is.
         variable: &'static str,
+        /// The command that makes it.
+        build: &'static str,
         /// Where it was looked for.
         path: PathBuf,
+    },
+    /// A program was to use the daemon of an end that has none.
+    #[error("no daemon was started on the {side}'s side")]
+    NoDaemon {
+        /// Which end.
+        side: &'static str,
     },
     /// A relay was asked for between ends that are joined directly.
     #[error("the lab was not built to be relayed")]

@@ -102,11 +102,20 @@ impl Lab {
     /// # Errors
     /// [`LabError::NotReady`] with the end of its output.
     pub fn check_programs(&self) -> Result<(), LabError> {
-        match self.state.processes.iter().find(|p| !p.process.is_alive()) {
-            Some(dead) => Err(not_ready(&dead.role, "has ended", &dead.log)),
-            None => Ok(()),
-        }
+        self.state.processes.iter().try_for_each(check)
     }
+
+    /// Fails when the program with this role has ended.
+    pub(super) fn check_program(&self, role: &str) -> Result<(), LabError> {
+        self.state.processes.iter().filter(|p| p.role == role).try_for_each(check)
+    }
+}
+
+fn check(program: &Recorded) -> Result<(), LabError> {
+    if program.process.is_alive() {
+        return Ok(());
+    }
+    Err(not_ready(&program.role, "has ended", &program.log))
 }
 
 impl Side {
@@ -125,7 +134,7 @@ impl Side {
 /// # Errors
 /// [`LabError::NoBinary`] when it is not there.
 pub fn daemon_binary() -> Result<PathBuf, LabError> {
-    find_binary("fourwaved", "FOURWAVED")
+    find_built("fourwaved", "FOURWAVED", "cargo build")
 }
 
 /// This package's own binary: `$FOURWAVE_BENCH`, or `fourwave-bench` where the daemon's is looked
@@ -134,11 +143,31 @@ pub fn daemon_binary() -> Result<PathBuf, LabError> {
 /// # Errors
 /// [`LabError::NoBinary`] when it is not there.
 pub fn bench_binary() -> Result<PathBuf, LabError> {
-    find_binary("fourwave-bench", "FOURWAVE_BENCH")
+    find_built("fourwave-bench", "FOURWAVE_BENCH", "cargo build")
 }
 
-fn find_binary(name: &'static str, variable: &'static str) -> Result<PathBuf, LabError> {
-    let no_binary = |path| LabError::NoBinary { name, variable, path };
+/// The library for `LD_PRELOAD`: `$FOURWAVE_PRELOAD`, or `libfourwave_preload.so` where the
+/// daemon's binary is looked for.
+///
+/// # Errors
+/// [`LabError::NoBinary`] when it is not there.
+pub fn preload_library() -> Result<PathBuf, LabError> {
+    let library = find_built(
+        "libfourwave_preload.so",
+        "FOURWAVE_PRELOAD",
+        "cargo build -p fourwave-preload",
+    )?;
+    // Programs change their folder before they start others.
+    fs::canonicalize(&library).map_err(LabError::file(library))
+}
+
+/// Something that `build` makes: where `variable` says, beside this executable, or one folder up.
+fn find_built(
+    name: &'static str,
+    variable: &'static str,
+    build: &'static str,
+) -> Result<PathBuf, LabError> {
+    let no_binary = |path| LabError::NoBinary { name, variable, build, path };
     if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
         return if path.is_file() { Ok(path) } else { Err(no_binary(path)) };
     }
