@@ -25,6 +25,8 @@
 //! `bind` and the first step of `connect` exchange a message with the daemon, which takes
 //! microseconds and is not waited for asynchronously.
 
+#[cfg(feature = "axum")]
+mod axum;
 mod listener;
 mod reactor;
 mod split;

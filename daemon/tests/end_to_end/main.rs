@@ -15,6 +15,7 @@ mod buffers;
 mod capture;
 mod closing;
 mod doctor;
+mod examples;
 mod flood;
 mod hostile;
 mod idle;
