@@ -153,6 +153,12 @@ impl Poller {
         Ok(())
     }
 
+    /// How many sockets it has looked at since it was made: its work, for those who measure. A look
+    /// at an idle socket is not among them, however many there are.
+    pub fn examined(&self) -> u64 {
+        self.core.registry.lock().examined
+    }
+
     /// Prepares to wait on the descriptor: after `false` it becomes readable as soon as
     /// [`wait`](Self::wait) would have something; after `true` that is so already, and the
     /// descriptor says nothing. The next call of `wait` ends this state.

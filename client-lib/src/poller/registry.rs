@@ -55,6 +55,8 @@ pub(super) struct Registry {
     listeners: Vec<Listener>,
     /// By worker: streams that wait for extents.
     starved: Vec<Vec<Handle>>,
+    /// Sources looked at so far.
+    pub(super) examined: u64,
 }
 
 impl Registry {
@@ -64,6 +66,7 @@ impl Registry {
             queue: VecDeque::new(),
             listeners: Vec::new(),
             starved: (0..workers).map(|_| Vec::new()).collect(),
+            examined: 0,
         }
     }
 
@@ -172,10 +175,12 @@ impl Registry {
 
     /// Whether [`collect`](Self::collect) would find anything.
     pub(super) fn is_ready(&mut self, shared: &Shared, lane: &Lane) -> bool {
+        self.examined += self.listeners.len() as u64;
         if self.listeners.iter().any(|listener| listener.look(shared).is_some()) {
             return true;
         }
         while let Some(&index) = self.queue.front() {
+            self.examined += 1;
             let place = self.queued_place(index);
             if place.stream.as_ref().is_some_and(|s| s.look(shared, lane, index).is_some()) {
                 return true;
@@ -192,6 +197,7 @@ impl Registry {
             if events.is_full() {
                 return;
             }
+            self.examined += 1;
             if let Some(queued) = listener.look(shared) {
                 listener.reported = queued;
                 let ready = Readiness { readable: true, ..Readiness::default() };
@@ -204,6 +210,7 @@ impl Registry {
                 return;
             }
             let Some(index) = self.queue.pop_front() else { return };
+            self.examined += 1;
             let place = self.queued_place(index);
             place.queued = false;
             let Some(stream) = &place.stream else { continue };

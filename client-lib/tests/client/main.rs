@@ -8,6 +8,7 @@ mod fake;
 mod options;
 mod polling;
 mod quiet;
+mod scale;
 mod streams;
 
 use fake::Fake;

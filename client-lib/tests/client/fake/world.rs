@@ -13,7 +13,7 @@ use fourwave_protocol::{ExtentId, Handle, Params, Segment};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(crate) struct World {
     lanes: BTreeMap<u16, Lane>,
     listeners: Vec<Option<Listener>>,
     connections: Vec<Connection>,
+    /// Numbers that are not open, by worker.
+    unused: Vec<BTreeSet<u32>>,
     /// By worker.
     free: Vec<Vec<ExtentId>>,
     granted: HashSet<ExtentId>,
@@ -71,6 +73,7 @@ impl World {
             lanes: BTreeMap::new(),
             listeners: Vec::new(),
             connections: Vec::new(),
+            unused: Vec::new(),
             free: Vec::new(),
             granted: HashSet::new(),
             closed: HashMap::new(),
@@ -95,6 +98,8 @@ impl World {
         let (segment, memory) = Segment::create("fake", self.params).unwrap();
         let p = self.params;
         self.connections = (0..p.workers * p.connections).map(|_| Connection::default()).collect();
+        let numbers = |w| (w * p.connections..(w + 1) * p.connections).collect();
+        self.unused = (0..p.workers).map(numbers).collect();
         let extents = |w| (w * p.extents..(w + 1) * p.extents).map(ExtentId::from_index).collect();
         self.free = (0..p.workers).map(extents).collect();
         self.listeners = (0..p.listeners).map(|_| None).collect();
@@ -219,6 +224,14 @@ impl World {
         self.pump();
     }
 
+    /// The peers of many connections send the same bytes.
+    pub(crate) fn peers_send(&mut self, handles: &[Handle], bytes: &[u8]) {
+        for handle in handles {
+            self.connections[handle.index as usize].inbox.extend(bytes);
+        }
+        self.pump();
+    }
+
     /// The peer sends a FIN after its bytes.
     pub(crate) fn peer_closes(&mut self, handle: Handle) {
         self.connections[handle.index as usize].fin = true;
@@ -312,9 +325,8 @@ impl World {
     }
 
     fn open(&mut self, worker: u32, local: SocketAddr, peer: SocketAddr, bits: u32) -> Option<u32> {
-        let first = worker * self.params.connections;
-        let index = (first..first + self.params.connections)
-            .find(|&index| !self.connections[index as usize].open)?;
+        // The lowest, as the daemon does.
+        let index = self.unused[worker as usize].pop_first()?;
         let segment = self.segment();
         let block = segment.connection(index).unwrap();
         let old = &self.connections[index as usize];
@@ -437,6 +449,7 @@ impl World {
         connection.sent.extend(&rest);
         connection.release(&mut self.free[worker as usize]);
         connection.open = false;
+        self.unused[worker as usize].insert(handle.index);
         let sent = std::mem::take(&mut connection.sent);
         let partner = connection.partner.take();
         self.closed.insert((handle.index, handle.generation), Closed { abort, sent });
