@@ -101,6 +101,106 @@ fn a_dropped_future_has_taken_nothing() {
     });
 }
 
+/// Polls a future once, as `select!` does with the branches that lose; it must not be done.
+async fn poll_once(future: impl Future<Output = impl std::fmt::Debug>) {
+    tokio::select! {
+        biased;
+        output = future => panic!("done too early: {output:?}"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+#[test]
+fn a_woken_future_that_is_dropped_has_taken_nothing() {
+    let fake = Fake::start(1);
+    run(1, async {
+        let listener = listen(&fake);
+        let mut buffer = [0; 8];
+        for round in 0..50 {
+            // Each future is dropped when its task was woken, and never polled again.
+            let mut accepting = Box::pin(listener.accept());
+            poll_once(&mut accepting).await;
+            let handle = fake.with(|world| world.arrive(80, 0, round));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(accepting);
+            let (mut server, _) = listener.accept().await.unwrap();
+
+            let mut reading = Box::pin(server.read(&mut buffer));
+            poll_once(&mut reading).await;
+            fake.with(|world| world.peer_sends(handle, b"late"));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(reading);
+            let count = server.read(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..count], b"late", "round {round}");
+        }
+    });
+}
+
+#[test]
+fn a_wake_up_that_is_dropped_keeps_nobody_else_waiting() {
+    let fake = Fake::start(1);
+    run(1, async {
+        let listener = listen(&fake);
+        let mut first = Box::pin(listener.accept());
+        poll_once(&mut first).await;
+        let mut second = Box::pin(listener.accept());
+        poll_once(&mut second).await;
+        fake.with(|world| world.arrive(80, 0, 1));
+        drop(first);
+        second.await.unwrap();
+    });
+}
+
+/// A stream is copied while every future is dropped again and again, ready or not.
+#[test]
+fn a_stream_survives_futures_that_are_dropped() {
+    let fake = Fake::start(1);
+    run(2, async {
+        let listener = listen(&fake);
+        let mut client = connect(&fake, 80).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let bytes = pattern(1_000_000);
+        let expected = bytes.clone();
+        let writing = tokio::spawn(async move {
+            let (mut done, mut turn) = (0, 0u32);
+            while done < bytes.len() {
+                turn += 1;
+                tokio::select! {
+                    biased;
+                    () = tokio::task::yield_now(), if turn % 3 == 0 => {}
+                    count = client.write(&bytes[done..]) => done += count.unwrap(),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            client.shutdown().await.unwrap();
+        });
+        let (mut received, mut buffer, mut turn) = (Vec::<u8>::new(), [0; 3000], 0u32);
+        loop {
+            turn += 1;
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now(), if turn % 3 == 0 => {}
+                count = server.read(&mut buffer) => match count.unwrap() {
+                    0 => break,
+                    count => received.extend(&buffer[..count]),
+                },
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        writing.await.unwrap();
+        assert!(received == expected);
+    });
+}
+
+#[test]
+fn a_connect_that_is_dropped_leaves_no_connection() {
+    let fake = Fake::start(1);
+    run(1, async {
+        poll_once(Box::pin(connect(&fake, SILENT_PORT))).await;
+        fake.until(|world| (world.open_connections() == 0).then_some(()));
+    });
+}
+
 #[test]
 fn several_tasks_accept_on_one_listener() {
     let fake = Fake::start(2);
