@@ -4,6 +4,7 @@ use crate::choices::{Choices, check, linger_time};
 use crate::error::{gone, os, would_block};
 use crate::family::Family;
 use crate::lane::Lane;
+use crate::patience::{Limit, Patience};
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::poller::{Core, Interest};
 use crate::runtime::Shared;
@@ -122,8 +123,8 @@ impl Connection {
                     lane.post(shared, worker, Command::Preset { option, value })?;
                 }
                 lane.post_connect(shared, worker, peer)?;
-                let answer =
-                    block_on(shared, lane, deadline, &Unasked, || lane.take_opened(shared));
+                let limit = deadline.into();
+                let answer = block_on(shared, lane, limit, &Unasked, || lane.take_opened(shared));
                 lane.abandon_connect();
                 opened = answer?;
                 if !matches!(opened, Some(Err(errno)) if is_used_up(errno)) {
@@ -141,15 +142,23 @@ impl Connection {
         }
     }
 
-    /// Waits until the handshake is done.
-    pub(crate) fn finish_opening(&self, deadline: Option<Instant>) -> io::Result<()> {
-        let done = self.wait_for_writing(deadline, |_| {
+    /// Waits until the handshake is done; `ETIMEDOUT` when patience ends before.
+    pub(crate) fn finish_opening(&self, patience: Patience) -> io::Result<()> {
+        let look = || {
             let state = self.status()?;
             if let Some(failure) = self.take_failure(state) {
                 return Err(failure);
             }
+            // The failure was told before.
+            if state & status::FAILED != 0 {
+                return Err(os(Errno::CONNABORTED));
+            }
             Ok((state & status::CONNECTED != 0).then_some(()))
-        })?;
+        };
+        let done = match patience.limit() {
+            Some(limit) => self.wait_for_writing(limit, |_| look())?,
+            None => look()?,
+        };
         done.ok_or_else(|| os(Errno::TIMEDOUT))
     }
 
@@ -213,7 +222,7 @@ impl Connection {
         self.shared.check()?;
         let answer = self.shared.with_own_lane(|lane| {
             lane.post_ask(&self.shared, self.worker, self.handle)?;
-            block_on(&self.shared, lane, None, &Unasked, || lane.take_report(&self.shared))
+            block_on(&self.shared, lane, Limit::NEVER, &Unasked, || lane.take_report(&self.shared))
         })?;
         answer.ok_or_else(gone)
     }
@@ -286,7 +295,8 @@ impl Connection {
         self.shutdown(Shutdown::Write)?;
         let deadline = Instant::now().checked_add(time);
         let over = status::ALL_ACKED | status::FAILED;
-        self.wait_for_writing(deadline, |_| Ok((self.status()? & over != 0).then_some(())))?;
+        let limit = deadline.into();
+        self.wait_for_writing(limit, |_| Ok((self.status()? & over != 0).then_some(())))?;
         Ok(())
     }
 }
@@ -296,29 +306,29 @@ impl Connection {
     /// Waits for `attempt`, woken when there may be something to read.
     pub(crate) fn wait_for_reading<T>(
         &self,
-        deadline: Option<Instant>,
+        limit: Limit,
         attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
-        self.wait(&self.read.turn, &Reading(self), deadline, attempt)
+        self.wait(&self.read.turn, &Reading(self), limit, attempt)
     }
 
     /// Waits for `attempt`, woken when there may be room to write.
     pub(crate) fn wait_for_writing<T>(
         &self,
-        deadline: Option<Instant>,
+        limit: Limit,
         attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
-        self.wait(&self.write.turn, &Writing(self), deadline, attempt)
+        self.wait(&self.write.turn, &Writing(self), limit, attempt)
     }
 
     fn wait<T>(
         &self,
         turn: &Mutex<()>,
         interest: &impl Waiting,
-        deadline: Option<Instant>,
+        limit: Limit,
         mut attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
-        let turn = match deadline {
+        let turn = match limit.deadline {
             Some(deadline) => turn.try_lock_until(deadline),
             None => Some(turn.lock()),
         };
@@ -326,7 +336,7 @@ impl Connection {
             return Ok(None);
         }
         self.shared.with_own_lane(|lane| {
-            block_on(&self.shared, lane, deadline, interest, || attempt(lane))
+            block_on(&self.shared, lane, limit, interest, || attempt(lane))
         })
     }
 }
@@ -342,7 +352,7 @@ impl Waiting for Reading<'_> {
     }
 
     fn disarm(&self, _: u16) {
-        self.0.give_back(&self.0.block().client.wake_reader, Interest::is_readable);
+        self.0.give_back(&self.0.block().client.wake_reader, |_| true);
     }
 
     // Asked for until taken back.
@@ -408,7 +418,8 @@ impl Connection {
         enter();
         let client = &self.block().client;
         let lane = core.lane().index();
-        self.set_waker(&client.wake_reader, interest.is_readable().then_some(lane));
+        // Whatever is asked for: failures are told always.
+        self.set_waker(&client.wake_reader, Some(lane));
         // The writer's side is armed by whoever finds no room.
         self.set_waker(&client.wake_writer, None);
         publish_fence();
@@ -461,6 +472,14 @@ impl Drop for Connection {
         // somebody could mend.
         let _ = self.shared.with_lane(|lane| self.post(lane, command));
     }
+}
+
+/// The wait that a socket's own settings ask for.
+pub(crate) fn own_patience<T>(nonblocking: &AtomicBool, side: &Side<T>) -> Patience {
+    if nonblocking.load(Ordering::Relaxed) {
+        return Patience::NONE;
+    }
+    Patience::until(side.timeout().and_then(|timeout| Instant::now().checked_add(timeout)))
 }
 
 /// Turns the end of a blocking call's patience into what std gives.

@@ -6,11 +6,12 @@ use crate::choices::{
 };
 use crate::connection::Connection;
 use crate::control::unexpected;
-use crate::error::{gone, os, would_block};
+use crate::error::{os, would_block};
 use crate::family::Family;
 use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
-use crate::poller::{Core, Interest, Poller, Source, Trigger, sealed};
+use crate::patience::Patience;
+use crate::poller::{Core, Interest, Poller, Readiness, Source, Trigger, sealed};
 use crate::runtime::Shared;
 use crate::sockopt::{self, Name};
 use crate::stream::TcpStream;
@@ -56,6 +57,17 @@ impl TcpListener {
         address: SocketAddr,
         options: &SocketOptions,
     ) -> io::Result<TcpListener> {
+        let listener = TcpListener::reserve(shared, address, options)?;
+        listener.set_backlog(options.backlog)?;
+        Ok(listener)
+    }
+
+    /// Has the address, and does not listen yet.
+    pub(crate) fn reserve(
+        shared: &Arc<Shared>,
+        address: SocketAddr,
+        options: &SocketOptions,
+    ) -> io::Result<TcpListener> {
         let choices = options.choices.checked()?;
         let family = Family::of(address);
         let bind = BindOptions {
@@ -85,7 +97,6 @@ impl TcpListener {
         for (option, value) in choices {
             listener.set_option(option, value)?;
         }
-        listener.set_backlog(options.backlog)?;
         Ok(listener)
     }
 
@@ -94,29 +105,51 @@ impl TcpListener {
     /// # Errors
     /// `EAGAIN` when non-blocking and none waits, `ENETDOWN` when the daemon is gone.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let nonblocking = self.inner.nonblocking.load(Ordering::Relaxed);
+        self.accept_with(if nonblocking { Patience::NONE } else { Patience::FOREVER })
+    }
+
+    /// The same, but waits as `patience` says, whatever the listener is set to.
+    ///
+    /// # Errors
+    /// `EAGAIN` when patience ends, `EINTR` if it allows that, `ENETDOWN` when the daemon is gone.
+    pub fn accept_with(&self, patience: Patience) -> io::Result<(TcpStream, SocketAddr)> {
         let inner = &*self.inner;
         let shared = &inner.shared;
         shared.check()?;
-        let waiting = match inner.take() {
-            Some(waiting) => waiting,
-            None if inner.nonblocking.load(Ordering::Relaxed) => {
+        let waiting = match (inner.take(), patience.limit()) {
+            (Some(waiting), _) => waiting,
+            (None, None) => {
                 shared.probe()?;
                 return Err(would_block());
             }
-            None => shared
+            (None, Some(limit)) => shared
                 .with_own_lane(|lane| {
-                    block_on(shared, lane, None, inner, || {
+                    block_on(shared, lane, limit, inner, || {
                         shared.check()?;
                         Ok(inner.take_waiting(lane.index()))
                     })
                 })?
-                .ok_or_else(gone)?,
+                .ok_or_else(would_block)?,
         };
         let linger = inner.linger.load(Ordering::Relaxed);
         let handle = waiting.handle;
         let connection = Connection::new(Arc::clone(shared), handle, inner.family, linger);
         let peer = inner.family.show(connection.block().addresses.peer());
         Ok((TcpStream::new(connection), peer))
+    }
+
+    /// What it is ready for now: readable when a connection waits to be accepted.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.inner.shared.check()?;
+        let shared = &self.inner.shared;
+        let mut workers = 0..shared.params().workers;
+        let readable =
+            workers.any(|worker| !shared.segment.accept_ring(self.inner.index, worker).is_empty());
+        Ok(Readiness::of_listener(readable))
     }
 
     /// An endless iterator over accepted connections.

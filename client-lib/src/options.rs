@@ -1,10 +1,14 @@
 //! Options that are set before a socket exists.
 
-use crate::choices::{Choices, TcpKeepalive, buffer_value, linger_value, timeout_value};
+use crate::choices::{Choices, TcpKeepalive, buffer_value, check, linger_value, timeout_value};
+use crate::error::os;
 use crate::listener::TcpListener;
 use crate::runtime::{Runtime, Shared};
+use crate::sockopt::{self, Name};
 use crate::stream::TcpStream;
 use fourwave_protocol::option::ConnOption;
+use rustix::io::Errno;
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -203,6 +207,35 @@ impl SocketOptions {
         first_success(addresses, |address| TcpListener::open(&shared, address, self))
     }
 
+    /// `bind(2)` without `listen(2)`: nobody else can have the address from now on. It is listened
+    /// on from the first [`set_backlog`](TcpListener::set_backlog).
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn reserve(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::reserve(&self.shared()?, address, self)
+    }
+
+    /// `setsockopt(2)` with Linux's numbers and layouts, before there is a socket: besides what
+    /// [`socket_options`](crate::socket_options) lists, `SO_REUSEADDR`, `SO_REUSEPORT` and
+    /// `IPV6_V6ONLY`. Timeouts of reading and writing are no choices; streams have methods for
+    /// them.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not offered, `EINVAL` for a value that Linux does not take either.
+    pub fn setsockopt(&mut self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+        match sockopt::before_binding(level, name) {
+            Some(sockopt::BeforeBinding::ReuseAddress) => self.reuse_address = sockopt::flag(value)?,
+            Some(sockopt::BeforeBinding::ReusePort) => self.reuse_port = sockopt::flag(value)?,
+            Some(sockopt::BeforeBinding::V6Only) => self.v6_only = sockopt::flag(value)?,
+            None => {
+                let chosen = RefCell::new(&mut *self);
+                sockopt::set(&chosen, level, name, value)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Connects to the first of the addresses that answers.
     ///
     /// # Errors
@@ -241,6 +274,36 @@ impl SocketOptions {
             Some(runtime) => Ok(Arc::clone(&runtime.shared)),
             None => Ok(Runtime::default_instance()?.shared),
         }
+    }
+}
+
+/// What is chosen is checked as if the socket were there.
+impl sockopt::Socket for RefCell<&mut SocketOptions> {
+    fn set(&self, option: ConnOption, value: u32) -> io::Result<()> {
+        check(option, value)?;
+        self.borrow_mut().choices.set(option, value);
+        Ok(())
+    }
+
+    fn get(&self, _: ConnOption) -> io::Result<u32> {
+        Err(os(Errno::NOPROTOOPT))
+    }
+
+    fn set_own(&self, name: Name, time: Option<Duration>) -> io::Result<()> {
+        match name {
+            Name::DeferAccept => self.borrow_mut().defer_accept = time,
+            _ => return Err(os(Errno::NOPROTOOPT)),
+        }
+        Ok(())
+    }
+
+    fn get_own(&self, _: Name) -> io::Result<Vec<u8>> {
+        Err(os(Errno::NOPROTOOPT))
+    }
+
+    fn has(&self, name: Name) -> bool {
+        // It does not last until there is a connection.
+        name != Name::Number(ConnOption::QuickAck)
     }
 }
 

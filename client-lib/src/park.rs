@@ -7,6 +7,7 @@
 //! short that looking longer would have caught it, and halves when it was longer.
 
 use crate::lane::{Lane, Woken};
+use crate::patience::Limit;
 use crate::runtime::Shared;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -39,11 +40,12 @@ impl Interest for Unasked {
     }
 }
 
-/// Waits until `attempt` has a result, at most until `deadline`; `None` when that has come.
+/// Waits until `attempt` has a result, at most until the limit's deadline; `None` when that has
+/// come.
 pub(crate) fn block_on<T>(
     shared: &Shared,
     lane: &Lane,
-    deadline: Option<Instant>,
+    limit: Limit,
     interest: &impl Interest,
     mut attempt: impl FnMut() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
@@ -52,7 +54,7 @@ pub(crate) fn block_on<T>(
         return Ok(Some(result));
     }
     let bed = LaneBed { shared, lane };
-    let result = sleep_until(&bed, lane.index(), deadline, interest, attempt);
+    let result = sleep_until(&bed, lane.index(), limit, interest, attempt);
     interest.disarm(lane.index());
     spin.slept();
     result
@@ -100,7 +102,7 @@ impl Bed for LaneBed<'_> {
 fn sleep_until<T>(
     bed: &impl Bed,
     lane: u16,
-    deadline: Option<Instant>,
+    limit: Limit,
     interest: &impl Interest,
     mut attempt: impl FnMut() -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
@@ -108,7 +110,7 @@ fn sleep_until<T>(
         interest.arm(lane);
         bed.prepare();
         let slept = match bed.drain().and_then(|()| attempt()) {
-            Ok(None) if interest.is_armed(lane) => bed.sleep(deadline),
+            Ok(None) if interest.is_armed(lane) => bed.sleep(limit.deadline),
             // Told already, or the attempt took the question back and then met with a race.
             Ok(None) => Ok(Woken::Rung),
             found => {
@@ -118,11 +120,16 @@ fn sleep_until<T>(
         };
         bed.awake();
         interest.disarm(lane);
-        // A handled signal does not end a wait, as with SA_RESTART.
-        let in_time = slept? != Woken::TimedOut;
+        let slept = slept?;
         let found = attempt()?;
-        if found.is_some() || !in_time {
-            return Ok(found);
+        match slept {
+            _ if found.is_some() => return Ok(found),
+            Woken::TimedOut => return Ok(None),
+            Woken::Interrupted if limit.interruptible => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            // A handled signal does not end the wait, as with SA_RESTART.
+            Woken::Interrupted | Woken::Rung => {}
         }
     }
 }
@@ -232,7 +239,7 @@ mod tests {
     fn diary(sleeps: &[Woken], found: usize) -> (Vec<&'static str>, bool) {
         let diary = Diary { sleeps: sleeps.to_vec().into(), ..Diary::default() };
         let mut looks = 0;
-        let result = sleep_until(&diary, 0, None, &diary, || {
+        let result = sleep_until(&diary, 0, Limit::NEVER, &diary, || {
             diary.write("look");
             looks += 1;
             Ok((looks == found).then_some(()))
@@ -251,6 +258,17 @@ mod tests {
         assert_eq!(diary(&[Woken::Rung], 2), (once.to_vec(), true));
         let twice = [once, once].concat();
         assert_eq!(diary(&[Woken::Interrupted, Woken::Rung], 4), (twice, true));
+    }
+
+    #[test]
+    fn a_signal_ends_a_wait_that_allows_it() {
+        let diary = Diary { sleeps: vec![Woken::Interrupted; 2].into(), ..Diary::default() };
+        let limit = Limit { interruptible: true, ..Limit::NEVER };
+        let look = |found| sleep_until(&diary, 0, limit, &diary, || Ok(found));
+        assert_eq!(look(None::<()>).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(diary.lines.borrow()[..], ["arm", "prepare", "sleep", "awake", "disarm"]);
+        // What is there counts for more.
+        assert_eq!(look(Some(())).unwrap(), Some(()));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Taking received bytes out of the extents.
 
-use crate::connection::{Connection, in_time};
+use crate::connection::{Connection, in_time, own_patience};
 use crate::error::{os, would_block};
+use crate::patience::Patience;
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::status;
 use fourwave_protocol::{EXTENT_BYTES, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSliceMut};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// A reader that has drained the queue reports less too, if that gives an extent back.
 const REPORT_DRAINED_AT: u64 = EXTENT_BYTES as u64;
@@ -23,15 +23,46 @@ pub(crate) enum Mode {
 impl Connection {
     /// `recv`: waits for bytes unless non-blocking. 0 is the end of the stream.
     pub(crate) fn receive(&self, bufs: &mut [IoSliceMut<'_>], mode: Mode) -> io::Result<usize> {
-        if let Some(count) = self.try_receive(bufs, mode)? {
-            return Ok(count);
+        match self.try_receive(bufs, mode)? {
+            Some(count) => Ok(count),
+            None => self.wait_and_receive(bufs, mode, own_patience(&self.nonblocking, &self.read)),
         }
-        if self.nonblocking.load(Ordering::Relaxed) {
+    }
+
+    /// The same, waiting as told.
+    pub(crate) fn receive_with(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        mode: Mode,
+        patience: Patience,
+    ) -> io::Result<usize> {
+        match self.try_receive(bufs, mode)? {
+            Some(count) => Ok(count),
+            None => self.wait_and_receive(bufs, mode, patience),
+        }
+    }
+
+    fn wait_and_receive(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        mode: Mode,
+        patience: Patience,
+    ) -> io::Result<usize> {
+        let Some(limit) = patience.limit() else {
             self.shared.probe()?;
             return Err(would_block());
-        }
-        let deadline = self.read.timeout().and_then(|t| Instant::now().checked_add(t));
-        in_time(self.wait_for_reading(deadline, |_| self.try_receive(bufs, mode))?)
+        };
+        in_time(self.wait_for_reading(limit, |_| self.try_receive(bufs, mode))?)
+    }
+
+    /// Bytes that were received and not read.
+    pub(crate) fn unread(&self) -> io::Result<usize> {
+        self.shared.check()?;
+        let block = self.block();
+        let tail = block.receive_tail();
+        // Relaxed: a reader beside us makes the number old in any case.
+        let head = block.client.receive_head.load(Ordering::Relaxed);
+        Ok(usize::try_from(tail.saturating_sub(head)).unwrap_or(usize::MAX))
     }
 
     /// Reads what is there; `None` if nothing is and more can come.

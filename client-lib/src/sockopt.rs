@@ -88,6 +88,32 @@ impl Name {
     }
 }
 
+/// Options that count when an address is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BeforeBinding {
+    /// `SO_REUSEADDR`.
+    ReuseAddress,
+    /// `SO_REUSEPORT`.
+    ReusePort,
+    /// `IPV6_V6ONLY`.
+    V6Only,
+}
+
+/// Which of them it is, if any.
+pub(crate) fn before_binding(level: i32, name: i32) -> Option<BeforeBinding> {
+    Some(match (level, name) {
+        (SOL_SOCKET, 2) => BeforeBinding::ReuseAddress,
+        (SOL_SOCKET, 15) => BeforeBinding::ReusePort,
+        (IPPROTO_IPV6, 26) => BeforeBinding::V6Only,
+        _ => return None,
+    })
+}
+
+/// The value of an option that is on or off.
+pub(crate) fn flag(value: &[u8]) -> io::Result<bool> {
+    Ok(int(value)? != 0)
+}
+
 /// What the calls need of a socket.
 pub(crate) trait Socket {
     fn set(&self, option: ConnOption, value: u32) -> io::Result<()>;

@@ -7,7 +7,8 @@ use crate::choices::{
 use crate::connection::Connection;
 use crate::error::os;
 use crate::options::SocketOptions;
-use crate::poller::{Interest, Poller, Source, Trigger, sealed};
+use crate::patience::Patience;
+use crate::poller::{Interest, Poller, Readiness, Source, Trigger, sealed};
 use crate::read::Mode;
 use crate::runtime::Shared;
 use crate::sockopt::{self, Name};
@@ -64,7 +65,7 @@ impl TcpStream {
         let connection = Connection::open(shared, peer, &options.choices, deadline)?;
         connection.nonblocking.store(options.nonblocking, Ordering::Relaxed);
         if !options.nonblocking {
-            connection.finish_opening(deadline)?;
+            connection.finish_opening(Patience::until(deadline))?;
         }
         Ok(TcpStream::new(connection))
     }
@@ -114,6 +115,57 @@ impl TcpStream {
     /// As reading.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.connection.receive(&mut [IoSliceMut::new(buf)], Mode::Peek)
+    }
+
+    /// `recvmsg(2)`, without ancillary data: as reading, but waits as `patience` says, whatever
+    /// the stream is set to.
+    ///
+    /// # Errors
+    /// `EAGAIN` when patience ends, `EINTR` if it allows that; otherwise as reading.
+    pub fn recv_with(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        peek: bool,
+        patience: Patience,
+    ) -> io::Result<usize> {
+        let mode = if peek { Mode::Peek } else { Mode::Take };
+        self.connection.receive_with(bufs, mode, patience)
+    }
+
+    /// `sendmsg(2)`: as writing, but waits as `patience` says. What was written before patience
+    /// ended or a signal came is the result, if it is anything.
+    ///
+    /// # Errors
+    /// `EAGAIN` when patience ends, `EINTR` if it allows that; otherwise as writing.
+    pub fn send_with(&self, bufs: &[IoSlice<'_>], patience: Patience) -> io::Result<usize> {
+        self.connection.send_with(bufs, || patience)
+    }
+
+    /// Waits until a connect that was begun [non-blocking](SocketOptions::nonblocking) is done.
+    ///
+    /// # Errors
+    /// Why there is no connection, told once as by [`take_error`](Self::take_error)
+    /// (`ECONNABORTED` afterwards); `ETIMEDOUT` when patience ends, `EINTR` if it allows that.
+    pub fn connected_with(&self, patience: Patience) -> io::Result<()> {
+        self.connection.finish_opening(patience)
+    }
+
+    /// What it is ready for now.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.connection.shared.check()?;
+        let read_shut = self.connection.read.shut.load(Ordering::Relaxed);
+        Ok(Readiness::of_stream(self.connection.block(), read_shut, false))
+    }
+
+    /// `FIONREAD`: how many received bytes wait to be read.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn unread(&self) -> io::Result<usize> {
+        self.connection.unread()
     }
 
     /// Whether operations wait; for all clones.

@@ -1,8 +1,9 @@
 //! Putting bytes to send into extents.
 
-use crate::connection::{Connection, in_time};
+use crate::connection::{Connection, in_time, own_patience};
 use crate::error::{os, would_block};
 use crate::lane::Lane;
+use crate::patience::{Limit, Patience};
 use crate::poller::{Core, watch_room};
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::status;
@@ -10,7 +11,6 @@ use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Why not all bytes could be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,29 +33,39 @@ impl Connection {
     /// As on Linux, a blocking call that was cut short by an error or its timeout returns the
     /// bytes written before; the next one gives the error.
     pub(crate) fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let nonblocking = self.nonblocking.load(Ordering::Relaxed);
+        self.send_with(bufs, || own_patience(&self.nonblocking, &self.write))
+    }
+
+    /// The same, waiting as told; asked only if there is not room for everything.
+    pub(crate) fn send_with(
+        &self,
+        bufs: &[IoSlice<'_>],
+        patience: impl FnOnce() -> Patience,
+    ) -> io::Result<usize> {
+        let mut limit = None;
         let first = self.shared.with_lane(|lane| {
             let first = self.try_send(lane, bufs, 0)?;
-            match first.blocked {
-                Some(why) if nonblocking => self.retry_watched(lane, bufs, first.bytes, why),
-                Some(_) | None => Ok(first),
+            let Some(why) = first.blocked else { return Ok(first) };
+            limit = patience().limit();
+            match limit {
+                None => self.retry_watched(lane, bufs, first.bytes, why),
+                Some(_) => Ok(first),
             }
         })?;
-        match (first.blocked, nonblocking) {
+        match (first.blocked, limit) {
             (None, _) => Ok(first.bytes),
-            (Some(_), true) if first.bytes > 0 => Ok(first.bytes),
-            (Some(_), true) => {
+            (Some(_), None) if first.bytes > 0 => Ok(first.bytes),
+            (Some(_), None) => {
                 self.shared.probe()?;
                 Err(would_block())
             }
-            (Some(_), false) => self.send_all(bufs, first.bytes),
+            (Some(_), Some(limit)) => self.send_all(bufs, first.bytes, limit),
         }
     }
 
     /// Goes on until everything is written.
-    fn send_all(&self, bufs: &[IoSlice<'_>], mut done: usize) -> io::Result<usize> {
-        let deadline = self.write.timeout().and_then(|t| Instant::now().checked_add(t));
-        let result = self.wait_for_writing(deadline, |lane| {
+    fn send_all(&self, bufs: &[IoSlice<'_>], mut done: usize, limit: Limit) -> io::Result<usize> {
+        let result = self.wait_for_writing(limit, |lane| {
             let progress = self.try_send(lane, bufs, done)?;
             done += progress.bytes;
             match progress.blocked {

@@ -7,17 +7,22 @@ use std::ops::BitOr;
 pub struct Interest {
     readable: bool,
     writable: bool,
+    read_closed: bool,
 }
 
 impl Interest {
     /// Bytes, the end of the stream or an error to read; for listeners a connection to accept.
-    pub const READABLE: Interest = Interest { readable: true, writable: false };
+    pub const READABLE: Interest = Interest { readable: true, ..Interest::NONE };
     /// Room to write, or the connection attempt is over.
-    pub const WRITABLE: Interest = Interest { readable: false, writable: true };
+    pub const WRITABLE: Interest = Interest { writable: true, ..Interest::NONE };
     /// Either.
-    pub const BOTH: Interest = Interest { readable: true, writable: true };
+    pub const BOTH: Interest = Interest { writable: true, ..Interest::READABLE };
+    /// The end of what the peer sends, without the bytes before it (`EPOLLRDHUP`). Part of
+    /// reading.
+    pub const READ_CLOSED: Interest = Interest { read_closed: true, ..Interest::NONE };
     /// Nothing but errors, as with epoll.
-    pub const NONE: Interest = Interest { readable: false, writable: false };
+    pub const NONE: Interest =
+        Interest { readable: false, writable: false, read_closed: false };
 
     /// Whether reading is asked for.
     pub const fn is_readable(self) -> bool {
@@ -28,6 +33,11 @@ impl Interest {
     pub const fn is_writable(self) -> bool {
         self.writable
     }
+
+    /// Whether anything that the peer sends is asked for.
+    pub(crate) const fn is_incoming(self) -> bool {
+        self.readable || self.read_closed
+    }
 }
 
 impl BitOr for Interest {
@@ -37,6 +47,7 @@ impl BitOr for Interest {
         Interest {
             readable: self.readable | other.readable,
             writable: self.writable | other.writable,
+            read_closed: self.read_closed | other.read_closed,
         }
     }
 }
@@ -49,6 +60,9 @@ pub enum Trigger {
     /// When something happened that can have made it ready: read, write or accept until
     /// `WouldBlock` before waiting for the next event.
     Edge,
+    /// Once, and nothing more (no errors either) until [`Poller::modify`](super::Poller::modify);
+    /// also when several threads wait.
+    Once,
 }
 
 /// One source that is ready.
@@ -64,46 +78,88 @@ impl Event {
         self.key
     }
 
-    /// `read` or `accept` does not block: there are bytes, an end, an error or a connection.
+    /// See [`Readiness::is_readable`].
     pub fn is_readable(&self) -> bool {
         self.ready.readable
     }
 
-    /// `write` does not block: there is room, or an error.
+    /// See [`Readiness::is_writable`].
     pub fn is_writable(&self) -> bool {
         self.ready.writable
     }
 
-    /// The connection has failed, or could not be made; `take_error` says why.
+    /// See [`Readiness::is_error`].
     pub fn is_error(&self) -> bool {
         self.ready.error
     }
 
-    /// The peer sends no more: after what is there comes the end of the stream.
+    /// See [`Readiness::is_read_closed`].
     pub fn is_read_closed(&self) -> bool {
         self.ready.read_closed
+    }
+
+    /// See [`Readiness::is_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.ready.closed
+    }
+
+    /// All of it, as far as it was asked for.
+    pub fn readiness(&self) -> Readiness {
+        self.ready
     }
 }
 
 /// What a source is ready for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Readiness {
+pub struct Readiness {
     pub(super) readable: bool,
     pub(super) writable: bool,
     pub(super) error: bool,
     pub(super) read_closed: bool,
+    pub(super) closed: bool,
 }
 
 impl Readiness {
+    /// `read` or `accept` does not block: there are bytes, an end, an error or a connection.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// `write` does not block: there is room, or an error.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The connection has failed, or could not be made; `take_error` says why.
+    pub fn is_error(&self) -> bool {
+        self.error
+    }
+
+    /// The peer sends no more: after what is there comes the end of the stream.
+    pub fn is_read_closed(&self) -> bool {
+        self.read_closed
+    }
+
+    /// Both directions have ended, or the connection has failed (`EPOLLHUP`).
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn of_listener(readable: bool) -> Readiness {
+        Readiness { readable, ..Readiness::default() }
+    }
+
     /// The part that `interest` asks for, if any. Errors are always told.
     pub(super) fn wanted(self, interest: Interest) -> Option<Readiness> {
         let ready = Readiness {
             readable: self.readable && interest.readable,
             writable: self.writable && interest.writable,
             error: self.error,
-            read_closed: self.read_closed && interest.readable,
+            read_closed: self.read_closed && interest.is_incoming(),
+            closed: self.closed,
         };
-        (ready.readable || ready.writable || ready.error).then_some(ready)
+        let told = ready.readable || ready.writable || ready.error || ready.read_closed;
+        (told || ready.closed).then_some(ready)
     }
 }
 
@@ -161,5 +217,8 @@ mod tests {
         assert_eq!(ready.wanted(Interest::WRITABLE | Interest::READABLE), Some(ready));
         let failed = Readiness { error: true, ..ready };
         assert!(failed.wanted(Interest::NONE).is_some_and(|told| told.error && !told.readable));
+        let end = Readiness { read_closed: true, ..Readiness::default() };
+        assert_eq!(ready.wanted(Interest::READ_CLOSED), Some(end));
+        assert_eq!(Readiness { read_closed: false, ..ready }.wanted(Interest::READ_CLOSED), None);
     }
 }

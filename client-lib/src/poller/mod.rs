@@ -11,11 +11,13 @@
 //! sleeps: who is awake needs no telling. A poller that was told and leaves the listener
 //! without having emptied its queue passes the word on.
 
+mod beside;
 mod event;
 mod registry;
 mod source;
 
-pub use event::{Event, Events, Interest, Trigger};
+pub use beside::Slept;
+pub use event::{Event, Events, Interest, Readiness, Trigger};
 pub(crate) use registry::{Stream, watch_room};
 pub use source::Source;
 pub(crate) use source::sealed;
@@ -30,7 +32,7 @@ use registry::Registry;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Watches sockets and says which are ready.
@@ -88,6 +90,7 @@ impl Poller {
                 registry,
                 turn: Mutex::new(()),
                 armed: AtomicBool::new(false),
+                asleep_beside: AtomicU32::new(0),
                 notified: AtomicBool::new(false),
             }),
         })
@@ -186,6 +189,8 @@ pub(crate) struct Core {
     turn: Mutex<()>,
     /// `arm()` has announced sleep.
     armed: AtomicBool,
+    /// Threads that sleep elsewhere ([`Poller::wait_beside`]). Changed under the registry's lock.
+    asleep_beside: AtomicU32,
     notified: AtomicBool,
 }
 

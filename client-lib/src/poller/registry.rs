@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     pub(crate) read_shut: bool,
     /// A write found no extents: not writable until some are granted.
     out_of_grants: bool,
+    /// [`Trigger::Once`] has been told.
+    told: bool,
 }
 
 /// What the table has for each connection number.
@@ -42,6 +44,8 @@ struct Listener {
     trigger: Trigger,
     /// Connections ever queued when it was last reported.
     reported: u64,
+    /// [`Trigger::Once`] has been told.
+    told: bool,
 }
 
 /// All that a poller watches. Streams lie in a table by connection number, in pages that come as
@@ -90,6 +94,7 @@ impl Registry {
             trigger,
             read_shut: false,
             out_of_grants: false,
+            told: false,
         });
     }
 
@@ -149,7 +154,7 @@ impl Registry {
         trigger: Trigger,
     ) {
         self.listeners.retain(|listener| listener.index != index);
-        self.listeners.push(Listener { index, key, interest, trigger, reported: 0 });
+        self.listeners.push(Listener { index, key, interest, trigger, reported: 0, told: false });
     }
 
     pub(super) fn listener_numbers(&self) -> Vec<u32> {
@@ -200,8 +205,8 @@ impl Registry {
             self.examined += 1;
             if let Some(queued) = listener.look(shared) {
                 listener.reported = queued;
-                let ready = Readiness { readable: true, ..Readiness::default() };
-                events.push(Event { key: listener.key, ready });
+                listener.told = true;
+                events.push(Event { key: listener.key, ready: Readiness::of_listener(true) });
             }
         }
         // Those that stay in the queue go to its end: they are not looked at twice in a round.
@@ -213,9 +218,10 @@ impl Registry {
             self.examined += 1;
             let place = self.queued_place(index);
             place.queued = false;
-            let Some(stream) = &place.stream else { continue };
+            let Some(stream) = &mut place.stream else { continue };
             let Some(ready) = stream.look(shared, lane, index) else { continue };
             events.push(Event { key: stream.key, ready });
+            stream.told = true;
             if stream.trigger == Trigger::Level {
                 place.queued = true;
                 self.queue.push_back(index);
@@ -243,6 +249,7 @@ impl Listener {
         match self.trigger {
             Trigger::Level => Some(queued),
             Trigger::Edge => (queued != self.reported).then_some(queued),
+            Trigger::Once => (!self.told).then_some(queued),
         }
     }
 }
@@ -251,6 +258,9 @@ impl Stream {
     /// What is to be reported now. A stream that is to be reported when it can be written and
     /// cannot asks the daemon to say when, and looks again.
     fn look(&self, shared: &Shared, lane: &Lane, index: u32) -> Option<Readiness> {
+        if self.told && self.trigger == Trigger::Once {
+            return None;
+        }
         let block = shared.segment.connection(index).expect("the daemon gave the number");
         let ready = self.readiness(block);
         if !self.interest.is_writable() || self.out_of_grants {
@@ -265,6 +275,14 @@ impl Stream {
     }
 
     fn readiness(&self, block: &ConnBlock) -> Readiness {
+        Readiness::of_stream(block, self.read_shut, self.out_of_grants)
+    }
+}
+
+impl Readiness {
+    /// What a connection's block says. `read_shut`: this process reads no more; `out_of_grants`:
+    /// there is no extent to write into.
+    pub(crate) fn of_stream(block: &ConnBlock, read_shut: bool, out_of_grants: bool) -> Readiness {
         let state = block.status();
         let tail = block.receive_tail();
         // Relaxed: written by this process under a lock; a stale value is put right by the next
@@ -274,16 +292,17 @@ impl Stream {
         // Acquire: as for writing itself.
         let limit = block.daemon.send_limit.load(Ordering::Acquire);
         let failed = state & status::FAILED != 0;
-        let read_closed = failed || state & status::PEER_CLOSED != 0 || self.read_shut;
+        let read_closed = failed || state & status::PEER_CLOSED != 0 || read_shut;
         let connected = state & status::CONNECTED != 0;
         let write_closed = state & status::WRITE_CLOSED != 0;
         Readiness {
             readable: tail != head || read_closed,
             writable: failed
                 || write_closed
-                || (connected && limit > written && !self.out_of_grants),
+                || (connected && limit > written && !out_of_grants),
             error: failed,
             read_closed,
+            closed: failed || (read_closed && write_closed),
         }
     }
 }

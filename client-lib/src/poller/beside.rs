@@ -1,0 +1,110 @@
+//! Waiting for sockets and for something else at once.
+
+use super::{Core, Events, Poller};
+use crate::park::Spin;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What ended a sleep in [`Poller::wait_beside`]; both can be, and neither, when it was over in
+/// time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slept {
+    /// The poller's descriptor is readable.
+    pub rung: bool,
+    /// There is something of the caller's own: the wait is over.
+    pub own: bool,
+}
+
+impl Poller {
+    /// As [`wait`](Self::wait), but sleeps in `sleep`, which blocks on this poller's descriptor
+    /// and on whatever else the caller waits for, for the time that it is given at the most
+    /// (`None`: for ever). Any number of threads can wait like this at once, but none at the same
+    /// time in `wait` or between [`arm`](Self::arm) and its end.
+    ///
+    /// Returns the number of events. 0 when the time is over, or when `sleep` said that the caller
+    /// has something of its own.
+    ///
+    /// # Errors
+    /// Those of `sleep`; `ENETDOWN` when the daemon is gone.
+    pub fn wait_beside(
+        &self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+        sleep: &mut dyn FnMut(Option<Duration>) -> io::Result<Slept>,
+    ) -> io::Result<usize> {
+        events.clear();
+        self.core.wait_beside(events, timeout, sleep)
+    }
+}
+
+impl Core {
+    fn wait_beside(
+        &self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+        sleep: &mut dyn FnMut(Option<Duration>) -> io::Result<Slept>,
+    ) -> io::Result<usize> {
+        if self.collect(events)? {
+            return Ok(events.len());
+        }
+        if timeout == Some(Duration::ZERO) {
+            self.shared.probe()?;
+            return Ok(0);
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let spin = Spin::begin(&self.shared, &self.lane);
+        if spin.look(|| Ok(self.collect(events)?.then_some(())))?.is_some() {
+            return Ok(events.len());
+        }
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            self.lie_down();
+            let slept = match self.collect(events) {
+                Ok(false) => sleep(left),
+                Ok(true) => Ok(Slept::default()),
+                Err(gone) => Err(gone),
+            };
+            let quiet = match &slept {
+                Ok(Slept { rung: true, .. }) => self.lane.quieten(&self.shared),
+                Ok(_) | Err(_) => Ok(()),
+            };
+            let over = events.is_empty() && self.collect(events).unwrap_or(false);
+            self.get_up();
+            spin.slept();
+            let slept = slept?;
+            quiet?;
+            if over || !events.is_empty() || slept.own || slept == Slept::default() {
+                self.shared.check()?;
+                return Ok(events.len());
+            }
+        }
+    }
+
+    /// Announces the sleep of one more thread.
+    fn lie_down(&self) {
+        let registry = self.registry.lock();
+        self.asleep_beside.fetch_add(1, Ordering::Relaxed);
+        registry.arm_listeners(&self.shared, &self.lane);
+        self.lane.prepare(&self.shared);
+    }
+
+    /// One thread is awake. The announcement stays for the others; if the thread has taken their
+    /// ring with it and something is left, they are woken.
+    fn get_up(&self) {
+        let mut registry = self.registry.lock();
+        if self.asleep_beside.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.lane.awake(&self.shared);
+            registry.disarm_listeners(&self.shared, &self.lane);
+            return;
+        }
+        registry.arm_listeners(&self.shared, &self.lane);
+        self.lane.prepare(&self.shared);
+        // A lost daemon is noticed by everybody for himself.
+        let drained = self.drain(&mut registry);
+        if drained.is_err() || registry.is_ready(&self.shared, &self.lane) {
+            drop(registry);
+            self.lane.kick();
+        }
+    }
+}
