@@ -4,8 +4,8 @@ use crate::choices::{Choices, check, linger_time};
 use crate::error::{gone, os, would_block};
 use crate::family::Family;
 use crate::lane::Lane;
-use crate::patience::{Limit, Patience};
 use crate::park::{Interest as Waiting, Unasked, block_on};
+use crate::patience::{Limit, Patience};
 use crate::poller::{Core, Interest};
 use crate::runtime::Shared;
 use fourwave_protocol::command::Command;
@@ -335,9 +335,8 @@ impl Connection {
         if turn.is_none() {
             return Ok(None);
         }
-        self.shared.with_own_lane(|lane| {
-            block_on(&self.shared, lane, limit, interest, || attempt(lane))
-        })
+        self.shared
+            .with_own_lane(|lane| block_on(&self.shared, lane, limit, interest, || attempt(lane)))
     }
 }
 

@@ -303,9 +303,14 @@ impl Lane {
         // SeqCst: pairs with the fence in prepare(); what we changed comes before this look.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) {
-            // It can only fail by being full, which wakes just as well.
-            let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
+            self.ring_bell();
         }
+    }
+
+    /// Makes the readiness descriptor readable.
+    pub(crate) fn ring_bell(&self) {
+        // It can only fail by being full, which wakes just as well.
+        let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
     }
 
     /// Sleeps until the lane is rung or kicked or `deadline` has come.

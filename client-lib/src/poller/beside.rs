@@ -36,6 +36,43 @@ impl Poller {
         events.clear();
         self.core.wait_beside(events, timeout, sleep)
     }
+
+    /// Whether [`wait`](Self::wait) would have something now. Takes old rings off the descriptor.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn has_events(&self) -> io::Result<bool> {
+        self.core.lane.quieten(&self.core.shared)?;
+        self.core.look()
+    }
+
+    /// Announces that a thread is going to sleep on the descriptor: after `false` it becomes
+    /// readable as soon as there is something. `true`: that is so already. Any number of threads
+    /// can announce themselves, beside others in [`wait_beside`](Self::wait_beside); each calls
+    /// [`retract`](Self::retract) when it is awake, after an error too.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn announce(&self) -> io::Result<bool> {
+        self.core.lie_down();
+        self.core.look()
+    }
+
+    /// Ends what [`announce`](Self::announce) began. Events are not taken.
+    pub fn retract(&self) {
+        self.core.get_up();
+    }
+
+    /// Makes the descriptor readable until the next wait that sleeps: for threads that sleep on it
+    /// without having announced themselves.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn ring(&self) -> io::Result<()> {
+        self.core.shared.check()?;
+        self.core.lane.ring_bell();
+        Ok(())
+    }
 }
 
 impl Core {
@@ -81,6 +118,14 @@ impl Core {
         }
     }
 
+    /// Whether a wait would have something.
+    pub(super) fn look(&self) -> io::Result<bool> {
+        self.shared.check()?;
+        let mut registry = self.registry.lock();
+        self.drain(&mut registry)?;
+        Ok(self.notified.load(Ordering::Relaxed) || registry.is_ready(&self.shared, &self.lane))
+    }
+
     /// Announces the sleep of one more thread.
     fn lie_down(&self) {
         let registry = self.registry.lock();
@@ -92,7 +137,7 @@ impl Core {
     /// One thread is awake. The announcement stays for the others; if the thread has taken their
     /// ring with it and something is left, they are woken.
     fn get_up(&self) {
-        let mut registry = self.registry.lock();
+        let registry = self.registry.lock();
         if self.asleep_beside.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.lane.awake(&self.shared);
             registry.disarm_listeners(&self.shared, &self.lane);
@@ -100,10 +145,9 @@ impl Core {
         }
         registry.arm_listeners(&self.shared, &self.lane);
         self.lane.prepare(&self.shared);
+        drop(registry);
         // A lost daemon is noticed by everybody for himself.
-        let drained = self.drain(&mut registry);
-        if drained.is_err() || registry.is_ready(&self.shared, &self.lane) {
-            drop(registry);
+        if self.look().unwrap_or(true) {
             self.lane.kick();
         }
     }

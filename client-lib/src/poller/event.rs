@@ -21,8 +21,7 @@ impl Interest {
     /// reading.
     pub const READ_CLOSED: Interest = Interest { read_closed: true, ..Interest::NONE };
     /// Nothing but errors, as with epoll.
-    pub const NONE: Interest =
-        Interest { readable: false, writable: false, read_closed: false };
+    pub const NONE: Interest = Interest { readable: false, writable: false, read_closed: false };
 
     /// Whether reading is asked for.
     pub const fn is_readable(self) -> bool {

@@ -280,10 +280,7 @@ impl Core {
         }
         self.armed.store(true, Ordering::Relaxed);
         self.begin_sleep();
-        self.shared.check()?;
-        let mut registry = self.registry.lock();
-        self.drain(&mut registry)?;
-        Ok(self.notified.load(Ordering::Relaxed) || registry.is_ready(&self.shared, &self.lane))
+        self.look()
     }
 
     fn begin_sleep(&self) {

@@ -297,9 +297,7 @@ impl Readiness {
         let write_closed = state & status::WRITE_CLOSED != 0;
         Readiness {
             readable: tail != head || read_closed,
-            writable: failed
-                || write_closed
-                || (connected && limit > written && !out_of_grants),
+            writable: failed || write_closed || (connected && limit > written && !out_of_grants),
             error: failed,
             read_closed,
             closed: failed || (read_closed && write_closed),

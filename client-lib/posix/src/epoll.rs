@@ -1,0 +1,510 @@
+//! epoll instances that watch descriptors of the kernel's and of ours.
+//!
+//! The instance is the kernel's, under the number that the program got for it, until a socket of
+//! ours is added. From then on a [`Poller`] stands beside it, whose descriptor is in the kernel's
+//! set. Waiting looks at the poller in memory, and makes a system call only when there is nothing,
+//! or now and then to be fair to the kernel's descriptors.
+
+use crate::description::{Description, Found};
+use crate::error::{Errno, Result, errno};
+use crate::kernel::{self, Mask};
+use crate::socket::{Socket, Watchable};
+use crate::table::{self, Owner};
+use fourwave::{Event, Events, Interest, Poller, Readiness, Runtime, Slept, Trigger};
+use rustix::fd::AsFd;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Waits that find something of ours before the kernel is asked too.
+const UNFAIR_WAITS: u32 = 16;
+
+/// Events taken at once, at the most: what a program has room for beyond that waits.
+const MOST_EVENTS: usize = 1024;
+
+const IN: u32 = libc::EPOLLIN as u32;
+const OUT: u32 = libc::EPOLLOUT as u32;
+const READ: u32 = IN | libc::EPOLLRDNORM as u32;
+const WRITE: u32 = OUT | libc::EPOLLWRNORM as u32;
+const PEER_CLOSED: u32 = libc::EPOLLRDHUP as u32;
+const FAILED: u32 = libc::EPOLLERR as u32;
+const CLOSED: u32 = libc::EPOLLHUP as u32;
+const EDGE: u32 = libc::EPOLLET as u32;
+const ONCE: u32 = libc::EPOLLONESHOT as u32;
+
+/// What stands beside a kernel epoll instance.
+#[derive(Debug)]
+pub struct Epoll {
+    poller: Poller,
+    entries: Mutex<Entries>,
+    /// Waits since the kernel was asked.
+    unfair: AtomicU32,
+}
+
+/// What the program has said of each socket.
+#[derive(Debug, Default)]
+struct Entries {
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    by_number: HashMap<RawFd, usize>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Option<Entry>,
+    /// Of the entry: an event of a former one is not the program's any more.
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    fd: RawFd,
+    socket: Weak<Description>,
+    events: u32,
+    data: u64,
+    /// Its daemon is gone, and this was told.
+    lost: bool,
+}
+
+impl Entries {
+    /// The slot of this number, if it is for this socket.
+    fn of(&self, fd: RawFd, socket: &Found) -> Option<usize> {
+        let index = *self.by_number.get(&fd)?;
+        let entry = self.slots[index].entry.as_ref()?;
+        std::ptr::eq(entry.socket.as_ptr(), Arc::as_ptr(socket.arc())).then_some(index)
+    }
+
+    /// Enters an entry; returns its key.
+    fn add(&mut self, entry: Entry) -> usize {
+        // The number was another socket's. If that lives on under another number, it stays.
+        if let Some(old) = self.by_number.get(&entry.fd).copied()
+            && self.slots[old].entry.as_ref().is_some_and(|old| old.socket.strong_count() == 0)
+        {
+            self.remove(old);
+        }
+        let index = self.free.pop().unwrap_or(self.slots.len());
+        if index == self.slots.len() {
+            self.slots.push(Slot { entry: None, generation: 0 });
+        }
+        self.by_number.insert(entry.fd, index);
+        self.slots[index].entry = Some(entry);
+        self.key(index)
+    }
+
+    fn remove(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.generation = slot.generation.wrapping_add(1);
+        if let Some(entry) = slot.entry.take() {
+            if self.by_number.get(&entry.fd) == Some(&index) {
+                self.by_number.remove(&entry.fd);
+            }
+            self.free.push(index);
+        }
+    }
+
+    fn key(&self, index: usize) -> usize {
+        (self.slots[index].generation as usize) << 32 | index
+    }
+
+    fn by_key(&self, key: usize) -> Option<&Entry> {
+        let slot = self.slots.get(key & u32::MAX as usize)?;
+        (slot.generation as usize == key >> 32).then_some(slot.entry.as_ref()).flatten()
+    }
+}
+
+/// A kernel epoll instance that watches the kernel's socket of one that is not decided yet.
+#[derive(Debug)]
+pub(crate) struct Early {
+    epfd: RawFd,
+    fd: RawFd,
+    events: u32,
+    data: u64,
+}
+
+impl Early {
+    pub(crate) fn is_of(&self, epfd: RawFd, fd: RawFd) -> bool {
+        (self.epfd, self.fd) == (epfd, fd)
+    }
+
+    pub(crate) fn is_same(&self, other: &Early) -> bool {
+        self.is_of(other.epfd, other.fd)
+    }
+
+    /// The socket is ours now: so is its place.
+    pub(crate) fn move_over(self, _: RawFd) {
+        // It was closed or removed meanwhile.
+        if kernel::epoll_ctl(self.epfd, libc::EPOLL_CTL_DEL, self.fd, None).is_err() {
+            return;
+        }
+        if let Some(found) = crate::find(self.fd) {
+            let event = libc::epoll_event { events: self.events, u64: self.data };
+            // What cannot be watched is found out by the program when it asks again.
+            let _ = control(self.epfd, libc::EPOLL_CTL_ADD, self.fd, &found, Some(event));
+        }
+    }
+}
+
+/// `epoll_ctl(2)` for a number that was found, on an instance of the kernel's or of ours.
+///
+/// # Errors
+/// `EEXIST`, `ENOENT` and `EINVAL` as the kernel; `ENOBUFS` when the daemon has no lane left for
+/// the instance.
+pub fn control(
+    epfd: RawFd,
+    operation: i32,
+    fd: RawFd,
+    found: &Found,
+    event: Option<libc::epoll_event>,
+) -> Result<()> {
+    let Some(socket) = found.served() else {
+        kernel::epoll_ctl(epfd, operation, fd, event)?;
+        if let Ok(socket) = found.socket()
+            && socket.is_fresh()
+        {
+            match event {
+                Some(event) if operation != libc::EPOLL_CTL_DEL => {
+                    let (events, data) = (event.events, event.u64);
+                    socket.watched_early(Early { epfd, fd, events, data });
+                }
+                Some(_) | None => socket.unwatched_early(epfd, fd),
+            }
+        }
+        return Ok(());
+    };
+    if operation != libc::EPOLL_CTL_DEL && event.is_none() {
+        return Err(Errno::FAULT);
+    }
+    let instance = instance(epfd, operation == libc::EPOLL_CTL_ADD)?;
+    let Some(epoll) = instance.epoll() else { return Err(Errno::INVAL) };
+    match (operation, event) {
+        (libc::EPOLL_CTL_ADD, Some(event)) => epoll.add(fd, found, socket, event),
+        (libc::EPOLL_CTL_MOD, Some(event)) => epoll.modify(fd, found, socket, event),
+        (libc::EPOLL_CTL_DEL, _) => epoll.delete(fd, found, socket),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// What stands beside the instance; made if need be.
+fn instance(epfd: RawFd, make: bool) -> Result<Found> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    if let Some(found) = crate::find(epfd) {
+        return Ok(found);
+    }
+    if !make {
+        return Err(Errno::NOENT);
+    }
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = crate::find(epfd) {
+        return Ok(found);
+    }
+    if !table::has_room(epfd) {
+        return Err(Errno::MFILE);
+    }
+    let runtime = Runtime::default_instance().map_err(errno)?;
+    let poller = Poller::with_runtime(&runtime).map_err(errno)?;
+    let bell = poller.as_fd().as_raw_fd();
+    let epoll = Epoll { poller, entries: Mutex::default(), unfair: AtomicU32::new(0) };
+    let description = Arc::new(Description::Epoll(epoll));
+    // It fails if it is no epoll instance.
+    let event = libc::epoll_event { events: IN, u64: marker(&description) };
+    kernel::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, bell, Some(event))?;
+    table::insert(epfd, description, Owner::Program);
+    let found = crate::find(epfd).ok_or(Errno::BADF)?;
+    if let Some(epoll) = found.epoll() {
+        // Threads may sleep in the kernel's own call: one wakes, and finds this.
+        epoll.poller.ring().map_err(errno)?;
+    }
+    Ok(found)
+}
+
+/// What the kernel tells when the poller's descriptor is readable. No event of the program's
+/// carries the address of memory that it does not know of.
+fn marker(description: &Arc<Description>) -> u64 {
+    Arc::as_ptr(description) as usize as u64
+}
+
+/// Takes the poller's own events out of what the kernel told; returns how many are left, and
+/// whether there were any.
+///
+/// A caller of the kernel's own call on an instance that has become ours meanwhile uses it too.
+pub fn strip(found: &Found, events: &mut [libc::epoll_event]) -> (usize, bool) {
+    let marker = marker(found.arc());
+    let mut kept = 0;
+    for index in 0..events.len() {
+        if events[index].u64 != marker {
+            events[kept] = events[index];
+            kept += 1;
+        }
+    }
+    (kept, kept < events.len())
+}
+
+/// `epoll_pwait2(2)` on an instance that was found: waits for at most `timeout` (`None`: for
+/// ever), with `mask` as the signal mask while it sleeps. Returns the number of events.
+///
+/// # Errors
+/// `EINVAL` without room for events; `EINTR`; `EBADF`.
+pub fn wait(
+    epfd: RawFd,
+    found: &Found,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+    mask: Option<&libc::sigset_t>,
+) -> Result<usize> {
+    let Some(epoll) = found.epoll() else { return Err(Errno::INVAL) };
+    if events.is_empty() {
+        return Err(Errno::INVAL);
+    }
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = if timeout == Some(Duration::ZERO) { timeout } else { left };
+        match epoll.wait_once(epfd, found, events, left, mask)? {
+            0 if left.is_none_or(|left| !left.is_zero()) => {}
+            count => return Ok(count),
+        }
+    }
+}
+
+impl Epoll {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(
+        &self,
+        fd: RawFd,
+        found: &Found,
+        socket: &Socket,
+        event: libc::epoll_event,
+    ) -> Result<()> {
+        let mut entries = self.entries();
+        if entries.of(fd, found).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let (events, data) = (event.events, event.u64);
+        let entry = Entry { fd, socket: Arc::downgrade(found.arc()), events, data, lost: false };
+        let key = entries.add(entry);
+        let (interest, trigger) = (interest(events), trigger(events));
+        let entered = socket.with_source(|source| match source {
+            Watchable::Listener(source) => self.poller.add(source, key, interest, trigger),
+            Watchable::Stream(source) => self.poller.add(source, key, interest, trigger),
+        });
+        let entered = entered.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
+        if let Err(error) = entered {
+            entries.remove(key & u32::MAX as usize);
+            return Err(errno(error));
+        }
+        Ok(())
+    }
+
+    fn modify(
+        &self,
+        fd: RawFd,
+        found: &Found,
+        socket: &Socket,
+        event: libc::epoll_event,
+    ) -> Result<()> {
+        let mut entries = self.entries();
+        let index = entries.of(fd, found).ok_or(Errno::NOENT)?;
+        let (events, data) = (event.events, event.u64);
+        if let Some(entry) = &mut entries.slots[index].entry {
+            (entry.events, entry.data, entry.lost) = (events, data, false);
+        }
+        let key = entries.key(index);
+        let (interest, trigger) = (interest(events), trigger(events));
+        let changed = socket.with_source(|source| match source {
+            Watchable::Listener(source) => self.poller.modify(source, key, interest, trigger),
+            Watchable::Stream(source) => self.poller.modify(source, key, interest, trigger),
+        });
+        changed.unwrap_or(Ok(())).map_err(errno)
+    }
+
+    fn delete(&self, fd: RawFd, found: &Found, socket: &Socket) -> Result<()> {
+        let mut entries = self.entries();
+        let index = entries.of(fd, found).ok_or(Errno::NOENT)?;
+        entries.remove(index);
+        drop(entries);
+        // It is not there any more when its daemon is gone.
+        let _ = socket.with_source(|source| match source {
+            Watchable::Listener(source) => self.poller.delete(source),
+            Watchable::Stream(source) => self.poller.delete(source),
+        });
+        Ok(())
+    }
+
+    /// Waits once; 0 can also mean that it is worth another try.
+    fn wait_once(
+        &self,
+        epfd: RawFd,
+        found: &Found,
+        out: &mut [libc::epoll_event],
+        timeout: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        // What is taken has to be told: each side has its half of the room.
+        let half = (out.len() / 2).min(MOST_EVENTS);
+        let mut ours = Events::with_capacity(out.len().min(MOST_EVENTS) - half);
+        let mut theirs = 0;
+        let mut asked = false;
+        let waited = self.poller.wait_beside(&mut ours, timeout, &mut |left| {
+            asked = true;
+            if half == 0 {
+                return self.sleep_beside(epfd, left, mask);
+            }
+            let count = kernel::epoll_wait(epfd, &mut out[..half], left, mask)?;
+            let (own, rung) = strip(found, &mut out[..count]);
+            theirs = own;
+            Ok(Slept { rung, own: own > 0 })
+        });
+        match waited.map_err(errno) {
+            Ok(_) => {}
+            Err(Errno::NETDOWN) => return self.wait_orphaned(epfd, found, out, timeout, mask),
+            Err(errno) => return Err(errno),
+        }
+        let mut count = theirs;
+        {
+            let entries = self.entries();
+            for event in ours.iter() {
+                if let Some(told) = entries.tell(event) {
+                    out[count] = told;
+                    count += 1;
+                }
+            }
+        }
+        let unfair = if asked { 0 } else { self.unfair.load(Ordering::Relaxed) + 1 };
+        if !asked && (count == 0 || unfair >= UNFAIR_WAITS) || half == 0 && count == 0 {
+            let room = out.len() - count;
+            self.unfair.store(0, Ordering::Relaxed);
+            return Ok(count + self.take_theirs(epfd, found, &mut out[count..], room)?);
+        }
+        self.unfair.store(unfair, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    /// What the kernel has now.
+    fn take_theirs(
+        &self,
+        epfd: RawFd,
+        found: &Found,
+        out: &mut [libc::epoll_event],
+        room: usize,
+    ) -> Result<usize> {
+        if room == 0 {
+            return Ok(0);
+        }
+        let count = kernel::epoll_wait(epfd, out, Some(Duration::ZERO), None)?;
+        Ok(strip(found, &mut out[..count]).0)
+    }
+
+    /// Sleeps without taking events: there is room for one only, and it may be ours.
+    fn sleep_beside(
+        &self,
+        epfd: RawFd,
+        timeout: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> io::Result<Slept> {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [entry(epfd), entry(self.poller.as_fd().as_raw_fd())];
+        kernel::poll(&mut fds, timeout, mask)?;
+        let rung = fds[1].revents != 0;
+        Ok(Slept { rung, own: fds[0].revents != 0 && !rung })
+    }
+
+    /// The daemon is gone: its sockets have failed, and the kernel's descriptors live on.
+    fn wait_orphaned(
+        &self,
+        epfd: RawFd,
+        found: &Found,
+        out: &mut [libc::epoll_event],
+        timeout: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        let mut count = 0;
+        let mut entries = self.entries();
+        for entry in entries.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()) {
+            let quiet = entry.events & (EDGE | ONCE) != 0 && entry.lost;
+            if entry.socket.strong_count() == 0 || quiet || count == out.len() {
+                continue;
+            }
+            entry.lost = true;
+            let events = FAILED | CLOSED | entry.events & (READ | WRITE | PEER_CLOSED);
+            out[count] = libc::epoll_event { events, u64: entry.data };
+            count += 1;
+        }
+        drop(entries);
+        // The poller's descriptor says for ever that its daemon is gone.
+        let bell = self.poller.as_fd().as_raw_fd();
+        let _ = kernel::epoll_ctl(epfd, libc::EPOLL_CTL_DEL, bell, None);
+        let timeout = if count > 0 { Some(Duration::ZERO) } else { timeout };
+        if count == out.len() {
+            return Ok(count);
+        }
+        let theirs = kernel::epoll_wait(epfd, &mut out[count..], timeout, mask)?;
+        Ok(count + strip(found, &mut out[count..count + theirs]).0)
+    }
+
+    /// Whether a wait would have something.
+    pub(crate) fn is_ready(&self, epfd: RawFd) -> Result<bool> {
+        match self.poller.has_events().map_err(errno) {
+            Ok(false) => {}
+            Ok(true) | Err(Errno::NETDOWN) => return Ok(true),
+            Err(errno) => return Err(errno),
+        }
+        let mut fds = [libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 }];
+        Ok(kernel::poll(&mut fds, Some(Duration::ZERO), None)? > 0)
+    }
+
+    /// A thread is going to sleep on the instance's number: it is woken for sockets of ours too.
+    /// `true`: there is something already. Followed by [`end_announcement`](Self::end_announcement).
+    pub(crate) fn announce(&self) -> io::Result<bool> {
+        self.poller.announce()
+    }
+
+    pub(crate) fn end_announcement(&self) {
+        self.poller.retract();
+    }
+}
+
+impl Entries {
+    /// An event as the program has asked for it.
+    fn tell(&self, event: Event) -> Option<libc::epoll_event> {
+        let entry = self.by_key(event.key())?;
+        let events = bits(event.readiness()) & (entry.events | FAILED | CLOSED);
+        (events != 0).then_some(libc::epoll_event { events, u64: entry.data })
+    }
+}
+
+fn bits(ready: Readiness) -> u32 {
+    let parts = [
+        (ready.is_readable(), READ),
+        (ready.is_writable(), WRITE),
+        (ready.is_read_closed(), PEER_CLOSED),
+        (ready.is_error(), FAILED),
+        (ready.is_closed(), CLOSED),
+    ];
+    parts.iter().filter(|(is, _)| *is).fold(0, |all, (_, bits)| all | bits)
+}
+
+fn interest(events: u32) -> Interest {
+    let parts = [
+        (READ, Interest::READABLE),
+        (WRITE, Interest::WRITABLE),
+        (PEER_CLOSED, Interest::READ_CLOSED),
+    ];
+    let asked = parts.iter().filter(|(bits, _)| events & bits != 0);
+    asked.fold(Interest::NONE, |all, (_, interest)| all | *interest)
+}
+
+fn trigger(events: u32) -> Trigger {
+    if events & ONCE != 0 {
+        Trigger::Once
+    } else if events & EDGE != 0 {
+        Trigger::Edge
+    } else {
+        Trigger::Level
+    }
+}
