@@ -226,7 +226,7 @@ impl SocketOptions {
     pub fn setsockopt(&mut self, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
         match sockopt::before_binding(level, name) {
             Some(sockopt::BeforeBinding::ReuseAddress) => {
-                self.reuse_address = sockopt::flag(value)?
+                self.reuse_address = sockopt::flag(value)?;
             }
             Some(sockopt::BeforeBinding::ReusePort) => self.reuse_port = sockopt::flag(value)?,
             Some(sockopt::BeforeBinding::V6Only) => self.v6_only = sockopt::flag(value)?,

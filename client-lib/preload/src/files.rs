@@ -1,0 +1,135 @@
+//! close, dup, fcntl, ioctl, fork.
+
+use crate::{done, fail, next};
+use fourwave_posix::{Errno, find, is_kept};
+use libc::pid_t;
+use std::ffi::{c_int, c_uint, c_ulong};
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close(fd: c_int) -> c_int {
+    if find(fd).is_some() {
+        return done(fourwave_posix::close(fd));
+    }
+    if is_kept(fd) {
+        return fail(Errno::BADF);
+    }
+    // SAFETY: the caller's argument.
+    unsafe { next::close(fd) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    // CLOSE_RANGE_CLOEXEC closes nothing now, and what is ours is closed by exec anyhow.
+    if flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0 && first <= last {
+        let number = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+        fourwave_posix::forget_range(number(first), number(last));
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { next::close_range(first, last, flags) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn closefrom(first: c_int) {
+    fourwave_posix::forget_range(first, c_int::MAX);
+    // SAFETY: the caller's argument. The result is what the register happens to hold.
+    unsafe { next::closefrom(first) };
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup(fd: c_int) -> c_int {
+    match find(fd) {
+        Some(found) => fourwave_posix::dup(fd, &found, 0, false).unwrap_or_else(fail),
+        // SAFETY: the caller's argument.
+        None => unsafe { next::dup(fd) },
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    if find(old).is_none() && find(new).is_none() && !is_kept(new) {
+        // SAFETY: the caller's arguments.
+        return unsafe { next::dup2(old, new) };
+    }
+    fourwave_posix::dup_to(old, new, None).unwrap_or_else(fail)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    if find(old).is_none() && find(new).is_none() && !is_kept(new) {
+        // SAFETY: the caller's arguments.
+        return unsafe { next::dup3(old, new, flags) };
+    }
+    fourwave_posix::dup_to(old, new, Some(flags)).unwrap_or_else(fail)
+}
+
+/// libc's takes any number of arguments; a third is the only one that it has. Passed or not, it is
+/// in the same register.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+    if let Some(found) = find(fd) {
+        return fourwave_posix::fcntl(fd, &found, command, argument).unwrap_or_else(fail);
+    }
+    if is_kept(fd) {
+        return fail(Errno::BADF);
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { next::fcntl(fd, command, argument) }
+}
+
+/// `fcntl` for programs built with large offsets.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+    if find(fd).is_some() || is_kept(fd) {
+        // SAFETY: the caller's arguments.
+        return unsafe { fcntl(fd, command, argument) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { next::fcntl64(fd, command, argument) }
+}
+
+/// As [`fcntl`]: one argument, passed or not.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
+    let Some(found) = find(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { next::ioctl(fd, request, argument) };
+    };
+    let Ok(socket) = found.socket() else {
+        drop(found);
+        // SAFETY: the caller's arguments.
+        return unsafe { next::ioctl(fd, request, argument) };
+    };
+    // Those that the kernel does to any number.
+    let on_number = [libc::FIOCLEX, libc::FIONCLEX].contains(&request);
+    if !socket.is_served() || on_number {
+        if request == libc::FIONBIO && argument != 0 {
+            // SAFETY: the caller's argument.
+            socket.set_nonblocking(unsafe { *(argument as *const c_int) } != 0);
+        }
+        drop(found);
+        // SAFETY: the caller's arguments.
+        return unsafe { next::ioctl(fd, request, argument) };
+    }
+    let pointer = argument as *mut c_int;
+    // SAFETY: the requests that are answered have a pointer to an int.
+    let given = if request == libc::FIONBIO { unsafe { pointer.as_ref() } } else { Some(&0) };
+    let Some(given) = given else { return fail(Errno::FAULT) };
+    match fourwave_posix::ioctl(socket, request, *given) {
+        Ok(None) => 0,
+        Ok(Some(_)) if pointer.is_null() => fail(Errno::FAULT),
+        Ok(Some(answer)) => {
+            // SAFETY: not null, and an int.
+            unsafe { *pointer = answer };
+            0
+        }
+        Err(errno) => fail(errno),
+    }
+}
+
+/// A child of vfork(2) would change our tables, which are its parent's too; POSIX allows that it
+/// is a fork(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vfork() -> pid_t {
+    // SAFETY: fork(2) has no arguments.
+    unsafe { next::fork() }
+}
