@@ -4,7 +4,7 @@
 //!   `80,8000-8010`.
 //! - `FOURWAVE_CONNECT`: destinations that are connected to through fourwave, such as
 //!   `10.0.0.2:80,10.1.0.0/16:5432,[fd00::1]:443,*:6379`. `*` is every address but those of the
-//!   machine's loopback; `*` as a port is every port.
+//!   machine's loopback; `*` as a port, and an address without one, is every port.
 //! - `FOURWAVE_FALLBACK=kernel`: without a daemon the kernel does it.
 
 use crate::report;
@@ -140,20 +140,29 @@ fn ports(item: &str) -> Option<RangeInclusive<u16>> {
 }
 
 fn destination(item: &str) -> Option<Destination> {
+    // An address alone, whose colons are its own: every port.
+    if item == "*" {
+        return Some(Destination { network: None, ports: 0..=u16::MAX });
+    }
+    if let Some(network) = network(item) {
+        return Some(Destination { network: Some(network), ports: 0..=u16::MAX });
+    }
     let (host, port) = item.rsplit_once(':')?;
     let ports = ports(port)?;
-    if host == "*" {
-        return Some(Destination { network: None, ports });
-    }
-    let host = host.replace(['[', ']'], "");
-    let (address, bits) = match host.split_once('/') {
+    let network = if host == "*" { None } else { Some(network(host)?) };
+    Some(Destination { network, ports })
+}
+
+fn network(text: &str) -> Option<Network> {
+    let text = text.replace(['[', ']'], "");
+    let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse().ok()?)),
-        None => (&host[..], None),
+        None => (&text[..], None),
     };
     let address: IpAddr = address.parse().ok()?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(most);
-    (bits <= most).then_some(Destination { network: Some(Network { address, bits }), ports })
+    (bits <= most).then_some(Network { address, bits })
 }
 
 #[cfg(test)]
@@ -204,13 +213,16 @@ mod tests {
         for text in others {
             assert!(!own.connects(address(text)), "{text}");
         }
+        let own = read("", "10.0.0.2,fd00::1", "");
+        assert!(own.connects(address("10.0.0.2:1")) && own.connects(address("[fd00::1]:2")));
+        assert!(!own.connects(address("10.0.0.3:1")) && !own.connects(address("[fd00::2]:2")));
         let all = read("", "0.0.0.0/0:*,::/0:*", "");
         assert!(all.connects(address("1.2.3.4:5")) && all.connects(address("[1::]:5")));
     }
 
     #[test]
     fn mistakes_are_named() {
-        let own = read("eighty,9-8,0", "10.0.0.2,10.0.0.0/33:1,host:80", "none");
+        let own = read("eighty,9-8,0", "10.0.0,10.0.0.0/33:1,host:80", "none");
         assert!(own.is_empty() && !own.falls_back());
         assert_eq!(own.complaints.len(), 7, "{own:?}");
         assert!(own.complaints[0].contains("`eighty`"));
