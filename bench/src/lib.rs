@@ -13,6 +13,8 @@
 //! * [`limit`] measures what AF_XDP can do without any TCP.
 //! * [`packet`] sends and receives whole frames.
 //! * [`machine`] reads what the kernel counts.
+//! * [`syscalls`] counts the system calls of processes.
+//! * [`stamps`] tells a client when the server's `accept` returned.
 
 pub mod compare;
 pub mod engine;
@@ -26,3 +28,5 @@ pub mod machine;
 pub mod packet;
 pub mod relay;
 pub mod server;
+pub mod stamps;
+pub mod syscalls;

@@ -80,6 +80,207 @@ fn parse_busy_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + irq + softirq)
 }
 
+/// What one CPU has done since boot, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTimes {
+    /// In processes and for them in the kernel.
+    pub processes_ns: u64,
+    /// In interrupts and in what follows them (softirq).
+    pub interrupts_ns: u64,
+}
+
+impl CpuTimes {
+    /// All CPUs, by number. One that is offline has zeros.
+    ///
+    /// # Errors
+    /// When `/proc/stat` cannot be read.
+    pub fn read() -> io::Result<Vec<CpuTimes>> {
+        Ok(CpuTimes::parse(&fs::read_to_string("/proc/stat")?))
+    }
+
+    /// Time that was not idle.
+    pub fn busy_ns(&self) -> u64 {
+        self.processes_ns + self.interrupts_ns
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &CpuTimes) -> CpuTimes {
+        CpuTimes {
+            processes_ns: self.processes_ns.saturating_sub(earlier.processes_ns),
+            interrupts_ns: self.interrupts_ns.saturating_sub(earlier.interrupts_ns),
+        }
+    }
+
+    fn parse(stat: &str) -> Vec<CpuTimes> {
+        let mut all = Vec::new();
+        for line in stat.lines().filter_map(|line| line.strip_prefix("cpu")) {
+            let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().unwrap_or(0));
+            // The line of the sum has no number after `cpu`.
+            if line.starts_with(' ') {
+                continue;
+            }
+            let number = usize::try_from(fields.next().unwrap_or(0)).unwrap_or(0);
+            let fields: Vec<u64> = fields.collect();
+            if let &[user, nice, system, _idle, _iowait, irq, softirq, ..] = fields.as_slice() {
+                all.resize(all.len().max(number + 1), CpuTimes::default());
+                all[number] = CpuTimes {
+                    processes_ns: (user + nice + system) * tick_ns(),
+                    interrupts_ns: (irq + softirq) * tick_ns(),
+                };
+            }
+        }
+        all
+    }
+}
+
+/// Nanoseconds of a tick of `/proc`.
+fn tick_ns() -> u64 {
+    1_000_000_000 / rustix::param::clock_ticks_per_second()
+}
+
+/// CPU time and context switches of a process, all threads that live together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessTimes {
+    /// On a CPU, exactly, with the interrupts that came meanwhile.
+    pub running_ns: u64,
+    /// Ready to run while others ran.
+    pub waiting_ns: u64,
+    /// User and system time as `/proc/stat` counts it, in ticks: without interrupts.
+    pub counted_ns: u64,
+    /// Context switches, its own and forced ones.
+    pub switches: u64,
+    /// The CPUs that its threads ran on last, as a bit mask of the first 64.
+    pub cpus: u64,
+}
+
+impl ProcessTimes {
+    /// Those of `pid` now.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn read(pid: i32) -> io::Result<ProcessTimes> {
+        let mut times = ProcessTimes::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?.path();
+            // A thread that ends while we look took its figures along.
+            let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
+            times.add(&read("schedstat"), &read("stat"), &read("status"));
+        }
+        Ok(times)
+    }
+
+    fn add(&mut self, schedstat: &str, stat: &str, status: &str) {
+        let mut scheduled = schedstat.split_whitespace().flat_map(str::parse::<u64>);
+        self.running_ns += scheduled.next().unwrap_or(0);
+        self.waiting_ns += scheduled.next().unwrap_or(0);
+        // The name, which may hold anything, ends with the last `)`; state is the third field.
+        let fields: Vec<&str> =
+            stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+        let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse().ok());
+        self.counted_ns += (field(14).unwrap_or(0) + field(15).unwrap_or(0)) * tick_ns();
+        self.cpus |= field(39).filter(|cpu| *cpu < 64).map_or(0, |cpu: u64| 1 << cpu);
+        for line in status.lines().filter(|line| line.contains("ctxt_switches")) {
+            let count = line.rsplit(['\t', ' ']).next().and_then(|count| count.parse().ok());
+            self.switches += count.unwrap_or(0_u64);
+        }
+    }
+
+    /// What was added since `earlier`; the CPUs are those of now.
+    #[must_use]
+    pub fn since(&self, earlier: &ProcessTimes) -> ProcessTimes {
+        ProcessTimes {
+            running_ns: self.running_ns.saturating_sub(earlier.running_ns),
+            waiting_ns: self.waiting_ns.saturating_sub(earlier.waiting_ns),
+            counted_ns: self.counted_ns.saturating_sub(earlier.counted_ns),
+            switches: self.switches.saturating_sub(earlier.switches),
+            cpus: self.cpus,
+        }
+    }
+}
+
+/// User and system time of the calling process and of those of its children that it has waited for.
+pub fn own_counted_ns() -> u64 {
+    let mut total = 0;
+    for who in [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN] {
+        // SAFETY: all-zero is a valid `rusage`: integers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is a `rusage` that lives until the call returns.
+        if unsafe { libc::getrusage(who, &raw mut usage) } == 0 {
+            for time in [usage.ru_utime, usage.ru_stime] {
+                total += time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+            }
+        }
+    }
+    total
+}
+
+/// Packets that each CPU has taken from its receive queues since boot (`softnet_stat`), by number.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn received_by_cpu() -> io::Result<Vec<u64>> {
+    Ok(parse_softnet(&fs::read_to_string("/proc/net/softnet_stat")?))
+}
+
+/// Hexadecimal columns; the first is the count, the 13th the CPU.
+fn parse_softnet(text: &str) -> Vec<u64> {
+    let mut all = Vec::new();
+    for (line_number, line) in text.lines().enumerate() {
+        let columns: Vec<u64> = line
+            .split_whitespace()
+            .map(|column| u64::from_str_radix(column, 16).unwrap_or(0))
+            .collect();
+        let cpu = columns.get(12).and_then(|cpu| usize::try_from(*cpu).ok()).unwrap_or(line_number);
+        all.resize(all.len().max(cpu + 1), 0);
+        all[cpu] = columns.first().copied().unwrap_or(0);
+    }
+    all
+}
+
+/// Frames that `interface` of the calling thread's network namespace has sent.
+///
+/// # Errors
+/// When `/proc` cannot be read or there is no such interface.
+pub fn frames_sent(interface: &str) -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+    // Eight columns of what was received, then bytes and packets sent.
+    let sent = line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok());
+    sent.ok_or_else(|| io::Error::other(format!("/proc/net/dev does not tell of {interface}")))
+}
+
+/// Bytes in the kernel's slab caches of these names.
+///
+/// # Errors
+/// When `/proc/slabinfo` cannot be read, which only root may.
+pub fn slab_bytes(names: &[&str]) -> io::Result<u64> {
+    Ok(parse_slabs(&fs::read_to_string("/proc/slabinfo")?, names))
+}
+
+/// `name active total size …`.
+fn parse_slabs(text: &str, names: &[&str]) -> u64 {
+    let bytes = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let is_wanted = fields.next().is_some_and(|name| names.contains(&name));
+        let mut number = || fields.next()?.parse::<u64>().ok();
+        let (active, _, size) = (number()?, number()?, number()?);
+        is_wanted.then_some(active * size)
+    };
+    text.lines().filter_map(bytes).sum()
+}
+
+/// Bytes of memory that processes hold now, what they share among them counted once.
+///
+/// # Errors
+/// When `/proc/PID/smaps_rollup` cannot be read or has another form.
+pub fn proportional_bytes_of(pid: i32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("smaps_rollup has another form"))
+}
+
 /// Load average over one minute.
 ///
 /// # Errors
@@ -181,6 +382,42 @@ mod tests {
         for name in ["TcpRetransSegs", "TcpExtTCPTimeWaitOverflow", "TcpExtListenOverflows"] {
             assert!(counters.0.contains_key(name), "{name}");
         }
+    }
+
+    #[test]
+    fn cpus_are_told_apart() {
+        let text = "cpu  9 9 9 9 9 9 9 9\ncpu0 1 2 4 1000 2000 8 16 4000 0 0\n\
+                    cpu2 1 0 0 0 0 0 0 0 0 0\nintr 5\n";
+        let all = CpuTimes::parse(text);
+        let tick = tick_ns();
+        assert_eq!(all.len(), 3);
+        assert_eq!((all[0].processes_ns, all[0].interrupts_ns), (7 * tick, 24 * tick));
+        assert_eq!((all[1], all[2].busy_ns()), (CpuTimes::default(), tick));
+        assert!(CpuTimes::read().unwrap()[0].busy_ns() > 0);
+    }
+
+    #[test]
+    fn a_process_is_the_sum_of_its_threads() {
+        let mut times = ProcessTimes::default();
+        let after_state = "0 ".repeat(10) + "3 4 " + &"0 ".repeat(23) + "5 0";
+        let stat = format!("7 (a b) c) R {after_state}");
+        let status = "voluntary_ctxt_switches:\t10\nnonvoluntary_ctxt_switches:\t2\n";
+        times.add("100 20 3\n", &stat, status);
+        times.add("1 2 3\n", &stat, status);
+        assert_eq!((times.running_ns, times.waiting_ns, times.switches), (101, 22, 24));
+        assert_eq!((times.counted_ns, times.cpus), (14 * tick_ns(), 1 << 5));
+        let mine = ProcessTimes::read(rustix::process::getpid().as_raw_pid()).unwrap();
+        assert!(mine.running_ns > 0 && mine.cpus != 0);
+    }
+
+    #[test]
+    fn softnet_and_slabs() {
+        let line = |count: &str, cpu: &str| format!("{count} {}{cpu} 0 0\n", "0 ".repeat(11));
+        let text = line("000000ff", "00000001") + &line("10", "0");
+        assert_eq!(parse_softnet(&text), [16, 255]);
+        let text = "slabinfo - version: 2.1\nTCP 3 8 2048 8 4\ntw_sock_TCP 2 2 256 1 1\n";
+        assert_eq!(parse_slabs(text, &["TCP", "tw_sock_TCP"]), 3 * 2048 + 512);
+        assert!(frames_sent("lo").is_ok() && frames_sent("l").is_err());
     }
 
     #[test]

@@ -83,7 +83,6 @@ fn connections_from_frames_reach_both_servers() {
         for v6 in [false, true] {
             let target = if v6 { lab.server().v6() } else { lab.server().v4() };
             let config = LoadConfig {
-                target: SocketAddr::new(target, port),
                 sources: lab.client().addresses(v6),
                 first_source: 0,
                 size: 64,
@@ -91,6 +90,7 @@ fn connections_from_frames_reach_both_servers() {
                 rate: None,
                 until: Until::Connections(2000),
                 timeout: Duration::from_secs(30),
+                ..LoadConfig::new(SocketAddr::new(target, port))
             };
             let run = || load::xdp::run(&config, XdpMode::Auto, &AtomicBool::new(false));
             let report = lab.client().run(run).unwrap().unwrap();

@@ -8,11 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use fourwave_bench::load::{self, LoadConfig, LoadReport, Sources, Until};
-use fourwave_bench::server::{ServerConfig, kernel};
+use fourwave_bench::server::{ServerConfig, kernel, uring};
 
-fn config(target: SocketAddr) -> LoadConfig {
+fn config_of(target: SocketAddr) -> LoadConfig {
     LoadConfig {
-        target,
         sources: Vec::new(),
         first_source: 0,
         size: 64,
@@ -20,6 +19,7 @@ fn config(target: SocketAddr) -> LoadConfig {
         rate: None,
         until: Until::Connections(20),
         timeout: Duration::from_secs(20),
+        ..LoadConfig::new(target)
     }
 }
 
@@ -48,14 +48,32 @@ fn read_64(stream: &mut TcpStream) -> [u8; 64] {
     bytes
 }
 
+/// How a kernel server does its work.
+type Serve = fn(&ServerConfig) -> std::io::Result<()>;
+
 /// The echo server under test elsewhere, in a thread that lives as long as the process.
 fn echo_server(size: usize) -> SocketAddr {
+    echo_server_of(kernel::serve, ServerConfig::new(Vec::new(), size))
+}
+
+fn echo_server_of(serve: Serve, mut config: ServerConfig) -> SocketAddr {
     let free = free_port();
-    thread::spawn(move || kernel::serve(&ServerConfig { listen: vec![free], size }));
+    config.listen = vec![free];
+    thread::spawn(move || serve(&config));
     while TcpStream::connect(free).is_err() {
         thread::yield_now();
     }
     free
+}
+
+/// Those that can be used here.
+fn kernel_servers() -> Vec<Serve> {
+    let mut servers: Vec<Serve> = vec![kernel::serve];
+    match uring::check() {
+        Ok(()) => servers.push(uring::serve),
+        Err(problem) => eprintln!("skipped: {problem}"),
+    }
+    servers
 }
 
 fn only(name: &str, count: u64) -> BTreeMap<String, u64> {
@@ -64,15 +82,82 @@ fn only(name: &str, count: u64) -> BTreeMap<String, u64> {
 
 #[test]
 fn every_connection_of_a_good_server_completes() {
-    let report = run(&LoadConfig { until: Until::Connections(500), ..config(echo_server(64)) });
+    let report = run(&LoadConfig { until: Until::Connections(500), ..config_of(echo_server(64)) });
     assert_eq!((report.started, report.completed), (500, 500), "{:?}", report.errors);
     assert_eq!((report.connect_latency.count(), report.completed_in_window), (500, 500));
 }
 
 #[test]
+fn every_kind_of_kernel_server_echoes_and_closes() {
+    let cpus = fourwave_bench::machine::cpus().unwrap();
+    for serve in kernel_servers() {
+        for (defer_accept, threads) in [(false, 1), (true, 1), (false, 2)] {
+            let cpus = cpus.iter().copied().cycle().take(threads).collect();
+            let config = ServerConfig { cpus, defer_accept, ..ServerConfig::new(Vec::new(), 64) };
+            let target = echo_server_of(serve, config);
+            let report = run(&LoadConfig { until: Until::Connections(500), ..config_of(target) });
+            assert_eq!((report.completed, report.error_count()), (500, 0), "{:?}", report.errors);
+            assert_eq!(report.reply_latency.count(), 500);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_never_becomes_whole_ends_its_connection_only() {
+    for serve in kernel_servers() {
+        let target = echo_server_of(serve, ServerConfig::new(Vec::new(), 64));
+        for part in [0, 1, 63] {
+            let mut stream = TcpStream::connect(target).unwrap();
+            stream.write_all(&[7; 64][..part]).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut rest = Vec::new();
+            // What came before the end may come back: then the server closes.
+            let _ = stream.read_to_end(&mut rest);
+            assert!(rest.len() <= part);
+        }
+        let report = run(&config_of(target));
+        assert_eq!((report.completed, report.error_count()), (20, 0), "{:?}", report.errors);
+    }
+}
+
+#[test]
+fn kept_connections_make_one_request_after_another() {
+    for serve in kernel_servers() {
+        let config = LoadConfig {
+            keep_alive: true,
+            until: Until::Elapsed(Duration::from_millis(200)),
+            ..config_of(echo_server_of(serve, ServerConfig::new(Vec::new(), 0)))
+        };
+        let report = run(&config);
+        assert_eq!((report.completed, report.error_count()), (4, 0), "{:?}", report.errors);
+        assert!(report.replies_in_window > 40, "{}", report.replies_in_window);
+        assert!(report.reply_latency.count() >= report.replies_in_window);
+    }
+}
+
+#[test]
+fn accepts_are_told_by_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let stamps = Some(folder.path().join("stamps"));
+    for serve in kernel_servers() {
+        let server = ServerConfig { stamps: stamps.clone(), ..ServerConfig::new(Vec::new(), 64) };
+        let config = LoadConfig {
+            sources: vec![Ipv4Addr::new(127, 44, 9, 1).into()],
+            until: Until::Connections(640),
+            stamps: stamps.clone(),
+            ..config_of(echo_server_of(serve, server))
+        };
+        let report = run(&config);
+        assert_eq!(report.error_count(), 0, "{:?}", report.errors);
+        // One of 16, and the server had one connection more to begin with.
+        assert!((39..=41).contains(&report.accept_latency.count()), "{report:?}");
+    }
+}
+
+#[test]
 fn a_megabyte_goes_there_and_back() {
     let size = 1 << 20;
-    let report = run(&LoadConfig { size, ..config(echo_server(size)) });
+    let report = run(&LoadConfig { size, ..config_of(echo_server(size)) });
     assert_eq!((report.completed, report.error_count()), (20, 0), "{:?}", report.errors);
 }
 
@@ -80,20 +165,20 @@ fn a_megabyte_goes_there_and_back() {
 fn an_open_loop_ends_what_it_started() {
     let rate = Some(2000.0);
     let report =
-        run(&LoadConfig { rate, until: Until::Connections(200), ..config(echo_server(64)) });
+        run(&LoadConfig { rate, until: Until::Connections(200), ..config_of(echo_server(64)) });
     assert_eq!((report.completed, report.error_count()), (200, 0), "{:?}", report.errors);
 }
 
 #[test]
 fn refusals_are_counted_by_errno() {
-    let report = run(&config(free_port()));
+    let report = run(&config_of(free_port()));
     assert_eq!((report.completed, report.errors), (0, only("ECONNREFUSED", 20)));
     assert_eq!(report.connect_latency.count(), 0);
 }
 
 #[test]
 fn one_wrong_byte_is_noticed() {
-    let report = run(&config(server(|mut stream| {
+    let report = run(&config_of(server(|mut stream| {
         let mut bytes = read_64(&mut stream);
         bytes[63] ^= 1;
         stream.write_all(&bytes).unwrap();
@@ -104,7 +189,7 @@ fn one_wrong_byte_is_noticed() {
 #[test]
 fn bytes_of_another_connection_are_noticed() {
     let first = std::sync::Mutex::new(None);
-    let report = run(&config(server(move |mut stream| {
+    let report = run(&config_of(server(move |mut stream| {
         let bytes = read_64(&mut stream);
         let always = *first.lock().unwrap().get_or_insert(bytes);
         stream.write_all(&always).unwrap();
@@ -114,13 +199,13 @@ fn bytes_of_another_connection_are_noticed() {
 
 #[test]
 fn one_byte_more_or_less_is_noticed() {
-    let more = run(&config(server(|mut stream| {
+    let more = run(&config_of(server(|mut stream| {
         let mut bytes = read_64(&mut stream).to_vec();
         bytes.push(0);
         stream.write_all(&bytes).unwrap();
     })));
     assert_eq!((more.completed, more.errors), (0, only("wrong echo", 20)));
-    let less = run(&config(server(|mut stream| {
+    let less = run(&config_of(server(|mut stream| {
         let bytes = read_64(&mut stream);
         stream.write_all(&bytes[..63]).unwrap();
     })));
@@ -131,7 +216,7 @@ fn one_byte_more_or_less_is_noticed() {
 fn silence_is_a_timeout() {
     let held = std::sync::Mutex::new(Vec::new());
     let silent = server(move |stream| held.lock().unwrap().push(stream));
-    let report = run(&LoadConfig { timeout: Duration::from_millis(50), ..config(silent) });
+    let report = run(&LoadConfig { timeout: Duration::from_millis(50), ..config_of(silent) });
     assert_eq!((report.completed, report.errors), (0, only("timeout", 20)));
 }
 
@@ -143,7 +228,7 @@ fn a_taken_port_is_skipped() {
     let first_source = u64::from(taken.local_addr().unwrap().port()) - 1024;
     let sources = vec![address.into()];
     let expected = Sources::new(sources.clone(), first_source + 21).unwrap().position();
-    let report = run(&LoadConfig { sources, first_source, ..config(echo_server(64)) });
+    let report = run(&LoadConfig { sources, first_source, ..config_of(echo_server(64)) });
     assert_eq!((report.completed, report.error_count()), (20, 0), "{:?}", report.errors);
     assert_eq!((report.ports_skipped, report.next_source), (1, expected));
 }

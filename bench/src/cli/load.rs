@@ -49,6 +49,22 @@ pub(crate) struct Args {
     /// A connection that takes longer has failed
     #[arg(long, default_value = "10s", value_parser = duration)]
     timeout: Duration,
+    /// Each connection makes one request after another and closes at the end: for a server that
+    /// leaves that to its client
+    #[arg(long)]
+    keep_alive: bool,
+    /// With --rate: connections that may be in flight
+    #[arg(long, default_value_t = load::OPEN_LOOP_IN_FLIGHT)]
+    in_flight: usize,
+    /// With --rate: leave out (and count) starts that find no room instead of letting them wait
+    #[arg(long, requires = "rate")]
+    shed: bool,
+    /// With --via xdp: hold frames back so long to send them together
+    #[arg(long, default_value = "0", value_parser = duration)]
+    coalesce: Duration,
+    /// The file in which the server leaves the times of its accepts (`--stamps` there)
+    #[arg(long)]
+    stamps: Option<PathBuf>,
     /// Run on this CPU only
     #[arg(long)]
     cpu: Option<usize>,
@@ -75,7 +91,6 @@ impl Args {
             "--source and --target are of different families",
         );
         let config = LoadConfig {
-            target: self.target,
             sources,
             first_source: self.first_source,
             size: self.size,
@@ -83,6 +98,12 @@ impl Args {
             rate: self.rate,
             until: self.connections.map_or(Until::Elapsed(self.duration), Until::Connections),
             timeout: self.timeout,
+            keep_alive: self.keep_alive,
+            in_flight_limit: self.in_flight,
+            shed: self.shed,
+            coalesce: self.coalesce,
+            stamps: self.stamps,
+            ..LoadConfig::new(self.target)
         };
         let report = match self.via {
             Via::Kernel => load::kernel::run(&config).context("making the load")?,

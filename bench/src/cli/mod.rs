@@ -116,15 +116,16 @@ impl ReportFile {
     }
 }
 
-/// `3`, `0.5`, `3s`, `500ms` or `2m`.
+/// `3`, `0.5`, `3s`, `500ms`, `20us` or `2m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let cut = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(cut);
     let unit = match unit {
         "" | "s" => 1.0,
         "ms" => 0.001,
+        "us" => 0.000_001,
         "m" => 60.0,
-        other => return Err(format!("unknown unit `{other}`: use ms, s or m")),
+        other => return Err(format!("unknown unit `{other}`: use us, ms, s or m")),
     };
     let number: f64 = number.parse().map_err(|_| format!("`{number}` is no number"))?;
     Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())

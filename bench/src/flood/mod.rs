@@ -120,7 +120,6 @@ fn in_lab(
     lab.spawn("serve-fourwave", command, Ready::Prints(server::READY))?;
 
     let honest = |until, first_source| LoadConfig {
-        target: address,
         sources: lab.client().addresses(config.v6),
         first_source,
         size: 64,
@@ -128,6 +127,7 @@ fn in_lab(
         rate: Some(config.rate),
         until,
         timeout: config.patience,
+        ..LoadConfig::new(address)
     };
     let make = |load: &LoadConfig| -> Result<LoadReport, CompareError> {
         lab.client().run(|| load::kernel::run(load))?.map_err(CompareError::io("the load"))

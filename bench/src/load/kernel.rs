@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
@@ -15,6 +16,7 @@ use super::report::{LoadReport, Outcome};
 use super::sources::Sources;
 use super::{LoadConfig, Until};
 use crate::machine::{self, NetCounters, now_ns};
+use crate::stamps::Stamps;
 
 /// Events taken from epoll at once.
 const EVENTS: usize = 256;
@@ -35,7 +37,10 @@ struct Connection {
     socket: OwnedFd,
     /// When it started or should have.
     from: u64,
+    asked: u64,
+    address: Option<SocketAddr>,
     connected: bool,
+    replied: bool,
     sent: usize,
     received: usize,
     /// Its payload's place in the pattern.
@@ -54,6 +59,9 @@ struct Generator<'a> {
     pattern: Vec<u8>,
     scratch: Vec<u8>,
     in_flight: usize,
+    stamps: Option<Stamps>,
+    /// No connection begins another request.
+    closing: bool,
     report: LoadReport,
 }
 
@@ -73,6 +81,8 @@ pub fn run(config: &LoadConfig) -> io::Result<LoadReport> {
         // One byte more than a connection may get, so that more is noticed.
         scratch: vec![0; (config.size + 1).min(256 * 1024)],
         in_flight: 0,
+        stamps: config.open_stamps()?,
+        closing: false,
         report: LoadReport::default(),
     };
     let (counters, busy) = (NetCounters::read()?, machine::busy_ns()?);
@@ -117,12 +127,15 @@ impl Generator<'_> {
             self.close_window(now_ns() - begin);
         }
         self.report.started = pace.started();
+        self.report.shed = pace.shed();
         Ok(())
     }
 
     fn close_window(&mut self, length: u64) {
         self.report.window_ns = length;
         self.report.completed_in_window = self.report.completed;
+        self.report.replies_in_window = self.report.reply_latency.count();
+        self.closing = true;
     }
 
     /// Starts all that may start now; returns why no more.
@@ -145,7 +158,7 @@ impl Generator<'_> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket =
             rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-        self.bind(&socket)?;
+        let address = self.bind(&socket)?;
         let from = due.unwrap_or_else(now_ns);
         match rustix::net::connect(&socket, &self.config.target) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
@@ -165,7 +178,10 @@ impl Generator<'_> {
         self.connections[index] = Some(Connection {
             socket,
             from,
+            asked: 0,
+            address,
             connected: false,
+            replied: false,
             sent: 0,
             received: 0,
             pattern,
@@ -176,16 +192,17 @@ impl Generator<'_> {
     }
 
     /// Takes the next address and port; skips ports that other programs have.
-    fn bind(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
-        let Some(sources) = &mut self.sources else { return Ok(()) };
+    fn bind(&mut self, socket: &OwnedFd) -> Result<Option<SocketAddr>, Errno> {
+        let Some(sources) = &mut self.sources else { return Ok(None) };
         let mut skipped = 0;
         loop {
-            match rustix::net::bind(socket, &sources.next_pair()) {
+            let pair = sources.next_pair();
+            match rustix::net::bind(socket, &pair) {
                 Err(Errno::ADDRINUSE) if skipped < SKIP_LIMIT => {
                     skipped += 1;
                     self.report.ports_skipped += 1;
                 }
-                result => return result,
+                result => return result.map(|()| Some(pair)),
             }
         }
     }
@@ -215,12 +232,32 @@ impl Generator<'_> {
             && !flags.contains(EventFlags::ERR)
         {
             connection.connected = true;
+            connection.asked = now;
             self.report.connect_latency.record(now.saturating_sub(connection.from));
         }
         let payload = &self.pattern[connection.pattern..][..self.config.size];
-        if let Some(outcome) = connection.advance(flags, payload, &mut self.scratch) {
-            self.end(index, outcome);
+        let keep_alive = self.config.keep_alive;
+        let advanced = connection.advance(flags, payload, &mut self.scratch, keep_alive);
+        let Some(mut outcome) = advanced else { return };
+        if outcome == Outcome::Complete {
+            let now = now_ns();
+            self.report.reply_latency.record(now.saturating_sub(connection.asked));
+            let first = !connection.replied;
+            connection.replied = true;
+            if let (true, Some(stamps), Some(address)) = (first, &self.stamps, connection.address)
+                && let Some(accepted) = stamps.get(address, connection.from)
+            {
+                self.report.accept_latency.record(accepted - connection.from);
+            }
+            if keep_alive && !self.closing {
+                (connection.sent, connection.received, connection.asked) = (0, 0, now);
+                match connection.send(payload) {
+                    None => return,
+                    Some(error) => outcome = error,
+                }
+            }
         }
+        self.end(index, outcome);
     }
 
     fn end(&mut self, index: usize, outcome: Outcome) {
@@ -251,6 +288,7 @@ impl Connection {
         flags: EventFlags,
         payload: &[u8],
         scratch: &mut [u8],
+        keep_alive: bool,
     ) -> Option<Outcome> {
         if flags.contains(EventFlags::ERR) {
             let error = match sockopt::socket_error(&self.socket) {
@@ -259,7 +297,21 @@ impl Connection {
             };
             return Some(Outcome::Errno(error.raw_os_error()));
         }
-        while self.connected && self.sent < payload.len() {
+        if self.connected
+            && let Some(failed) = self.send(payload)
+        {
+            return Some(failed);
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+            let peer_closed = flags.contains(EventFlags::RDHUP);
+            return self.receive(peer_closed, payload, scratch, keep_alive);
+        }
+        None
+    }
+
+    /// Sends what the socket takes. `Some` when that fails.
+    fn send(&mut self, payload: &[u8]) -> Option<Outcome> {
+        while self.sent < payload.len() {
             match rustix::net::send(&self.socket, &payload[self.sent..], SendFlags::NOSIGNAL) {
                 Ok(count) => self.sent += count,
                 Err(Errno::AGAIN) => break,
@@ -267,18 +319,17 @@ impl Connection {
                 Err(error) => return Some(Outcome::Errno(error.raw_os_error())),
             }
         }
-        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
-            return self.receive(flags.contains(EventFlags::RDHUP), payload, scratch);
-        }
         None
     }
 
-    /// `peer_closed`: the end of the stream is among what waits to be read.
+    /// `peer_closed`: the end of the stream is among what waits to be read. With `keep_alive` a
+    /// connection is complete when its reply is.
     fn receive(
         &mut self,
         peer_closed: bool,
         payload: &[u8],
         scratch: &mut [u8],
+        keep_alive: bool,
     ) -> Option<Outcome> {
         loop {
             let rest = &payload[self.received..];
@@ -300,6 +351,10 @@ impl Connection {
             // A short read emptied the socket. If the peer has closed, only the end is left, and
             // it need not be read when all has come; if not, an event will tell of more.
             let emptied = count < room;
+            if keep_alive && self.received == payload.len() {
+                // More than that would have filled the room, and is noticed by its successor.
+                return Some(Outcome::Complete);
+            }
             if emptied && peer_closed && self.received == payload.len() {
                 return Some(Outcome::Complete);
             }

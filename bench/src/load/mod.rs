@@ -6,8 +6,12 @@ mod report;
 mod sources;
 pub mod xdp;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::stamps::Stamps;
 
 pub use report::{Latency, LoadReport, Outcome};
 pub use sources::{AddressRange, BadRange, Sources};
@@ -52,8 +56,7 @@ pub struct LoadConfig {
     pub first_source: u64,
     /// Bytes to send, and to get back, on each connection.
     pub size: usize,
-    /// Connections in flight at once (closed loop); an open loop has its own limit,
-    /// [`OPEN_LOOP_IN_FLIGHT`].
+    /// Connections in flight at once (closed loop).
     pub concurrency: usize,
     /// Connections to start per second (open loop), at equal distances. A start that comes late
     /// counts from when it was due.
@@ -62,7 +65,45 @@ pub struct LoadConfig {
     pub until: Until,
     /// A connection that takes longer is an error.
     pub timeout: Duration,
+    /// Each connection makes one request after another until no more may start, and closes first:
+    /// for servers that close only then.
+    pub keep_alive: bool,
+    /// Most connections that an open loop may have in flight.
+    pub in_flight_limit: usize,
+    /// A start of an open loop that finds no room is left out and counted, instead of waiting.
+    pub shed: bool,
+    /// From AF_XDP only: frames may be held back so long to be sent together, as a NIC's interrupt
+    /// moderation does.
+    pub coalesce: Duration,
+    /// Where the server leaves the times of its accepts, see [`crate::stamps`].
+    pub stamps: Option<PathBuf>,
 }
 
-/// Connections that an open loop may have in flight; further ones wait, and their waiting counts.
+impl LoadConfig {
+    /// Short connections with 64 bytes each from any address, 64 at once, for three seconds.
+    pub fn new(target: SocketAddr) -> LoadConfig {
+        LoadConfig {
+            target,
+            sources: Vec::new(),
+            first_source: 0,
+            size: 64,
+            concurrency: 64,
+            rate: None,
+            until: Until::Elapsed(Duration::from_secs(3)),
+            timeout: Duration::from_secs(10),
+            keep_alive: false,
+            in_flight_limit: OPEN_LOOP_IN_FLIGHT,
+            shed: false,
+            coalesce: Duration::ZERO,
+            stamps: None,
+        }
+    }
+
+    fn open_stamps(&self) -> io::Result<Option<Stamps>> {
+        self.stamps.as_deref().map(Stamps::open).transpose()
+    }
+}
+
+/// Connections that an open loop may have in flight unless told otherwise; further ones wait, and
+/// their waiting counts.
 pub const OPEN_LOOP_IN_FLIGHT: usize = 8192;

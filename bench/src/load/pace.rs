@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LoadConfig, OPEN_LOOP_IN_FLIGHT, Until};
+use super::{LoadConfig, Until};
 
 /// Decides over starts. All times are nanoseconds on the monotonic clock.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Pace {
     /// Nanoseconds between two starts of an open loop.
     interval: Option<f64>,
     started: u64,
+    shed: Option<u64>,
 }
 
 /// What to do now.
@@ -30,8 +31,9 @@ impl Pace {
     pub(super) fn new(config: &LoadConfig, begin: u64) -> Pace {
         let interval = config.rate.map(|rate| 1e9 / rate);
         let in_flight_limit =
-            if interval.is_some() { OPEN_LOOP_IN_FLIGHT } else { config.concurrency };
-        Pace { begin, until: config.until, in_flight_limit, interval, started: 0 }
+            if interval.is_some() { config.in_flight_limit } else { config.concurrency };
+        let shed = (config.shed && interval.is_some()).then_some(0);
+        Pace { begin, until: config.until, in_flight_limit, interval, started: 0, shed }
     }
 
     /// The next step; a `Start` is counted as done.
@@ -48,6 +50,7 @@ impl Pace {
             return Turn::Stop;
         }
         if in_flight >= self.in_flight_limit {
+            self.shed_until(now);
             return Turn::Wait { until: end };
         }
         let due = self.interval.map(|interval| {
@@ -65,8 +68,23 @@ impl Pace {
         }
     }
 
+    /// Leaves out what is due and finds no room.
+    fn shed_until(&mut self, now: u64) {
+        if let (Some(shed), Some(interval)) = (&mut self.shed, self.interval) {
+            let due = ((now - self.begin) as f64 / interval) as u64;
+            *shed += due.saturating_sub(self.started);
+            self.started = self.started.max(due);
+        }
+    }
+
+    /// Starts that were due and not left out.
     pub(super) fn started(&self) -> u64 {
-        self.started
+        self.started - self.shed()
+    }
+
+    /// Starts that were left out.
+    pub(super) fn shed(&self) -> u64 {
+        self.shed.unwrap_or(0)
     }
 }
 
@@ -81,14 +99,11 @@ mod tests {
 
     fn config(rate: Option<f64>, until: Until) -> LoadConfig {
         LoadConfig {
-            target: ([127, 0, 0, 1], 1).into(),
-            sources: Vec::new(),
-            first_source: 0,
             size: 1,
             concurrency: 2,
             rate,
             until,
-            timeout: Duration::from_secs(1),
+            ..LoadConfig::new(([127, 0, 0, 1], 1).into())
         }
     }
 
@@ -101,6 +116,18 @@ mod tests {
         assert_eq!(pace.turn(9, 1), Turn::Start { due: None });
         assert_eq!(pace.turn(9, 0), Turn::Stop);
         assert_eq!(pace.started(), 3);
+    }
+
+    #[test]
+    fn starts_without_room_can_be_left_out() {
+        let until = Until::Elapsed(Duration::from_nanos(10_000));
+        let config = LoadConfig { shed: true, in_flight_limit: 1, ..config(Some(1e6), until) };
+        let mut pace = Pace::new(&config, 0);
+        assert_eq!(pace.turn(0, 0), Turn::Start { due: Some(0) });
+        // Those due at 1000, 2000 and 3000.
+        assert_eq!(pace.turn(4000, 1), Turn::Wait { until: Some(10_000) });
+        assert_eq!(pace.turn(4000, 0), Turn::Start { due: Some(4000) });
+        assert_eq!((pace.started(), pace.shed()), (2, 3));
     }
 
     #[test]

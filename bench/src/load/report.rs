@@ -81,6 +81,18 @@ impl Latency {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
     }
 
+    /// (quantile, microseconds) from the median of all up to the largest, each step halving what
+    /// lies above: a curve for people.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let steps = self.0.iter_quantiles(4);
+        steps
+            .map(|step| (step.quantile_iterated_to(), step.value_iterated_to() as f64 / 1000.0))
+            .collect()
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -122,6 +134,21 @@ pub struct LoadReport {
     /// From the start of connection set-up (open loop: from when it was due) until the socket was
     /// writable.
     pub connect_latency: Latency,
+    /// From the same start until the server's `accept` had returned, for some of the connections.
+    #[serde(default)]
+    pub accept_latency: Latency,
+    /// From sending a request until all of its reply was there.
+    #[serde(default)]
+    pub reply_latency: Latency,
+    /// Replies that came while new connections were still started, or until they were to end.
+    #[serde(default)]
+    pub replies_in_window: u64,
+    /// Starts of an open loop that found no room.
+    #[serde(default)]
+    pub shed: u64,
+    /// Nanoseconds that the generator's thread waited for a CPU that others had.
+    #[serde(default)]
+    pub generator_waited_ns: u64,
     /// CPU time of the whole machine from the first start to the last end, in nanoseconds.
     pub machine_busy_ns: u64,
     /// Segments that the client sent again.
@@ -156,6 +183,11 @@ impl LoadReport {
     /// Connections completed per second, over the window.
     pub fn connections_per_second(&self) -> f64 {
         self.completed_in_window as f64 * 1e9 / self.window_ns.max(1) as f64
+    }
+
+    /// Replies per second, over the window.
+    pub fn replies_per_second(&self) -> f64 {
+        self.replies_in_window as f64 * 1e9 / self.window_ns.max(1) as f64
     }
 
     /// Rate and failures in one line, for people.

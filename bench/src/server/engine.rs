@@ -1,8 +1,12 @@
 //! The server's loop, the same for both kinds of sockets.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 
+use super::ServerConfig;
 use super::session::{Session, Step};
+use crate::machine::now_ns;
+use crate::stamps::Stamps;
 
 /// Connections accepted before the others get their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -28,6 +32,9 @@ pub(super) trait Sockets {
     /// The next connection of a listener, non-blocking; `None` when none waits.
     fn accept(&mut self, listener: usize) -> io::Result<Option<Self::Stream>>;
 
+    /// The client's end of a connection.
+    fn peer(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
+
     /// Reports `stream` as `token` from now on. Dropping the stream ends that.
     fn watch(&mut self, stream: &Self::Stream, token: usize, interest: Interest) -> io::Result<()>;
 
@@ -51,17 +58,20 @@ struct Server<S: Sockets> {
     free: Vec<usize>,
     size: usize,
     scratch: Vec<u8>,
+    stamps: Option<Stamps>,
 }
 
 /// Serves until an error or the end of the process.
-pub(super) fn run(sockets: impl Sockets, listeners: usize, size: usize) -> io::Result<()> {
+pub(super) fn run(sockets: impl Sockets, config: &ServerConfig) -> io::Result<()> {
+    let listeners = config.listen.len();
     let mut server = Server {
         sockets,
         listeners,
         waiting: Vec::new(),
         free: Vec::new(),
-        size,
+        size: config.size,
         scratch: vec![0; SCRATCH],
+        stamps: config.stamps()?,
     };
     let mut ready = Vec::new();
     loop {
@@ -79,11 +89,27 @@ impl<S: Sockets> Server<S> {
     fn accept(&mut self, listener: usize) -> io::Result<()> {
         for _ in 0..ACCEPT_BATCH {
             match self.sockets.accept(listener)? {
-                Some(stream) => self.begin(stream)?,
+                Some(stream) => {
+                    self.stamp(&stream);
+                    self.begin(stream)?;
+                }
                 None => break,
             }
         }
         Ok(())
+    }
+
+    /// Tells the client, for some connections, when `accept` returned.
+    fn stamp(&mut self, stream: &S::Stream) {
+        if let Some(stamps) = &mut self.stamps
+            && stamps.is_due()
+        {
+            let now = now_ns();
+            // One that was reset meanwhile has no peer any more.
+            if let Ok(peer) = self.sockets.peer(stream) {
+                stamps.put(peer, now);
+            }
+        }
     }
 
     /// The request is often there already: then nobody has to watch this connection.

@@ -1,11 +1,13 @@
-//! The server on fourwave: the library's poller, one thread.
+//! The server on fourwave: the library's poller.
 
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use fourwave::{Events, Poller, SocketOptions, TcpListener, TcpStream, Trigger};
 
 use super::engine::{self, Interest, Sockets};
-use super::{BACKLOG, EVENTS, ServerConfig, announce};
+use super::{BACKLOG, EVENTS, Readiness, ServerConfig, on_all_cpus};
 
 struct Fourwave {
     poller: Poller,
@@ -18,17 +20,27 @@ struct Fourwave {
 /// # Errors
 /// When there is no daemon, when it does not let us listen, or when it goes away.
 pub fn serve(config: &ServerConfig) -> io::Result<()> {
+    on_all_cpus(config, |readiness| serve_thread(config, readiness))
+}
+
+fn serve_thread(config: &ServerConfig, readiness: &Readiness<'_>) -> io::Result<()> {
     let poller = Poller::new()?;
-    let options = SocketOptions::new().backlog(BACKLOG.unsigned_abs()).nonblocking(true);
+    let mut options = SocketOptions::new().backlog(BACKLOG.unsigned_abs()).nonblocking(true);
+    if config.shares_addresses() {
+        options = options.reuse_port(true);
+    }
+    if config.defer_accept {
+        options = options.defer_accept(Duration::from_secs(1));
+    }
     let mut listeners = Vec::new();
     for (token, &address) in config.listen.iter().enumerate() {
         let listener = options.bind(address)?;
         poller.add(&listener, token, fourwave::Interest::READABLE, Trigger::Level)?;
         listeners.push(listener);
     }
-    announce(&config.listen)?;
+    readiness.listening()?;
     let events = Events::with_capacity(EVENTS);
-    engine::run(Fourwave { poller, listeners, events }, config.listen.len(), config.size)
+    engine::run(Fourwave { poller, listeners, events }, config)
 }
 
 impl Sockets for Fourwave {
@@ -50,6 +62,10 @@ impl Sockets for Fourwave {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn peer(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        stream.peer_addr()
     }
 
     fn watch(&mut self, stream: &TcpStream, token: usize, interest: Interest) -> io::Result<()> {

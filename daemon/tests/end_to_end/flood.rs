@@ -27,7 +27,6 @@ const HONEST: u64 = 500;
 /// before would be let in for the sake of its TIME_WAIT.
 fn honest_connections(bed: &Bed, v6: bool, next: &mut u64) {
     let config = LoadConfig {
-        target: bed.server_address(v6, PORT),
         sources: bed.client().addresses(v6),
         first_source: *next,
         size: ECHO_SIZE,
@@ -35,6 +34,7 @@ fn honest_connections(bed: &Bed, v6: bool, next: &mut u64) {
         rate: None,
         until: Until::Connections(HONEST),
         timeout: PATIENCE,
+        ..LoadConfig::new(bed.server_address(v6, PORT))
     };
     let report = bed.client().run(|| load::kernel::run(&config)).expect("it can be entered");
     let report = report.expect("the client can make load");

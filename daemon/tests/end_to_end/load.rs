@@ -32,7 +32,6 @@ fn echoes(
 ) -> LoadReport {
     let client: &Node = bed.client();
     let config = LoadConfig {
-        target: bed.server_address(v6, port),
         sources: client.addresses(v6),
         first_source: 0,
         size,
@@ -40,6 +39,7 @@ fn echoes(
         rate: None,
         until: Until::Connections(connections),
         timeout: PATIENCE,
+        ..LoadConfig::new(bed.server_address(v6, port))
     };
     let report = client.run(|| load::kernel::run(&config)).expect("the namespace can be entered");
     report.expect("the client can make load")

@@ -36,7 +36,6 @@ fn a_server_killed_under_load_loses_no_connection() {
         let address = bed.server_address(v6, PORT);
         let victim = bed.start(Side::Server, Role::Hoard, &[address]);
         let config = LoadConfig {
-            target: address,
             sources: bed.client().addresses(v6),
             first_source: 0,
             size: ECHO_SIZE,
@@ -44,6 +43,7 @@ fn a_server_killed_under_load_loses_no_connection() {
             rate: Some(400.0),
             until: Until::Connections(LOAD),
             timeout: PATIENCE,
+            ..LoadConfig::new(address)
         };
         let before = bed.stats().get("PassiveOpens");
         let opened = |bed: &Bed| bed.stats().get("PassiveOpens") - before;

@@ -13,6 +13,7 @@ use fourwave_wire::{Endpoint, Flags, Options, Segment, Timestamps};
 
 use super::super::report::{LoadReport, Outcome};
 use super::super::sources::Sources;
+use crate::stamps::Stamps;
 
 /// How often each connection is looked at for something that is due, nanoseconds.
 const GLANCE: u64 = 20_000_000;
@@ -60,8 +61,10 @@ enum State {
     SynSent,
     /// The request was sent: its reply and the server's FIN are to come.
     Asked,
-    /// Our FIN was sent.
+    /// Our FIN was sent, after the server's.
     LastAck,
+    /// Our FIN was sent, before the server's.
+    Closing,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +78,10 @@ struct Connection {
     ts_recent: u32,
     uses_timestamps: bool,
     received: usize,
+    /// Bytes of earlier requests of a kept connection.
+    asked_before: u32,
+    /// When its present request was sent.
+    asked_at: u64,
     /// Where its payload begins in the pattern.
     pattern: usize,
     /// When it started or should have.
@@ -90,6 +97,10 @@ struct Connection {
 pub(super) struct Clients {
     size: usize,
     timeout: u64,
+    keep_alive: bool,
+    /// No connection begins another request.
+    closing: bool,
+    stamps: Option<Stamps>,
     sources: Sources,
     connections: Vec<Connection>,
     free: Vec<u32>,
@@ -114,6 +125,9 @@ impl Clients {
         Clients {
             size,
             timeout,
+            keep_alive: false,
+            closing: false,
+            stamps: None,
             sources,
             connections: Vec::new(),
             free: Vec::new(),
@@ -124,6 +138,24 @@ impl Clients {
             in_flight: 0,
             report: LoadReport::default(),
         }
+    }
+
+    /// Connections that make one request after another until they are told to
+    /// [close](Self::close_after_replies).
+    pub(super) fn keep_alive(mut self, keep: bool) -> Clients {
+        self.keep_alive = keep;
+        self
+    }
+
+    /// The server tells here when it accepted.
+    pub(super) fn stamps(mut self, stamps: Option<Stamps>) -> Clients {
+        self.stamps = stamps;
+        self
+    }
+
+    /// Kept connections make no further request, and close when their reply has come.
+    pub(super) fn close_after_replies(&mut self) {
+        self.closing = true;
     }
 
     /// Bytes of all payloads: `size` from the place that a segment names.
@@ -193,14 +225,16 @@ impl Clients {
         output: &mut impl Output,
     ) {
         let index = self.by_port[usize::from(local.port)];
-        let Some(connection) = self.connections.get_mut(index as usize) else {
+        let connection = self.connections.get_mut(index as usize);
+        let Some(connection) = connection.filter(|connection| connection.local == *local) else {
             self.report.stray_frames += 1;
+            // RFC 9293 §3.10.7.1. Only what belongs to a connection that was given up: a reset for
+            // anything else could end the server's TIME_WAIT.
+            if segment.flags.contains(Flags::SYN | Flags::ACK) {
+                output.send(&reset(*local, segment.ack));
+            }
             return;
         };
-        if connection.local != *local {
-            self.report.stray_frames += 1;
-            return;
-        }
         if let Some(timestamps) = segment.options.timestamps {
             connection.ts_recent = timestamps.value;
         }
@@ -221,7 +255,18 @@ impl Clients {
             }
             State::Asked => {
                 let expected = &self.pattern[connection.pattern..][..self.size];
+                let had = connection.received;
                 connection.take(now, segment, expected, output);
+                if connection.received >= self.size && had < self.size {
+                    self.replied(now, index, output);
+                }
+            }
+            State::Closing => {
+                if connection.is_closed_by(segment, self.size) {
+                    output.send(&connection.last_ack(now, self.size));
+                    let outcome = connection.outcome(self.size);
+                    self.end(index, outcome);
+                }
             }
             State::LastAck => {
                 if segment.flags.contains(Flags::ACK) && segment.ack == connection.end(self.size) {
@@ -232,6 +277,34 @@ impl Clients {
                     output.send(&connection.fin(now, self.size));
                 }
             }
+        }
+    }
+
+    /// The reply is there: counts it, and goes on with a kept connection.
+    fn replied(&mut self, now: u64, index: u32, output: &mut impl Output) {
+        let connection = &mut self.connections[index as usize];
+        self.report.reply_latency.record(now.saturating_sub(connection.asked_at));
+        if let (0, Some(stamps)) = (connection.asked_before, &self.stamps)
+            && let Some(accepted) = stamps.get(connection.local.into(), connection.from)
+        {
+            self.report.accept_latency.record(accepted - connection.from);
+        }
+        if !self.keep_alive || connection.state != State::Asked || connection.is_wrong {
+            return;
+        }
+        connection.ack_at = NEVER;
+        if self.closing {
+            connection.state = State::Closing;
+            connection.timeout = TIMEOUT;
+            connection.resend_at = now + TIMEOUT;
+            output.send(&connection.fin(now, self.size));
+        } else {
+            connection.asked_before = connection.asked_before.wrapping_add(self.size as u32);
+            connection.received = 0;
+            connection.pattern = (connection.pattern + 1) % PATTERNS;
+            connection.deadline = now.saturating_add(self.timeout);
+            connection.ask(now);
+            output.send(&connection.request(now));
         }
     }
 
@@ -256,6 +329,9 @@ impl Clients {
                 continue;
             }
             if connection.deadline <= now {
+                if connection.state == State::Asked {
+                    output.send(&reset(connection.local, connection.next_seq(self.size)));
+                }
                 self.end(index, Outcome::Timeout);
                 continue;
             }
@@ -270,7 +346,7 @@ impl Clients {
                 let again = match connection.state {
                     State::SynSent => connection.syn(now),
                     State::Asked => connection.request(now),
-                    State::LastAck => connection.fin(now, self.size),
+                    State::LastAck | State::Closing => connection.fin(now, self.size),
                     State::Free => continue,
                 };
                 output.send(&again);
@@ -291,6 +367,8 @@ impl Connection {
             ts_recent: 0,
             uses_timestamps: false,
             received: 0,
+            asked_before: 0,
+            asked_at: 0,
             pattern: 0,
             from: 0,
             deadline: NEVER,
@@ -303,7 +381,12 @@ impl Connection {
 
     /// Sequence number after a request of `size` bytes and our FIN.
     fn end(&self, size: usize) -> u32 {
-        self.iss.wrapping_add(size as u32).wrapping_add(2)
+        self.next_seq(size).wrapping_add(1)
+    }
+
+    /// Sequence number after a request of `size` bytes.
+    fn next_seq(&self, size: usize) -> u32 {
+        self.iss.wrapping_add(self.asked_before).wrapping_add(size as u32).wrapping_add(1)
     }
 
     /// Whether the segment is the SYN-ACK that we wait for.
@@ -319,6 +402,7 @@ impl Connection {
 
     fn ask(&mut self, now: u64) {
         self.state = State::Asked;
+        self.asked_at = now;
         self.timeout = TIMEOUT;
         self.resend_at = now + TIMEOUT;
     }
@@ -331,7 +415,7 @@ impl Connection {
             return;
         }
         let size = expected.len();
-        if segment.ack == self.iss.wrapping_add(1).wrapping_add(size as u32) {
+        if segment.ack == self.next_seq(size) {
             self.resend_at = NEVER;
         }
         if segment.sequence_len() == 0 {
@@ -365,10 +449,24 @@ impl Connection {
             State::SynSent => {
                 (segment.ack == self.iss.wrapping_add(1)).then_some(libc::ECONNREFUSED)
             }
-            State::Asked | State::LastAck => {
+            State::Asked | State::LastAck | State::Closing => {
                 (segment.seq == self.rcv_nxt).then_some(libc::ECONNRESET)
             }
         }
+    }
+
+    /// Whether the segment ends a connection that we closed first: the server's FIN, after all
+    /// else, with the acknowledgement of ours.
+    fn is_closed_by(&mut self, segment: &Segment<'_>, size: usize) -> bool {
+        let closes = segment.flags.contains(Flags::FIN | Flags::ACK)
+            && segment.ack == self.end(size)
+            && segment.seq == self.rcv_nxt;
+        if closes {
+            // Bytes beyond the reply.
+            self.is_wrong |= !segment.payload.is_empty();
+            self.rcv_nxt = self.rcv_nxt.wrapping_add(segment.sequence_len());
+        }
+        closes
     }
 
     fn outcome(&self, size: usize) -> Outcome {
@@ -400,22 +498,27 @@ impl Connection {
 
     fn request(&self, now: u64) -> Outgoing {
         let flags = Flags::ACK | Flags::PSH;
-        Outgoing { payload: Some(self.pattern), ..self.segment(now, flags, 1) }
+        let seq = self.iss.wrapping_add(1).wrapping_add(self.asked_before);
+        Outgoing { payload: Some(self.pattern), ..self.segment(now, flags, seq) }
     }
 
     fn ack(&self, now: u64, size: usize) -> Outgoing {
-        self.segment(now, Flags::ACK, 1 + size)
+        self.segment(now, Flags::ACK, self.next_seq(size))
     }
 
     fn fin(&self, now: u64, size: usize) -> Outgoing {
-        self.segment(now, Flags::ACK | Flags::FIN, 1 + size)
+        self.segment(now, Flags::ACK | Flags::FIN, self.next_seq(size))
     }
 
-    fn segment(&self, now: u64, flags: Flags, offset: usize) -> Outgoing {
+    fn last_ack(&self, now: u64, size: usize) -> Outgoing {
+        self.segment(now, Flags::ACK, self.end(size))
+    }
+
+    fn segment(&self, now: u64, flags: Flags, seq: u32) -> Outgoing {
         let timestamps = Timestamps { value: clock(now), echo: self.ts_recent };
         Outgoing {
             local: self.local,
-            seq: self.iss.wrapping_add(offset as u32),
+            seq,
             ack: self.rcv_nxt,
             flags,
             window: WINDOW >> WINDOW_SCALE,
@@ -425,6 +528,18 @@ impl Connection {
             },
             payload: None,
         }
+    }
+}
+
+fn reset(local: Endpoint, seq: u32) -> Outgoing {
+    Outgoing {
+        local,
+        seq,
+        ack: 0,
+        flags: Flags::RST,
+        window: 0,
+        options: Options::default(),
+        payload: None,
     }
 }
 

@@ -165,3 +165,58 @@ fn strangers_are_counted_and_blind_resets_ignored() {
     answer(&mut clients, MS, &syn.local, &blind);
     assert_eq!(clients.in_flight(), 1);
 }
+
+#[test]
+fn a_kept_connection_asks_again_and_closes_first() {
+    let mut clients = clients().keep_alive(true);
+    let syn = start(&mut clients, 0);
+    let mut request = answer(&mut clients, 10, &syn.local, &syn_ack(&syn))[0];
+    let mut next = 5001;
+    for round in 0..3_u64 {
+        let payload = payload_of(&clients, &request);
+        let reply = Segment { seq: next, ..echo(&request, &payload, Flags::PSH) };
+        next += SIZE as u32;
+        let out = answer(&mut clients, 20 * (round + 1), &syn.local, &reply);
+        assert_eq!(out.len(), 1, "{out:?}");
+        // The next request acknowledges the reply, and has other bytes.
+        assert_eq!((out[0].seq, out[0].ack), (request.seq.wrapping_add(SIZE as u32), next));
+        assert_ne!(payload_of(&clients, &out[0]), payload);
+        request = out[0];
+    }
+    assert_eq!((clients.report.reply_latency.count(), clients.in_flight()), (3, 1));
+    clients.close_after_replies();
+    let payload = payload_of(&clients, &request);
+    let reply = Segment { seq: next, ..echo(&request, &payload, Flags::PSH) };
+    let fin = answer(&mut clients, 100, &syn.local, &reply)[0];
+    assert_eq!(fin.flags, Flags::FIN | Flags::ACK);
+    // It is sent again until the server has closed too.
+    let mut again = Vec::new();
+    clients.handle_time(300 * MS, &mut again);
+    assert_eq!((again.len(), again[0].seq), (1, fin.seq));
+    let end = Segment {
+        seq: fin.ack,
+        ack: fin.seq.wrapping_add(1),
+        flags: Flags::FIN | Flags::ACK,
+        ..Segment::default()
+    };
+    let last = answer(&mut clients, 310 * MS, &syn.local, &end)[0];
+    assert_eq!((last.flags, last.seq), (Flags::ACK, fin.seq.wrapping_add(1)));
+    assert_eq!(last.ack, fin.ack.wrapping_add(1));
+    assert_eq!((clients.report.completed, clients.in_flight()), (1, 0));
+}
+
+#[test]
+fn a_connection_that_was_given_up_is_reset() {
+    let mut clients = clients();
+    let syn = start(&mut clients, 0);
+    let mut out = Vec::new();
+    // Given up before it was open: a late answer is reset.
+    clients.handle_time(10_001 * MS, &mut out);
+    out.clear();
+    assert_eq!(clients.report.errors, BTreeMap::from([("timeout".to_owned(), 1)]));
+    let out = answer(&mut clients, 10_002 * MS, &syn.local, &syn_ack(&syn));
+    assert_eq!((out[0].flags, out[0].seq), (Flags::RST, syn.seq.wrapping_add(1)));
+    // What is no answer to a SYN is not: it may be for a connection that has ended in order.
+    let stray = Segment { flags: Flags::ACK, ..syn_ack(&syn) };
+    assert!(answer(&mut clients, 10_003 * MS, &syn.local, &stray).is_empty());
+}

@@ -71,7 +71,9 @@ pub fn run(
     let sources = sources.ok_or(XdpLoadError::NoSource)?;
     let (any, ports) = (any_like(target.ip()), FIRST_PORT..=u16::MAX);
     let mut frames = Frames::take("load", &path.interface, mode, any, ports)?;
+    let stamps = config.open_stamps().map_err(XdpLoadError::Machine)?;
     let clients = Clients::new(config.size, nanos(config.timeout), sources);
+    let clients = clients.keep_alive(config.keep_alive).stamps(stamps);
     let report = generate(config, &mut frames.queue, path.link, clients, cancelled);
     let left = frames.leave();
     let report = report?;
@@ -95,6 +97,8 @@ fn generate(
     let mut pace = Pace::new(config, begin);
     let mut window = None;
     let mut received = 0;
+    let coalesce = nanos(config.coalesce);
+    let mut flushed = 0;
     loop {
         let now = now_ns();
         received += rx.receive(BATCH, |frame| {
@@ -107,19 +111,29 @@ fn generate(
         clients.handle_time(now, &mut wire);
         let stopped = cancelled.load(Ordering::Relaxed);
         let turn = start_due(&mut pace, &mut clients, now, &mut wire, stopped);
-        wire.tx.flush();
+        if now - flushed >= coalesce {
+            wire.tx.flush();
+            flushed = now;
+        }
         if turn == Turn::Stop {
             if window.is_none() && matches!(config.until, Until::Elapsed(_)) {
-                window = Some((now - begin, clients.report.completed));
+                window = Some((
+                    now - begin,
+                    clients.report.completed,
+                    clients.report.reply_latency.count(),
+                ));
+                clients.close_after_replies();
             }
             if clients.in_flight() == 0 || stopped {
                 break;
             }
         }
     }
-    let whole = (now_ns() - begin, clients.report.completed);
+    let whole = (now_ns() - begin, clients.report.completed, clients.report.reply_latency.count());
     let mut report = std::mem::take(&mut clients.report);
-    (report.window_ns, report.completed_in_window) = window.unwrap_or(whole);
+    (report.window_ns, report.completed_in_window, report.replies_in_window) =
+        window.unwrap_or(whole);
+    report.shed = pace.shed();
     report.started = pace.started();
     report.next_source = clients.next_source();
     report.frames_sent = wire.sent;

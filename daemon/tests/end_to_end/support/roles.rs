@@ -126,8 +126,8 @@ fn child() {
 
 fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
     match role {
-        Role::FourwaveEcho => server::fourwave::serve(&ServerConfig { listen, size }),
-        Role::KernelEcho => server::kernel::serve(&ServerConfig { listen, size }),
+        Role::FourwaveEcho => server::fourwave::serve(&ServerConfig::new(listen, size)),
+        Role::KernelEcho => server::kernel::serve(&ServerConfig::new(listen, size)),
         Role::Unread => {
             let stream = accept_one(&listen)?;
             let unread = stream.peek(&mut [0; 1])?;
