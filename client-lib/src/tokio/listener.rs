@@ -73,6 +73,16 @@ impl TcpListener {
         self.listener.local_addr()
     }
 
+    /// Takes the listener out of the tokio runtime. It stays non-blocking.
+    ///
+    /// # Errors
+    /// None.
+    pub fn into_std(self) -> io::Result<crate::TcpListener> {
+        let TcpListener { listener, registration } = self;
+        registration.release(&listener)?;
+        Ok(listener)
+    }
+
     /// The listener itself, for its options.
     pub fn get_ref(&self) -> &crate::TcpListener {
         &self.listener

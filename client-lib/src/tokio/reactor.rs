@@ -196,6 +196,11 @@ impl Registration {
         Ok(registration)
     }
 
+    /// Stops watching `source`, which lives on.
+    pub(super) fn release(self, source: &impl Source) -> io::Result<()> {
+        self.reactor.poller.delete(source)
+    }
+
     /// Does `attempt`, which does not block, now or as soon as the socket is ready for it.
     pub(super) fn poll<T>(
         &self,

@@ -51,6 +51,16 @@ impl OwnedReadHalf {
     }
 }
 
+impl OwnedReadHalf {
+    /// See [`TcpStream::peek`].
+    ///
+    /// # Errors
+    /// As [`TcpStream::peek`].
+    pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.peek(buffer).await
+    }
+}
+
 impl AsRef<TcpStream> for OwnedReadHalf {
     fn as_ref(&self) -> &TcpStream {
         &self.0

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A connection, like `tokio::net::TcpStream`.
 pub struct TcpStream {
@@ -99,6 +100,48 @@ impl TcpStream {
     /// `ENETDOWN` when the daemon is gone.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.stream.set_nodelay(nodelay)
+    }
+
+    /// See [`set_nodelay`](Self::set_nodelay).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.stream.nodelay()
+    }
+
+    /// `SO_LINGER`, see [`crate::TcpStream::set_linger`]: with a time, dropping the stream blocks.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.stream.set_linger(linger)
+    }
+
+    /// See [`set_linger`](Self::set_linger).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        self.stream.linger()
+    }
+
+    /// `SO_ERROR`, see [`crate::TcpStream::take_error`].
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.stream.take_error()
+    }
+
+    /// Takes the connection out of the tokio runtime. It stays non-blocking.
+    ///
+    /// # Errors
+    /// None.
+    pub fn into_std(self) -> io::Result<crate::TcpStream> {
+        let TcpStream { stream, registration } = self;
+        registration.release(&stream)?;
+        Ok(stream)
     }
 
     /// The connection itself, for its options.

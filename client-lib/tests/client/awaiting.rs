@@ -193,6 +193,40 @@ fn a_stream_survives_futures_that_are_dropped() {
 }
 
 #[test]
+fn sockets_leave_the_runtime() {
+    let fake = Fake::start(1);
+    run(1, async {
+        let listener = listen(&fake);
+        let client = connect(&fake, 80).await.unwrap();
+        assert!(!client.nodelay().unwrap());
+        client.set_nodelay(true).unwrap();
+        client.set_linger(Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(client.linger().unwrap(), Some(Duration::from_secs(2)));
+        assert!(client.nodelay().unwrap() && client.take_error().unwrap().is_none());
+        let (server, _) = listener.accept().await.unwrap();
+        let client = client.into_std().unwrap();
+        client.set_linger(None).unwrap();
+        client.set_nonblocking(false).unwrap();
+        std::io::Write::write_all(&mut &client, b"blocking").unwrap();
+        let mut server = TcpStream::from_std(server.into_std().unwrap()).unwrap();
+        let mut buffer = [0; 8];
+        server.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"blocking");
+
+        let listener = listener.into_std().unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let listener = TcpListener::from_std(listener).unwrap();
+        let client = connect(&fake, 80).await.unwrap();
+        let (mut read, write) = listener.accept().await.unwrap().0.into_split();
+        std::io::Write::write_all(&mut client.get_ref(), b"x").unwrap();
+        assert_eq!(read.peek(&mut buffer).await.unwrap(), 1);
+        assert_eq!(read.read(&mut buffer).await.unwrap(), 1);
+        drop((client, write));
+        assert_eq!(read.read(&mut buffer).await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_connect_that_is_dropped_leaves_no_connection() {
     let fake = Fake::start(1);
     run(1, async {
