@@ -195,7 +195,8 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> io::Result<SocketAddr> {
-        if self.status()? & status::CONNECTED == 0 {
+        // As in Linux a connection that has failed has no peer any more.
+        if self.status()? & (status::CONNECTED | status::FAILED) != status::CONNECTED {
             return Err(os(Errno::NOTCONN));
         }
         Ok(self.family.show(self.block().addresses.peer()))

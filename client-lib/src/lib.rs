@@ -49,6 +49,7 @@ mod connection;
 mod control;
 mod error;
 mod family;
+mod halves;
 mod lane;
 mod listener;
 mod options;
@@ -66,7 +67,8 @@ mod write;
 
 pub use choices::TcpKeepalive;
 pub use error::{Explained, errno};
-pub use listener::{Incoming, TcpListener};
+pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
+pub use listener::{Incoming, IntoIncoming, TcpListener};
 pub use options::SocketOptions;
 pub use patience::Patience;
 pub use poller::{Event, Events, Interest, Poller, Readiness, Slept, Source, Trigger};

@@ -22,7 +22,9 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
+use std::iter::FusedIterator;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -41,6 +43,10 @@ use std::time::Duration;
 pub struct TcpListener {
     inner: Arc<Inner>,
 }
+
+/// As std's: no call leaves it half changed, whatever panics around it.
+impl UnwindSafe for TcpListener {}
+impl RefUnwindSafe for TcpListener {}
 
 impl TcpListener {
     /// Listens on `address` with a backlog of 4096, through the process's default daemon. Port 0
@@ -155,6 +161,11 @@ impl TcpListener {
     /// An endless iterator over accepted connections.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
+    }
+
+    /// As [`incoming`](Self::incoming), keeping the listener.
+    pub fn into_incoming(self) -> IntoIncoming {
+        IntoIncoming { listener: self }
     }
 
     #[cfg(feature = "tokio")]
@@ -398,6 +409,24 @@ impl Iterator for Incoming<'_> {
         Some(self.listener.accept().map(|(stream, _)| stream))
     }
 }
+
+impl FusedIterator for Incoming<'_> {}
+
+/// Accepts without end; made by [`TcpListener::into_incoming`].
+#[derive(Debug)]
+pub struct IntoIncoming {
+    listener: TcpListener,
+}
+
+impl Iterator for IntoIncoming {
+    type Item = io::Result<TcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+impl FusedIterator for IntoIncoming {}
 
 /// What all clones share.
 struct Inner {

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,6 +39,10 @@ const IDLE_LANES: usize = 16;
 pub struct Runtime {
     pub(crate) shared: Arc<Shared>,
 }
+
+/// No call leaves it half changed, whatever panics around it.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
 
 impl Runtime {
     /// Connects to the daemon whose control socket lies at `path`.

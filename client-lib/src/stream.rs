@@ -6,6 +6,7 @@ use crate::choices::{
 };
 use crate::connection::Connection;
 use crate::error::os;
+use crate::halves::{OwnedReadHalf, OwnedWriteHalf, split};
 use crate::options::SocketOptions;
 use crate::patience::Patience;
 use crate::poller::{Interest, Poller, Readiness, Source, Trigger, sealed};
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,6 +33,10 @@ use std::time::{Duration, Instant};
 pub struct TcpStream {
     connection: Arc<Connection>,
 }
+
+/// As std's: no call leaves it half changed, whatever panics around it.
+impl UnwindSafe for TcpStream {}
+impl RefUnwindSafe for TcpStream {}
 
 impl TcpStream {
     /// Connects through the process's default daemon; of several addresses to the first that
@@ -78,7 +84,7 @@ impl TcpStream {
     /// The peer's address.
     ///
     /// # Errors
-    /// `ENOTCONN` while a non-blocking connect is not done.
+    /// `ENOTCONN` while a non-blocking connect is not done, and after a reset or timeout.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.connection.peer()
     }
@@ -107,6 +113,13 @@ impl TcpStream {
     pub fn try_clone(&self) -> io::Result<TcpStream> {
         self.connection.shared.check()?;
         Ok(TcpStream { connection: Arc::clone(&self.connection) })
+    }
+
+    /// The two directions, each for an owner of its own. Dropping the writing half sends a FIN.
+    ///
+    /// Not in std, where clones serve; those keep both directions open until the last is dropped.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        split(self)
     }
 
     /// Reads without taking the bytes away.

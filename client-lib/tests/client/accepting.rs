@@ -2,7 +2,7 @@
 
 use crate::fake::Fake;
 use crate::{errno_of, listener};
-use fourwave::TcpListener;
+use fourwave::{TcpListener, TcpStream};
 use fourwave_protocol::option::ConnOption;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -215,9 +215,10 @@ fn a_wake_up_is_worth_one_connection() {
 fn incoming_accepts_without_end() {
     let fake = Fake::start(1);
     let listener = listener(&fake);
-    fake.with(|world| world.arrive_all(PORT, 0, 0..3));
-    let ports: Vec<_> = (listener.incoming().take(3))
-        .map(|stream| stream.unwrap().peer_addr().unwrap().port())
-        .collect();
+    fake.with(|world| world.arrive_all(PORT, 0, 0..5));
+    let port = |stream: std::io::Result<TcpStream>| stream.unwrap().peer_addr().unwrap().port();
+    let ports: Vec<_> = listener.incoming().take(3).map(port).collect();
     assert_eq!(ports, [1024, 1025, 1026]);
+    let ports: Vec<_> = listener.into_incoming().take(2).map(port).collect();
+    assert_eq!(ports, [1027, 1028]);
 }

@@ -327,6 +327,40 @@ fn half_close() {
 }
 
 #[test]
+fn halves_have_owners_of_their_own() {
+    let fake = Fake::start(1);
+    let (client, server) = pair(&fake);
+    let (mut read, mut write) = client.into_split();
+    let writer = thread::spawn(move || {
+        let slices = [IoSlice::new(b"que"), IoSlice::new(b"stion")];
+        assert_eq!(write.write_vectored(&slices).unwrap(), 8);
+        write.flush().unwrap();
+        write
+    });
+    let write = writer.join().unwrap();
+    let peek = || write.as_ref().peek(&mut [0; 8]);
+    write.as_ref().set_nonblocking(true).unwrap();
+    assert_eq!(peek().unwrap_err().kind(), ErrorKind::WouldBlock);
+    read.as_ref().set_nonblocking(false).unwrap();
+    drop(write);
+    assert_eq!(read_to_end(&server), b"question", "a dropped half sends a FIN");
+    (&server).write_all(b"answer").unwrap();
+    let mut parts = ([0; 2], [0; 8]);
+    let slices = &mut [IoSliceMut::new(&mut parts.0), IoSliceMut::new(&mut parts.1)];
+    assert_eq!(read.read_vectored(slices).unwrap(), 6);
+    assert_eq!((&parts.0, &parts.1[..4]), (b"an", &b"swer"[..]));
+
+    let (fake, another) = (Fake::start(1), Fake::start(1));
+    let ((client, server), (other, _other_server)) = (pair(&fake), pair(&another));
+    let ((read, write), (other_read, _other_write)) = (client.into_split(), other.into_split());
+    let fourwave::ReuniteError(_, write) = other_read.reunite(write).unwrap_err();
+    let client = read.reunite(write).unwrap();
+    (&client).write_all(b"whole again").unwrap();
+    drop(client);
+    assert_eq!(read_to_end(server), b"whole again");
+}
+
+#[test]
 fn shutdown_of_reading_wakes_the_reader() {
     let fake = Fake::start(1);
     let (stream, handle) = accepted(&fake);

@@ -31,6 +31,7 @@ mod path;
 mod queues;
 mod restart;
 mod sharing;
+mod std_api;
 mod succession;
 mod support;
 mod tools;
