@@ -15,6 +15,26 @@ impl Sum {
         Sum(0)
     }
 
+    /// The sum of words as they lie in a packet.
+    #[inline]
+    pub(crate) fn of_words<const N: usize>(words: [u32; N]) -> Sum {
+        let mut sum = 0;
+        let mut n = 0;
+        // A plain loop, which is unrolled where it stands.
+        while n < N {
+            sum += u64::from(words[n]);
+            n += 1;
+        }
+        Sum(sum)
+    }
+
+    /// The sum of both, neither of which is of more than a packet.
+    #[inline]
+    #[must_use]
+    pub(crate) fn plus(self, other: Sum) -> Sum {
+        Sum(self.0 + other.0)
+    }
+
     /// Adds `bytes`; an odd last byte counts as if a zero followed it.
     #[inline]
     #[must_use]

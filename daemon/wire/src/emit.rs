@@ -7,6 +7,7 @@ use crate::checksum::Sum;
 use crate::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link};
 use crate::ip::{V4_HEADER_LEN, V6_HEADER_LEN, pseudo_header};
 use crate::options::Options;
+use crate::plain;
 use crate::tcp::{self, Flags};
 
 /// Everything about a frame to send but its payload.
@@ -55,6 +56,19 @@ impl core::error::Error for TooSmall {}
 /// does not fit.
 #[inline]
 pub fn build(
+    out: &mut [u8],
+    head: &FrameHead,
+    payload_len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Result<usize, TooSmall> {
+    if plain::is_plain(head) {
+        return plain::build(out, head, payload_len, fill).ok_or(TooSmall);
+    }
+    build_any(out, head, payload_len, fill)
+}
+
+/// Writes any frame, a plain one too.
+pub(crate) fn build_any(
     out: &mut [u8],
     head: &FrameHead,
     payload_len: usize,
@@ -153,4 +167,48 @@ fn emit_tcp(out: &mut [u8], head: &FrameHead, options_len: usize) {
     out[14..16].copy_from_slice(&head.window.to_be_bytes());
     out[16..18].copy_from_slice(&[0, 0]);
     out[18..20].copy_from_slice(&head.urgent.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Addr, Endpoint, Mac, Timestamps};
+    use proptest::prelude::{any, prop};
+    use proptest::{option, prop_assert_eq, proptest};
+
+    proptest! {
+        #[test]
+        fn the_short_way_writes_what_the_long_one_writes(
+            numbers: (u32, u32, u8, u16, u16, u8, u8, u16),
+            addresses: (u32, u32, u16, u16),
+            times in option::of((any::<u32>(), any::<u32>())),
+            others in option::of((option::of(any::<u16>()), option::of(0u8..15), any::<bool>())),
+            payload in prop::collection::vec(any::<u8>(), 0..1500),
+            room in 0usize..1600,
+        ) {
+            let (mss, window_scale, sack_permitted) = others.unwrap_or_default();
+            let (seq, ack, flags, window, urgent, tos, ttl, ip_id) = numbers;
+            let end = |addr: u32, port| Endpoint { addr: Addr::from_v4(addr.to_be_bytes()), port };
+            let head = FrameHead {
+                link: Link::new(Mac([2; 6]), Mac([4; 6])),
+                tuple: FourTuple {
+                    local: end(addresses.0, addresses.2),
+                    remote: end(addresses.1, addresses.3),
+                },
+                tos, ttl, ip_id, seq, ack, flags: Flags(flags), window, urgent,
+                options: Options {
+                    mss,
+                    window_scale,
+                    sack_permitted,
+                    timestamps: times.map(|(value, echo)| Timestamps { value, echo }),
+                    ..Options::default()
+                },
+            };
+            let fill = |out: &mut [u8]| out.copy_from_slice(&payload);
+            let (mut long, mut short) = ([0u8; 1600], [0u8; 1600]);
+            let expected = build_any(&mut long[..room], &head, payload.len(), fill);
+            prop_assert_eq!(build(&mut short[..room], &head, payload.len(), fill), expected);
+            prop_assert_eq!(long, short);
+        }
+    }
 }

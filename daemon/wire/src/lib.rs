@@ -32,6 +32,7 @@ mod icmp;
 mod ip;
 mod options;
 mod parse;
+mod plain;
 mod tcp;
 
 pub use addr::{Addr, Endpoint, FourTuple};

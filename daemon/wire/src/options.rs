@@ -16,6 +16,10 @@ const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 
+/// What stands before the values of the timestamps when there is no other option (RFC 7323
+/// Appendix A), in one number.
+pub(crate) const PLAIN_TIMESTAMPS: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
+
 const MAX_SACK_BLOCKS: usize = 4;
 
 /// The options of a segment that we know; others were skipped.
@@ -85,15 +89,7 @@ impl SackBlocks {
 impl Options {
     /// Reads an option list: unknown options are skipped, malformed ones refuse the segment
     /// (RFC 9293 §3.1, MUST-6, MUST-7).
-    #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Result<Options, ParseError> {
-        // What nearly every segment of an established connection carries (RFC 7323 Appendix A).
-        if let [NOP, NOP, TIMESTAMPS, 10, a, b, c, d, e, f, g, h] = *bytes {
-            let value = u32::from_be_bytes([a, b, c, d]);
-            let echo = u32::from_be_bytes([e, f, g, h]);
-            let timestamps = Some(Timestamps { value, echo });
-            return Ok(Options { timestamps, ..Options::default() });
-        }
         let mut options = Options::default();
         let mut rest = bytes;
         while let [kind, tail @ ..] = rest {
@@ -109,6 +105,16 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// The timestamps, if there are no other options.
+    #[inline]
+    pub(crate) fn plain_timestamps(&self) -> Option<Timestamps> {
+        let others = !self.sack.is_empty()
+            || self.sack_permitted
+            || self.mss.is_some()
+            || self.window_scale.is_some();
+        self.timestamps.filter(|_| !others)
     }
 
     /// One option's value; `None` if its length is wrong for its kind.

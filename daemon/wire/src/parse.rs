@@ -7,6 +7,7 @@ use crate::bytes::u16_at;
 use crate::ethernet::{self, Link};
 use crate::icmp::{self, IcmpQuote};
 use crate::ip::{self, Packet};
+use crate::plain;
 use crate::tcp::{self, Segment};
 
 /// Parses one received Ethernet frame.
@@ -14,6 +15,18 @@ use crate::tcp::{self, Segment};
 /// IPv4 header and ICMP checksums are always verified, TCP's as `checksum` says. Never panics.
 #[inline]
 pub fn parse(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, ParseError> {
+    // Made where it is returned: it is too large to be passed on from hand to hand.
+    if let Some(plain) = plain::check(frame, checksum)
+        && let Some(options) = plain.options()
+    {
+        return Ok(Inbound::Tcp(plain.frame(options)));
+    }
+    parse_any(frame, checksum)
+}
+
+/// Parses a frame that may be anything, a plain one too.
+#[inline(never)]
+pub(crate) fn parse_any(frame: &[u8], checksum: ChecksumPolicy) -> Result<Inbound<'_>, ParseError> {
     let (link, ethertype, rest) = ethernet::split(frame).ok_or(ParseError::Truncated)?;
     // RFC 9293 §3.9.2.3: a group address never opens or carries a connection. Nor does a frame come
     // from one (IEEE 802.3 §3.2.3), and what answers it would reach all of the group.
@@ -203,3 +216,66 @@ impl fmt::Display for ParseError {
 }
 
 impl core::error::Error for ParseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FrameHead, Mac, Options, SackBlock, Timestamps, build};
+    use proptest::prelude::{any, prop};
+    use proptest::{option, prop_assert_eq, proptest};
+
+    proptest! {
+        /// Whatever the short way takes, the long one takes too and finds the same in it; it takes
+        /// whatever it should.
+        #[test]
+        fn both_ways_of_a_plain_frame_are_one(
+            numbers: (u32, u32, u8, u16, u16, u8, u8),
+            addresses: (u32, u32, u16, u16),
+            times in option::of((any::<u32>(), any::<u32>())),
+            block in option::weighted(0.2, (any::<u32>(), any::<u32>())),
+            mss in option::weighted(0.2, any::<u16>()),
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+            padding in 0usize..8,
+            damage in option::of((0usize..60, 0u32..8)),
+        ) {
+            let (seq, ack, flags, window, urgent, tos, ttl) = numbers;
+            let end = |addr: u32, port| Endpoint {
+                // Unicast or not.
+                addr: crate::Addr::from_v4(addr.to_be_bytes()),
+                port,
+            };
+            let mut options = Options { mss, ..Options::default() };
+            options.timestamps = times.map(|(value, echo)| Timestamps { value, echo });
+            if let Some((left, right)) = block {
+                options.sack.push(SackBlock { left, right });
+            }
+            let head = FrameHead {
+                link: Link::new(Mac([2; 6]), Mac([4; 6])),
+                tuple: FourTuple {
+                    local: end(addresses.0, addresses.2),
+                    remote: end(addresses.1, addresses.3),
+                },
+                tos, ttl, seq, ack, flags: crate::Flags(flags), window, urgent, options,
+                ..FrameHead::default()
+            };
+            let mut frame = [0xeeu8; 400];
+            let len = build(&mut frame, &head, payload.len(), |out| out.copy_from_slice(&payload));
+            let len = len.unwrap();
+            if let Some((at, bit)) = damage {
+                frame[at] ^= 1 << bit;
+            }
+            let frame = &frame[..len + padding];
+            for policy in [ChecksumPolicy::Verify, ChecksumPolicy::Trust] {
+                let known = parse_any(frame, policy);
+                let plain = plain::check(frame, policy);
+                let plain = plain.and_then(|plain| Some(plain.frame(plain.options()?)));
+                if let Some(plain) = plain {
+                    prop_assert_eq!(Ok(Inbound::Tcp(plain)), known);
+                } else if damage.is_none() {
+                    // What was not damaged is refused for its addresses only.
+                    prop_assert_eq!(known, Err(ParseError::NotUnicast));
+                }
+            }
+        }
+    }
+}
