@@ -109,13 +109,11 @@ impl Wheel {
         self.now
     }
 
-    /// A tick before which no timer is due; `None` when none is armed. A timer beyond the first
-    /// level gives the tick at which it moves down.
+    /// A tick before which no timer is due; `None` when none is armed. It can be early: where a
+    /// timer was that has been cancelled, or moves down a level; [`Wheel::expire`] then finds out.
+    #[inline]
     pub fn next(&self) -> Option<u64> {
-        if self.slots[DUE as usize] != NIL {
-            return Some(self.now);
-        }
-        self.next_event().map(|event| event.max(self.now))
+        (self.armed > 0).then(|| self.next.max(self.now))
     }
 
     /// Arms the timer for `tick`, or moves it there. A tick that has passed is due at once.
