@@ -5,13 +5,14 @@
 use fourwave_tcp::Nanos;
 use fourwave_wire::{Addr, FourTuple};
 
+use crate::fold::FoldKey;
 use crate::siphash::{SipKey, spread};
 
 /// The secrets of a daemon: the same for all of its shards, for its whole life. They must not be
 /// written to disk.
 #[derive(Clone, Copy)]
 pub struct Keys {
-    flow: SipKey,
+    flow: FoldKey,
     initial: SipKey,
     ports: SipKey,
     cookies: SipKey,
@@ -20,15 +21,16 @@ pub struct Keys {
 impl Keys {
     /// Draws keys from a source of uniformly random, secret numbers.
     pub fn generate(mut random: impl FnMut() -> u64) -> Keys {
+        let flow = FoldKey::generate(&mut random);
         let mut key = || SipKey::new(random(), random());
-        Keys { flow: key(), initial: key(), ports: key(), cookies: key() }
+        Keys { flow, initial: key(), ports: key(), cookies: key() }
     }
 
     /// The hash that places a flow: the upper half chooses the worker, the lower half the bucket,
     /// so that one worker's flows still spread over all of its buckets.
     #[inline]
     pub(crate) fn flow_hash(&self, tuple: &FourTuple) -> u64 {
-        hash_tuple(&self.flow, tuple)
+        self.flow.hash(&tuple.local.addr, &tuple.remote.addr, ports(tuple))
     }
 
     /// Initial sequence number (RFC 6528: keyed hash of the four-tuple plus a clock, here of 64 ns,
@@ -66,7 +68,7 @@ impl Keys {
 
     /// For the table of local addresses.
     pub(crate) fn address_hash(&self, addr: &Addr) -> u64 {
-        self.flow.hash(halves(addr))
+        self.flow.hash(addr, &Addr::UNSPECIFIED, 0)
     }
 }
 

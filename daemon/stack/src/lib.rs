@@ -46,6 +46,7 @@ mod demux;
 mod drops;
 mod flows;
 mod flush;
+mod fold;
 mod hashed;
 mod host;
 mod keys;

@@ -49,7 +49,11 @@ mod tests {
 
     #[test]
     fn remembers_the_newest_peers_and_no_others() {
-        let keys = Keys::generate(|| 7);
+        let mut seed = 7u64;
+        let keys = Keys::generate(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed
+        });
         let peer = |number: u16| {
             let [a, b] = number.to_be_bytes();
             Addr::from_v4([10, 0, a, b])

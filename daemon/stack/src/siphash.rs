@@ -1,7 +1,7 @@
 //! SipHash-1-3 over whole 64-bit words.
 //!
-//! The keyed hash behind flow buckets, owners, initial sequence numbers, timestamp offsets and
-//! port offsets. One compression and three finalization rounds are what Rust's own hash maps and
+//! The keyed hash behind initial sequence numbers, timestamp offsets, cookies and port offsets, all of
+//! which a peer can see. One compression and three finalization rounds are what Rust's own hash maps and
 //! Linux's `hsiphash` trust against an attacker who chooses the input and sees only its effects.
 
 /// A 128-bit key.

@@ -97,7 +97,7 @@ impl Table {
             let bucket = self.bucket(at);
             let mut candidates = tagged(bucket, tag);
             while candidates != 0 {
-                let slot = candidates.trailing_zeros() as usize / 8;
+                let slot = candidates.trailing_zeros() as usize;
                 if let Some(flow) = Ref(bucket[slot]).flow()
                     && fits(flow)
                 {
@@ -153,8 +153,11 @@ impl Table {
         let mut at = home;
         loop {
             let bucket = self.bucket(at);
-            if let Some(slot) = bucket[..SLOTS].iter().position(|&other| other == word) {
-                return (at, slot);
+            // All slots at once: where it stands cannot be foretold, so a loop would end by surprise.
+            let found = (0..SLOTS)
+                .fold(0u32, |found, slot| found | u32::from(bucket[slot] == word) << slot);
+            if found != 0 {
+                return (at, found.trailing_zeros() as usize);
             }
             assert!(bucket[PASSED] > 0, "{flow:?} is not where its hash says");
             at = self.after(at);
@@ -186,17 +189,23 @@ impl Table {
     }
 }
 
-/// One bit, the highest of a byte, for each slot that has this tag; a few more may be set, above
-/// one that is.
+/// One bit for each slot that has this tag; a few more slots' may be set, above one that is.
 #[inline]
-fn tagged(bucket: &Bucket, tag: u8) -> u128 {
-    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101;
-    let tags = u128::from(bucket[TAGS])
-        | u128::from(bucket[TAGS + 1]) << 32
-        | u128::from(bucket[TAGS + 2]) << 64;
-    // A byte that is zero borrows.
-    let differ = tags ^ (ONES * u128::from(tag));
-    differ.wrapping_sub(ONES) & !differ & (ONES << 7)
+fn tagged(bucket: &Bucket, tag: u8) -> u32 {
+    let low = u64::from(bucket[TAGS]) | u64::from(bucket[TAGS + 1]) << 32;
+    let all = matches(low, tag) | matches(u64::from(bucket[TAGS + 2]), tag) << 8;
+    all & ((1 << SLOTS) - 1)
+}
+
+/// One bit for each byte that is `tag`, which is not zero.
+#[inline]
+fn matches(tags: u64, tag: u8) -> u32 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // A byte that is zero borrows, and its highest bit tells.
+    let differ = tags ^ ONES * u64::from(tag);
+    let found = differ.wrapping_sub(ONES) & !differ & ONES << 7;
+    // Each of these bits comes to lie in the highest byte, in its byte's place.
+    ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 #[inline]
@@ -279,6 +288,22 @@ mod tests {
     #[should_panic(expected = "is not where its hash says")]
     fn taking_out_what_is_not_there_is_our_fault() {
         Table::new(10).unwrap().remove(1, Flow::Conn(1));
+    }
+
+    #[test]
+    fn a_tag_is_found_wherever_it_stands_and_only_slots_are() {
+        for tag in 1..=255u8 {
+            for slot in 0..SLOTS {
+                let mut bucket = [0; 16];
+                // What lies behind the tags is no tag.
+                bucket[PASSED] = u32::MAX;
+                set_tag(&mut bucket, slot, tag);
+                let found = tagged(&bucket, tag);
+                assert_eq!((found >> slot) & 1, 1, "{tag} in slot {slot}");
+                assert_eq!(found >> SLOTS, 0, "{tag} in slot {slot}: {found:b}");
+                assert_eq!(tagged(&bucket, tag ^ 0x80 | 2) >> SLOTS, 0);
+            }
+        }
     }
 
     #[test]
