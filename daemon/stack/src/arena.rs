@@ -48,13 +48,25 @@ impl<T: Record> Arena<T> {
     }
 
     /// Takes a slot for `value` and gives its index; `None`, counted, when the arena is full.
-    pub fn insert(&mut self, mut value: T) -> Option<u32> {
-        if self.free != NIL {
-            let index = self.free;
+    pub fn insert(&mut self, value: T) -> Option<u32> {
+        self.insert_with(|| value, |slot| *slot = value)
+    }
+
+    /// The same, for records that are made where they stay: `fill` writes all of a slot but link
+    /// and generation, whatever is in it; `blank` is what one is that was never used.
+    #[inline]
+    pub fn insert_with(
+        &mut self,
+        blank: impl FnOnce() -> T,
+        fill: impl FnOnce(&mut T),
+    ) -> Option<u32> {
+        let index = self.free;
+        if index != NIL {
             let slot = &mut self.slots[index as usize];
             self.free = slot.link();
-            value.set_generation(slot.generation().wrapping_add(1));
-            *slot = value;
+            let generation = slot.generation().wrapping_add(1);
+            fill(slot);
+            slot.set_generation(generation);
             self.live += 1;
             return Some(index);
         }
@@ -63,8 +75,10 @@ impl<T: Record> Arena<T> {
             return None;
         }
         let index = self.slots.len() as u32;
-        value.set_generation(1);
-        self.slots.push(value);
+        self.slots.push(blank());
+        let slot = &mut self.slots[index as usize];
+        fill(slot);
+        slot.set_generation(1);
         self.live += 1;
         Some(index)
     }

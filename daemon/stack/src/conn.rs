@@ -1,6 +1,6 @@
 //! The record of a connection with a full control block: found, timed, listed, freed.
 
-use fourwave_tcp::{Error, Events, Nanos, State, Tcb};
+use fourwave_tcp::{Config, Error, Events, Nanos, Settings, State, Tcb};
 use fourwave_wire::{Addr, FourTuple, Link};
 
 use crate::arena::{Arena, NIL, Record};
@@ -53,14 +53,15 @@ pub(crate) struct Output;
 pub(crate) struct Waiting;
 
 impl Conn {
-    pub(crate) fn new(tuple: FourTuple, hash: u32, tcb: Tcb) -> Conn {
+    /// A record that was never used.
+    pub(crate) fn blank() -> Conn {
         Conn {
-            tuple,
+            tuple: FourTuple::default(),
             link: 0,
             generation: 0,
             listener: NIL,
             app: 0,
-            hash,
+            hash: 0,
             timer: Timer::IDLE,
             output: Links::APART,
             waiting: Links::APART,
@@ -69,8 +70,50 @@ impl Conn {
             routed: false,
             stranded: false,
             port_claimed: false,
-            counted: tcb.state() as u8,
-            tcb,
+            counted: 0,
+            tcb: Tcb::blank(),
+        }
+    }
+
+    /// Makes a new connection of an old one, all but its control block, which is made in its place.
+    pub(crate) fn begin(&mut self, tuple: FourTuple, hash: u32) {
+        let Conn {
+            tuple: this_tuple,
+            link: _,
+            generation: _,
+            listener,
+            app,
+            hash: this_hash,
+            timer,
+            output,
+            waiting,
+            epoch,
+            route,
+            routed,
+            stranded,
+            port_claimed,
+            counted,
+            tcb: _,
+        } = self;
+        (*this_tuple, *this_hash) = (tuple, hash);
+        (*listener, *app) = (NIL, 0);
+        (*timer, *output, *waiting) = (Timer::IDLE, Links::APART, Links::APART);
+        (*epoch, *route) = (0, Link::default());
+        (*routed, *stranded, *port_claimed) = (false, false, false);
+        *counted = 0;
+    }
+
+    /// Its control block is there: what was chosen for it, and what a router told of its path.
+    pub(crate) fn start(
+        &mut self,
+        cfg: &Config,
+        now: Nanos,
+        settings: &Settings,
+        path_mtu: Option<u16>,
+    ) {
+        self.tcb.begin(cfg, now, settings);
+        if let Some(mtu) = path_mtu {
+            self.tcb.set_path_mtu(cfg, now, mtu);
         }
     }
 
@@ -186,11 +229,9 @@ impl Shard {
         host.path_epoch().wrapping_add(self.path_mtus.epoch())
     }
 
-    /// What a router told of the path that `tcb`, a new connection to `peer`, will take.
-    pub(crate) fn apply_path_mtu(&self, now: Nanos, tcb: &mut Tcb, peer: &Addr) {
-        if let Some(mtu) = self.path_mtus.get(|| self.keys.address_hash(peer), peer) {
-            tcb.set_path_mtu(&self.config.tcp, now, mtu);
-        }
+    /// What a router told of the path to `peer`, if one did.
+    pub(crate) fn path_mtu(&self, peer: &Addr) -> Option<u16> {
+        self.path_mtus.get(|| self.keys.address_hash(peer), peer)
     }
 
     /// A router told of the path to `peer`: for its other connections, and those to come.
@@ -292,7 +333,9 @@ impl Shard {
 
     /// A connection begins.
     pub(crate) fn count(&mut self, index: u32) {
-        self.states[usize::from(self.flows.records.conns[index].counted)] += 1;
+        let conn = &mut self.flows.records.conns[index];
+        conn.counted = conn.tcb.state() as u8;
+        self.states[usize::from(conn.counted)] += 1;
     }
 
     /// Its state may have changed.

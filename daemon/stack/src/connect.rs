@@ -134,18 +134,21 @@ impl Shard {
             mss: settings.limit_mss(max_payload(mtu, is_v4, 0)),
             ts_offset: initial.ts_offset,
         };
-        let mut tcb = Tcb::active(&self.config.tcp, now, &active);
-        tcb.begin(&self.config.tcp, now, settings);
-        self.apply_path_mtu(now, &mut tcb, &remote.addr);
-        // The lower half chooses the bucket.
-        let mut conn = Conn::new(tuple, hash as u32, tcb);
-        conn.app = app;
-        conn.port_claimed = claimed;
-        if let Some(link) = link {
-            conn.set_route(link, self.route_epoch(host));
-        }
+        let (learned, epoch) = (self.path_mtu(&remote.addr), self.route_epoch(host));
+        let tcp = &self.config.tcp;
         let conns = &mut self.flows.records.conns;
-        let index = conns.insert(conn).expect("a record was free a moment ago");
+        let index = conns.insert_with(Conn::blank, |conn| {
+            // The lower half chooses the bucket.
+            conn.begin(tuple, hash as u32);
+            conn.tcb = Tcb::active(tcp, now, &active);
+            conn.start(tcp, now, settings, learned);
+            conn.app = app;
+            conn.port_claimed = claimed;
+            if let Some(link) = link {
+                conn.set_route(link, epoch);
+            }
+        });
+        let index = index.expect("a record was free a moment ago");
         let id = conns[index].id(index);
         match old {
             Some(old) => {

@@ -16,15 +16,15 @@ impl Shard {
     /// TIME_WAIT) are written at once; connections send in [`Shard::flush`]. Nothing that a frame
     /// holds is an error: what is wrong with it is counted.
     pub fn handle_frame(&mut self, now: Nanos, frame: &[u8], host: &mut impl Host) {
-        match parse(frame, self.config.checksum) {
+        match &parse(frame, self.config.checksum) {
             Ok(Inbound::Tcp(frame)) => {
                 self.counters.in_segs += 1;
                 self.counters.in_ect_0 += u64::from(frame.tos & ECN_BITS == ECN_ECT_0);
                 self.counters.in_ce += u64::from(frame.segment.congested);
-                self.handle_tcp(now, &frame, host);
+                self.handle_tcp(now, frame, host);
             }
-            Ok(Inbound::IcmpError(quote)) => self.handle_icmp(now, &quote, host),
-            Err(error) => self.refuse_frame(now, frame, error),
+            Ok(Inbound::IcmpError(quote)) => self.handle_icmp(now, quote, host),
+            Err(error) => self.refuse_frame(now, frame, *error),
         }
     }
 

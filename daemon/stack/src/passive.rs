@@ -1,6 +1,6 @@
 //! The end of a handshake: from its last ACK to a connection on the accept queue.
 
-use fourwave_tcp::{Nanos, Passive, Settings, Tcb};
+use fourwave_tcp::{Nanos, Passive, Settings};
 use fourwave_wire::{FourTuple, Link, TcpFrame, max_payload};
 
 use crate::conn::Conn;
@@ -74,15 +74,18 @@ impl Shard {
             self.counters.listen_drops += 1;
             return Opened::QueueFull;
         }
-        let mut tcb = Tcb::passive(&self.config.tcp, now, &handshake.passive);
-        tcb.begin(&self.config.tcp, now, &settings);
-        self.apply_path_mtu(now, &mut tcb, &handshake.tuple.remote.addr);
-        // The lower half chooses the bucket.
-        let mut conn = Conn::new(handshake.tuple, hash as u32, tcb);
+        let learned = self.path_mtu(&handshake.tuple.remote.addr);
         let epoch = handshake.epoch.wrapping_add(self.path_mtus.epoch());
-        conn.set_route(handshake.route, epoch);
+        let tcp = &self.config.tcp;
         let conns = &mut self.flows.records.conns;
-        let Some(index) = conns.insert(conn) else {
+        let index = conns.insert_with(Conn::blank, |conn| {
+            // The lower half chooses the bucket.
+            conn.begin(handshake.tuple, hash as u32);
+            conn.tcb.become_passive(tcp, now, &handshake.passive);
+            conn.start(tcp, now, &settings, learned);
+            conn.set_route(handshake.route, epoch);
+        });
+        let Some(index) = index else {
             self.dropped(now, Dropped::ConnectionsFull, handshake.tuple);
             return self.no_room(id);
         };

@@ -28,7 +28,27 @@ pub(crate) struct Before {
 impl Tcb {
     /// How things stand before an acknowledgement counts.
     #[inline]
-    pub(crate) fn before_ack(&self, cfg: &Config) -> Before {
+    pub(crate) fn before_ack(&self, arrival: &Arrival<'_>) -> Before {
+        if self.is_calm(arrival) {
+            let una = self.snd_una;
+            let (held_end, lost_end, again_end) = (una, una, una);
+            return Before { una, flight: self.flight(), held: 0, held_end, lost_end, again_end };
+        }
+        self.before_ack_in_trouble(arrival.cfg)
+    }
+
+    /// Nothing is known or suspected to be lost, and the segment reports nothing: what an
+    /// acknowledgement means is no more than it says. So it is with nearly all of them.
+    #[inline]
+    pub(crate) fn is_calm(&self, arrival: &Arrival<'_>) -> bool {
+        arrival.segment.options.sack.is_empty()
+            && self.scoreboard.is_empty()
+            && !self.recovery.is_active()
+            && !self.rack.is_probing()
+    }
+
+    #[inline(never)]
+    fn before_ack_in_trouble(&self, cfg: &Config) -> Before {
         Before {
             una: self.snd_una,
             flight: self.flight(),
@@ -42,12 +62,16 @@ impl Tcb {
     /// `snd_una` has moved on, or not: what that and the segment's SACK blocks tell of loss.
     #[inline]
     pub(crate) fn learn_from_sack(&mut self, arrival: &Arrival<'_>, before: Before) {
-        let blocks = arrival.segment.options.sack;
-        let is_calm = before.held == 0 && !self.recovery.is_active() && !self.rack.is_probing();
-        if blocks.is_empty() && is_calm {
+        if before.held == 0 && self.is_calm(arrival) {
             self.grow(arrival, before);
-            return;
+        } else {
+            self.learn_from_sack_in_trouble(arrival, before);
         }
+    }
+
+    #[inline(never)]
+    fn learn_from_sack_in_trouble(&mut self, arrival: &Arrival<'_>, before: Before) {
+        let blocks = arrival.segment.options.sack;
         if self.rack.is_probing() {
             self.judge_probe(arrival, before);
         } else if self.snd_una > before.una

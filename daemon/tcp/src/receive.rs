@@ -92,6 +92,7 @@ impl Tcb {
 
     /// RFC 5961 §3.2: a RST counts at the left edge of the window; elsewhere inside it is
     /// challenged, so that a blind one has to hit a single number.
+    #[cold]
     fn receive_reset(
         &mut self,
         arrival: &Arrival<'_>,
@@ -140,6 +141,7 @@ impl Tcb {
     }
 
     /// PAWS (RFC 7323 §5.3 R1). A segment that lacks the option is taken, as Linux takes it.
+    #[inline]
     fn check_timestamp(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
         if !self.has(flag::TIMESTAMPS) {
             return Ok(());
@@ -157,6 +159,7 @@ impl Tcb {
     }
 
     /// RFC 7323 §4.3: the newest timestamp of a segment that spans the last ACK's edge is echoed.
+    #[inline]
     fn note_timestamp(&mut self, arrival: &Arrival<'_>) {
         if !self.has(flag::TIMESTAMPS) || arrival.start > self.rcv_acked {
             return;
@@ -169,6 +172,7 @@ impl Tcb {
 
     /// RFC 9293 §3.10.7.4, first check. Like Linux, a segment that ends exactly at RCV.NXT or
     /// starts at the right edge passes: its acknowledgement counts, its data is trimmed to nothing.
+    #[inline]
     fn check_sequence(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
         let end = arrival.start + i64::from(arrival.segment.sequence_len());
         if end >= self.rcv_nxt && arrival.start <= self.rcv_edge {
@@ -180,6 +184,7 @@ impl Tcb {
 
     /// The ACK that an unacceptable segment asks for. One without data could be such an ACK itself,
     /// and two peers that disagree would go on for ever: those are limited.
+    #[cold]
     fn answer_unacceptable(&mut self, arrival: &Arrival<'_>) {
         if arrival.segment.payload.is_empty() {
             if self.may_answer(arrival) {
@@ -197,6 +202,7 @@ impl Tcb {
 
     /// Asks the peer where it stands (RFC 5961 §7): at most one ACK in a while. The limit here is
     /// per connection; one for all of them is the caller's, see [`Tcb::take_challenge`].
+    #[cold]
     pub(crate) fn challenge(&mut self, arrival: &Arrival<'_>) {
         if self.may_answer(arrival) && !self.has(flag::ACK_NOW) {
             self.set_flag(flag::ACK_NOW | flag::CHALLENGED, true);
@@ -224,6 +230,7 @@ impl Tcb {
 
     /// RFC 9293 §3.10.7.4, fifth check with RFC 5961 §5.2: the acknowledged position, if it can be
     /// meant for what we sent.
+    #[inline]
     fn check_ack(&mut self, arrival: &Arrival<'_>) -> Result<i64, DropReason> {
         let ack = self.snd_position(arrival.segment.ack);
         if self.state() == State::SynReceived {
@@ -246,6 +253,7 @@ impl Tcb {
     }
 
     /// Our SYN is acknowledged: both sides have opened at once.
+    #[cold]
     fn open_from_syn_received(&mut self, arrival: &Arrival<'_>, events: &mut Events) {
         self.transition(State::Established);
         self.open(arrival.cfg);

@@ -78,7 +78,21 @@ impl State {
     /// The state that a record's byte stands for; `None` for a byte that is none.
     #[inline]
     pub const fn from_byte(byte: u8) -> Option<State> {
-        if (byte as usize) < State::ALL.len() { Some(State::ALL[byte as usize]) } else { None }
+        // Written out, it is a comparison and no look-up.
+        Some(match byte {
+            0 => State::Closed,
+            1 => State::Listen,
+            2 => State::SynSent,
+            3 => State::SynReceived,
+            4 => State::Established,
+            5 => State::FinWait1,
+            6 => State::FinWait2,
+            7 => State::CloseWait,
+            8 => State::Closing,
+            9 => State::LastAck,
+            10 => State::TimeWait,
+            _ => return None,
+        })
     }
 
     /// Whether `next` may follow.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::assembler::Assembler;
 use crate::autotune::Reading;
@@ -261,36 +261,48 @@ pub(crate) mod flag {
 }
 
 impl Tcb {
+    /// No connection: CLOSED, all of it zero. For memory in which one is going to be made.
+    pub fn blank() -> Tcb {
+        Tcb::new_zeroed()
+    }
+
     /// A connection in ESTABLISHED out of a handshake that we answered.
     ///
     /// Handle the segment that completed the handshake next: its window, data and FIN count.
     pub fn passive(cfg: &Config, now: Nanos, passive: &Passive) -> Tcb {
-        let mut tcb =
-            Tcb::new(cfg, now, passive.iss, passive.is_v4, passive.mss, passive.ts_offset);
-        tcb.state = State::Established as u8;
-        tcb.snd_una = 0;
-        tcb.snd_nxt = 0;
-        tcb.snd_max = 0;
-        tcb.irs = passive.irs;
-        tcb.set_flag(flag::TIMESTAMPS, passive.peer_timestamp.is_some());
-        tcb.set_flag(flag::SACK, passive.sack_permitted);
-        tcb.set_flag(flag::ECN, passive.ecn);
-        tcb.ts_recent = passive.peer_timestamp.unwrap_or(0);
-        tcb.agree_on_scale(cfg, passive.peer_window_scale);
-        tcb.snd_wnd = u32::from(passive.peer_window);
-        tcb.snd_wnd_max = tcb.snd_wnd;
-        tcb.agree_on_mss(passive.peer_mss);
-        if let Some(rtt) = passive.rtt {
-            tcb.rtt.sample(cfg, rtt);
-        }
-        tcb.retries = passive.syn_retransmits;
-        tcb.open(cfg);
+        let mut tcb = Tcb::blank();
+        tcb.become_passive(cfg, now, passive);
         tcb
+    }
+
+    /// The same in the place of another connection, or of zeroes: a record is too large to be made
+    /// in one place and moved to another.
+    pub fn become_passive(&mut self, cfg: &Config, now: Nanos, passive: &Passive) {
+        self.start(cfg, now, passive.iss, passive.is_v4, passive.mss, passive.ts_offset);
+        self.state = State::Established as u8;
+        self.snd_una = 0;
+        self.snd_nxt = 0;
+        self.snd_max = 0;
+        self.irs = passive.irs;
+        self.set_flag(flag::TIMESTAMPS, passive.peer_timestamp.is_some());
+        self.set_flag(flag::SACK, passive.sack_permitted);
+        self.set_flag(flag::ECN, passive.ecn);
+        self.ts_recent = passive.peer_timestamp.unwrap_or(0);
+        self.agree_on_scale(cfg, passive.peer_window_scale);
+        self.snd_wnd = u32::from(passive.peer_window);
+        self.snd_wnd_max = self.snd_wnd;
+        self.agree_on_mss(passive.peer_mss);
+        if let Some(rtt) = passive.rtt {
+            self.rtt.sample(cfg, rtt);
+        }
+        self.retries = passive.syn_retransmits;
+        self.open(cfg);
     }
 
     /// A connection in SYN_SENT, its SYN due.
     pub fn active(cfg: &Config, now: Nanos, active: &Active) -> Tcb {
-        let mut tcb = Tcb::new(cfg, now, active.iss, active.is_v4, active.mss, active.ts_offset);
+        let mut tcb = Tcb::blank();
+        tcb.start(cfg, now, active.iss, active.is_v4, active.mss, active.ts_offset);
         tcb.state = State::SynSent as u8;
         tcb.set_flag(flag::TIMESTAMPS, cfg.timestamps);
         tcb.set_flag(flag::SACK, cfg.sack);
@@ -300,10 +312,12 @@ impl Tcb {
         tcb
     }
 
-    fn new(cfg: &Config, now: Nanos, iss: u32, is_v4: bool, mss: u16, ts_offset: u32) -> Tcb {
+    /// Sets every field.
+    #[inline]
+    fn start(&mut self, cfg: &Config, now: Nanos, iss: u32, is_v4: bool, mss: u16, ts_offset: u32) {
         let mss = mss.max(MIN_MSS);
         let flags = if is_v4 { flag::V4 } else { 0 };
-        Tcb {
+        *self = Tcb {
             snd_una: SYN_POSITION,
             snd_nxt: SYN_POSITION,
             snd_max: SYN_POSITION,
@@ -370,7 +384,7 @@ impl Tcb {
             error: 0,
             soft_error: 0,
             keepalive_probes: 0,
-        }
+        };
     }
 
     /// The peer's SYN carried this scale, or none: then neither side scales (RFC 7323 §2.2).

@@ -45,9 +45,31 @@ impl Tcb {
     /// sent.
     #[inline]
     pub fn poll_transmit(&mut self, cfg: &Config, now: Nanos) -> Option<Transmit> {
+        if self.is_all_sent() {
+            self.set_flag(flag::LIMITED, false);
+            return None;
+        }
         let segment = self.next_segment(cfg, now);
         self.segments_out = self.segments_out.wrapping_add(u32::from(segment.is_some()));
         segment
+    }
+
+    /// Nothing is lost, asked for or waiting: nearly always so when a segment has just been sent.
+    #[inline]
+    fn is_all_sent(&self) -> bool {
+        const DUE: u32 = flag::RST_DUE
+            | flag::REPLY_RST
+            | flag::SYN_DUE
+            | flag::RESEND
+            | flag::TAIL_PROBE
+            | flag::PROBE
+            | flag::KEEPALIVE
+            | flag::ACK_NOW;
+        !self.has(DUE)
+            && self.snd_nxt == self.snd_max
+            && !self.has_unsent()
+            && self.scoreboard.is_empty()
+            && !self.recovery.is_active()
     }
 
     #[inline]
@@ -56,12 +78,13 @@ impl Tcb {
             return self.control_segment(cfg, now);
         }
         if self.state().may_send() {
-            let piece = self
-                .resend_piece()
-                .or_else(|| self.tail_piece())
-                .or_else(|| self.lost_piece(cfg, false))
-                .or_else(|| self.next_piece(cfg, now))
-                .or_else(|| self.lost_piece(cfg, true));
+            let is_calm = !self.has(flag::RESEND | flag::TAIL_PROBE)
+                && self.scoreboard.is_empty()
+                && !self.recovery.is_active();
+            let piece = match is_calm {
+                true => self.next_piece(cfg, now),
+                false => self.piece_in_trouble(cfg, now),
+            };
             if let Some(piece) = piece {
                 return Some(self.data_segment(cfg, now, &piece));
             }
@@ -81,6 +104,15 @@ impl Tcb {
             return Some(self.bare_segment(now, self.snd_max));
         }
         None
+    }
+
+    #[inline(never)]
+    fn piece_in_trouble(&mut self, cfg: &Config, now: Nanos) -> Option<Piece> {
+        self.resend_piece()
+            .or_else(|| self.tail_piece())
+            .or_else(|| self.lost_piece(cfg, false))
+            .or_else(|| self.next_piece(cfg, now))
+            .or_else(|| self.lost_piece(cfg, true))
     }
 
     /// RST, or SYN with or without ACK.

@@ -17,7 +17,10 @@ impl Tcb {
             return;
         }
         let same_window = !self.update_window(arrival, ack);
-        let before = self.before_ack(arrival.cfg);
+        if ack == self.snd_max && ack == self.snd_una && self.has_nothing_to_learn(arrival) {
+            return;
+        }
+        let before = self.before_ack(arrival);
         let is_new = ack > self.snd_una;
         if is_new {
             self.receive_new_ack(arrival, ack, events);
@@ -45,11 +48,21 @@ impl Tcb {
         }
     }
 
+    /// Whether an acknowledgement of what was acknowledged before, with nothing under way, changes
+    /// nothing at all: so it is with most segments that bring data.
+    #[inline]
+    fn has_nothing_to_learn(&self, arrival: &Arrival<'_>) -> bool {
+        self.is_calm(arrival)
+            && self.retries == 0
+            && !self.has(flag::UNDO | flag::EIFEL | flag::ECN)
+    }
+
     /// RFC 9293 §3.10.7.4: the window of the newest segment counts. Returns whether it changed.
     ///
     /// As in Linux, an acknowledgement of something new is new, wherever its segment lies: after a
     /// retransmission it may lie before the last. The old window, counted from the new
     /// acknowledgement, would reach further than the peer ever said.
+    #[inline]
     fn update_window(&mut self, arrival: &Arrival<'_>, ack: i64) -> bool {
         let newer = ack > self.snd_una || (self.snd_wl1, self.snd_wl2) <= (arrival.start, ack);
         // RFC 7323 §2.2: the window of a SYN is not scaled.

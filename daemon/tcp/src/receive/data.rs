@@ -65,6 +65,7 @@ impl Tcb {
     }
 
     /// The peer has finished: whatever comes is a repetition (RFC 9293 §3.10.7.4, eighth check).
+    #[cold]
     fn receive_after_fin(&mut self, arrival: &Arrival<'_>) -> Result<(), DropReason> {
         let end = arrival.start + i64::from(arrival.segment.sequence_len());
         self.note_duplicate(arrival.start, end.min(self.rcv_nxt));
@@ -76,6 +77,7 @@ impl Tcb {
     }
 
     /// Cuts off what arrived before, what lies beyond the window, and what comes after the FIN.
+    #[inline]
     fn trim<'a>(&mut self, arrival: &Arrival<'a>, fin: bool) -> Result<Piece<'a>, DropReason> {
         let mut bytes = arrival.segment.payload;
         let mut start = data_start(arrival);
@@ -108,6 +110,7 @@ impl Tcb {
 
     /// RFC 9293 §3.10.7.4, SHLD-31: out-of-order data is kept; the ACK tells the peer of the hole
     /// at once (RFC 5681 §4.2).
+    #[cold]
     fn keep_out_of_order(
         &mut self,
         piece: &Piece<'_>,
@@ -143,6 +146,7 @@ impl Tcb {
 
     /// Remembers where the stream ends. The first word counts, and one that contradicts data which
     /// is here already does not.
+    #[inline]
     fn note_fin(&mut self, piece: &Piece<'_>) {
         let known_end = self.rcv_nxt + i64::from(self.assembler.end());
         if piece.fin && self.rcv_fin == UNKNOWN && piece.end() >= known_end {
