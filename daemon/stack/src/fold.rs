@@ -3,7 +3,7 @@
 //! It places flows in buckets and at workers, and nothing that leaves the machine is made from it.
 //! So an attacker chooses inputs but never sees an output, and all that is asked for is that no
 //! inputs collide under many keys. A product of two 64-bit factors, each an input under a secret
-//! mask, its halves added without carry, gives that in a sixth of the time of SipHash, which stays
+//! mask, its halves added without carry, gives that in a fraction of the time of SipHash, which stays
 //! where a value is seen outside (see [`crate::keys`]). Linux places its flows by less (`jhash`).
 
 use fourwave_wire::Addr;
