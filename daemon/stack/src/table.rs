@@ -202,8 +202,8 @@ fn tagged(bucket: &Bucket, tag: u8) -> u32 {
 fn matches(tags: u64, tag: u8) -> u32 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     // A byte that is zero borrows, and its highest bit tells.
-    let differ = tags ^ ONES * u64::from(tag);
-    let found = differ.wrapping_sub(ONES) & !differ & ONES << 7;
+    let differ = tags ^ (ONES * u64::from(tag));
+    let found = differ.wrapping_sub(ONES) & !differ & (ONES << 7);
     // Each of these bits comes to lie in the highest byte, in its byte's place.
     ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
