@@ -21,6 +21,10 @@ const TEXTS: &[(&str, &str)] = &[
     ("frames_handed_over", "Frames that arrived at a worker which does not own their connection."),
     ("frames_taken_over", "Frames that owners took from other workers."),
     ("frames_without_owner", "Frames that belong to no connection: refused, or ICMP."),
+    (
+        "workers_by_rss",
+        "Workers that own the flows which the NIC's RSS brings to their queue, now; 0: a keyed hash.",
+    ),
     ("commands", "Commands of clients."),
     ("stale_handles", "Commands about connections that were gone already."),
     ("connects_refused_draining", "Active opens refused because the daemon is about to stop."),
@@ -29,12 +33,22 @@ const TEXTS: &[(&str, &str)] = &[
     ("sleeps", "How often a worker found nothing to do and slept."),
     ("clients_evicted", "Clients disconnected because they wrote what no correct client writes."),
     ("tx_device_drops", "Frames that the device dropped on their way out; they are sent again."),
-    ("rx_dropped", "Frames that the kernel dropped before an AF_XDP socket, for other reasons."),
-    ("rx_invalid_descs", "Descriptors in a fill ring that the kernel refused: a fault of ours."),
-    ("tx_invalid_descs", "Descriptors in a TX ring that the kernel refused: a fault of ours."),
-    ("rx_ring_full", "Frames dropped because a worker did not take them in time."),
-    ("rx_fill_ring_empty_descs", "Frames that found no buffer (umem_frames)."),
-    ("tx_ring_empty_descs", "How often the kernel looked for a frame to send and found none."),
+    (
+        "xsk_rx_dropped",
+        "Frames that the kernel dropped before an AF_XDP socket; with copies, those without a \
+         buffer too.",
+    ),
+    (
+        "xsk_rx_invalid_descs",
+        "Descriptors in a fill ring that the kernel refused: a fault of ours.",
+    ),
+    ("xsk_tx_invalid_descs", "Descriptors in a TX ring that the kernel refused: a fault of ours."),
+    ("xsk_rx_ring_full", "Frames that found no place in a worker's RX ring: a fault of ours."),
+    (
+        "xsk_rx_fill_ring_empty_descs",
+        "Frames lost because the worker had not taken earlier ones in time (umem_frames, scheduler).",
+    ),
+    ("xsk_tx_ring_empty_descs", "How often the kernel looked for a frame to send and found none."),
 ];
 
 /// What a counter or gauge says; `label` is its reason or state if it is one of a family.

@@ -15,7 +15,8 @@ use std::time::Duration;
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Values that go up and down; all others only grow.
-const GAUGES: [&str; 10] = [
+const GAUGES: [&str; 11] = [
+    "workers_by_rss",
     "connections",
     "orphans",
     "syn_received",
@@ -34,12 +35,12 @@ const OTHERS: [&str; 10] = [
     "accept_queue",
     "accept_backlog",
     "syn_queue",
-    "rx_dropped",
-    "rx_invalid_descs",
-    "tx_invalid_descs",
-    "rx_ring_full",
-    "rx_fill_ring_empty_descs",
-    "tx_ring_empty_descs",
+    "xsk_rx_dropped",
+    "xsk_rx_invalid_descs",
+    "xsk_tx_invalid_descs",
+    "xsk_rx_ring_full",
+    "xsk_rx_fill_ring_empty_descs",
+    "xsk_tx_ring_empty_descs",
 ];
 
 /// A gauge that is not set for so long is gone: its listener is closed.

@@ -9,7 +9,7 @@ use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progre
 use fourwave_bench::lab::{self, LabConfig};
 use fourwave_bench::load::Via;
 
-use super::{ReportFile, cpu, duration, interruptible, rate};
+use super::{ReportFile, cpu, duration, interruptible, rate, setting};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -58,6 +58,10 @@ pub(crate) struct Args {
     /// How the daemon's worker waits: busy, adaptive or interrupt
     #[arg(long)]
     poll: Option<String>,
+    /// Another key of the daemon's configuration with its value in TOML, such as umem_frames=4096;
+    /// may be given several times
+    #[arg(long, value_parser = setting)]
+    set: Vec<(String, String)>,
     /// Write figures and settings to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -112,6 +116,7 @@ impl Args {
             daemon_keys: [("xdp_mode", &self.xdp_mode), ("poll", &self.poll)]
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.to_owned(), format!("{:?}", value.as_ref()?))))
+                .chain(self.set.iter().cloned())
                 .collect(),
         })
     }

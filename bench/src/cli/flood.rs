@@ -9,7 +9,7 @@ use fourwave_bench::compare::Progress;
 use fourwave_bench::flood::{self, Config};
 use fourwave_bench::lab::{self, LabConfig};
 
-use super::{ReportFile, duration, interruptible, rate};
+use super::{ReportFile, cpu, duration, interruptible, rate, setting};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +31,16 @@ pub(crate) struct Args {
     /// Over IPv6
     #[arg(long)]
     ipv6: bool,
+    /// CPU of the daemon and the server; default: the second one
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// CPU of the client and the flood; default: the first one
+    #[arg(long)]
+    client_cpu: Option<usize>,
+    /// A key of the daemon's configuration with its value in TOML, such as umem_frames=16384; may be
+    /// given several times
+    #[arg(long, value_parser = setting)]
+    set: Vec<(String, String)>,
     /// Write the figures to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -52,7 +62,9 @@ impl Args {
             rate: self.rate,
             quiet,
             patience: self.patience,
-            daemon_keys: Default::default(),
+            server_cpu: cpu(self.server_cpu, 1)?,
+            client_cpu: cpu(self.client_cpu, 0)?,
+            daemon_keys: self.set.into_iter().collect(),
         };
         let cancelled = interruptible()?;
         let progress = Progress::visible(quiet + flood);

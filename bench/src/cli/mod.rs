@@ -96,6 +96,12 @@ fn cpu(wanted: Option<usize>, place: usize) -> anyhow::Result<usize> {
     }
 }
 
+/// `KEY=VALUE`, a line of the daemon's configuration.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
 /// Where a report is to be written, opened before the run: a path that cannot be written costs nobody
 /// minutes.
 struct ReportFile(Option<File>);

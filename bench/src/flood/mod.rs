@@ -3,6 +3,9 @@
 //! A kernel client connects at a steady rate to a fourwave echo server, first by itself and then
 //! while SYNs of many made-up peers come, none of which ever answers. What counts is that every
 //! honest connection succeeds, how long connecting takes, and that the daemon takes no memory.
+//!
+//! Daemon and server have one CPU, client and flood another, which also pays for the client side's
+//! receiving: on a shared one, a flood would be measured by how the kernel shares it out.
 
 mod send;
 
@@ -42,6 +45,10 @@ pub struct Config {
     pub quiet: Duration,
     /// A connection that takes longer has failed.
     pub patience: Duration,
+    /// CPU of the daemon's worker and of the server.
+    pub server_cpu: usize,
+    /// CPU of the honest client, of the flood, and of what the client's interface receives.
+    pub client_cpu: usize,
     /// Keys of the daemon's configuration, with their values in TOML, that are not as by default.
     pub daemon_keys: BTreeMap<String, String>,
 }
@@ -53,6 +60,18 @@ pub struct Flooded {
     pub syns: u64,
     /// In so long.
     pub flood_seconds: f64,
+    /// CPU of daemon and server.
+    pub server_cpu: usize,
+    /// CPU of client and flood.
+    pub client_cpu: usize,
+    /// Keys of the daemon's configuration that are not as by default.
+    pub daemon_keys: BTreeMap<String, String>,
+    /// Frames that the XDP program steered to the daemon meanwhile, flood and honest ones.
+    pub frames_steered: u64,
+    /// Of those, the ones that found no room: the worker had not taken earlier ones in time.
+    pub frames_lost: u64,
+    /// Segments that the honest client sent again.
+    pub client_retransmits: u64,
     /// Honest connections while the flood lasted.
     pub connections: u64,
     /// The part of them that succeeded.
@@ -74,8 +93,14 @@ pub struct Flooded {
     pub errors: BTreeMap<String, u64>,
 }
 
+/// Steered to a worker, and lost in front of it.
+const STEERED: &str = "xdp_steer_tcp";
+const LOST: &str = "xsk_rx_fill_ring_empty_descs";
+
 /// The daemon's counters that tell about a flood.
-const COUNTERS: [&str; 6] = [
+const COUNTERS: [&str; 8] = [
+    STEERED,
+    LOST,
     "SyncookiesSent",
     "SyncookiesRecv",
     "SyncookiesFailed",
@@ -111,11 +136,15 @@ fn in_lab(
     progress: &Progress,
 ) -> Result<Flooded, CompareError> {
     let keys = config.daemon_keys.clone();
-    let text = lab.daemon_config(Side::Server, &DaemonOptions { keys, ..Default::default() });
+    let cpus = vec![config.server_cpu];
+    let options = DaemonOptions { keys, cpus, ..Default::default() };
+    let text = lab.daemon_config(Side::Server, &options);
+    lab.client().set_rps(1 << config.client_cpu)?;
     let daemon = lab.start_daemon(Side::Server, &text)?;
     let address = (if config.v6 { lab.server().v6() } else { lab.server().v4() }, PORT).into();
     let mut command = lab.server().command(bench_binary()?);
     command.arg("serve-fourwave").arg(format!("--listen={address}"));
+    command.arg(format!("--cpu={}", config.server_cpu));
     command.env("FOURWAVE_SOCKET", lab.control_socket(Side::Server));
     lab.spawn("serve-fourwave", command, Ready::Prints(server::READY))?;
 
@@ -129,8 +158,10 @@ fn in_lab(
         timeout: config.patience,
         ..LoadConfig::new(address)
     };
+    let pin = || machine::pin(config.client_cpu);
     let make = |load: &LoadConfig| -> Result<LoadReport, CompareError> {
-        lab.client().run(|| load::kernel::run(load))?.map_err(CompareError::io("the load"))
+        let report = lab.client().run(|| pin().and_then(|()| load::kernel::run(load)))?;
+        report.map_err(CompareError::io("the load"))
     };
     let bytes_start = resident_bytes(daemon)?;
     progress.step("without a flood");
@@ -145,7 +176,8 @@ fn in_lab(
     let during = honest(Until::Elapsed(Duration::from_secs_f64(seconds)), quiet.next_source);
     let flood = FloodConfig { target: address, syns: config.syns, rate: config.syn_rate };
     let (report, sent) = thread::scope(|scope| {
-        let flood = scope.spawn(|| lab.client().run(|| send(&flood, cancelled)));
+        let flood =
+            scope.spawn(|| lab.client().run(|| pin().and_then(|()| send(&flood, cancelled))));
         let report = make(&during);
         (report, flood.join())
     });
@@ -154,13 +186,18 @@ fn in_lab(
         Err(panic) => std::panic::resume_unwind(panic),
     };
     let (report, after) = (report?, counters()?);
-    let grown = COUNTERS.map(|name| {
-        let of = |counters: &BTreeMap<String, u64>| counters.get(name).copied().unwrap_or(0);
-        (name.to_owned(), of(&after) - of(&before))
-    });
+    let of = |counters: &BTreeMap<String, u64>, name| counters.get(name).copied().unwrap_or(0);
+    let growth = |name| of(&after, name) - of(&before, name);
+    let (steered, lost) = (growth(STEERED), growth(LOST));
     Ok(Flooded {
         syns: sent.syns,
         flood_seconds: sent.elapsed.as_secs_f64(),
+        server_cpu: config.server_cpu,
+        client_cpu: config.client_cpu,
+        daemon_keys: config.daemon_keys.clone(),
+        frames_steered: steered,
+        frames_lost: lost,
+        client_retransmits: report.client_retransmits,
         connections: report.started,
         success_rate: report.completed as f64 / report.started.max(1) as f64,
         connect_p99_quiet_us: quiet.connect_latency.microseconds(0.99),
@@ -168,7 +205,7 @@ fn in_lab(
         daemon_bytes_start: bytes_start,
         daemon_bytes_before: bytes_before,
         daemon_bytes_after: resident_bytes(daemon)?,
-        counters: grown.into(),
+        counters: COUNTERS.map(|name| (name.to_owned(), growth(name))).into(),
         errors: report.errors,
     })
 }
@@ -193,14 +230,22 @@ impl Flooded {
     pub fn text(&self) -> String {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let mut text = format!(
-            "{} spoofed SYNs in {:.1} s beside {} honest connections\n\
+            "{} spoofed SYNs in {:.1} s ({:.0} a second) beside {} honest connections; daemon on \
+             CPU {}, flood and client on CPU {}\n\
              succeeded        {:>9.3} %\n\
+             lost unseen      {:>9} of {} frames, {} retransmissions of the client\n\
              connect p99      {:>9.0} µs, {:.0} µs without the flood\n\
              daemon's memory  {:>9.1} MiB more, {:.1} MiB more without the flood; {:.1} MiB in all\n",
             self.syns,
             self.flood_seconds,
+            self.syns as f64 / self.flood_seconds.max(1e-9),
             self.connections,
+            self.server_cpu,
+            self.client_cpu,
             self.success_rate * 100.0,
+            self.frames_lost,
+            self.frames_steered,
+            self.client_retransmits,
             self.connect_p99_flood_us,
             self.connect_p99_quiet_us,
             mib(self.daemon_bytes_after.saturating_sub(self.daemon_bytes_before)),

@@ -87,7 +87,7 @@ impl Default for Config {
             runtime_dir: PathBuf::from("/run/fourwave"),
             bpffs: PathBuf::from("/sys/fs/bpf"),
             rx_checksum: RxChecksum::Verify,
-            umem_frames: 4096,
+            umem_frames: 16_384,
             huge_pages: false,
             local_ports: PortRange::new(61_000, 65_535).expect("a range of ports"),
             drain_timeout: Duration::from_secs(5),

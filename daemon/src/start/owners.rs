@@ -1,7 +1,24 @@
 //! How flows are dealt out to workers: as the NIC deals them out to its queues, if that is known.
+//!
+//! What a driver says of its NIC is tried on traffic before it is followed: for a moment at start
+//! the kernel's own frames are looked at, ssh's perhaps, and the queue where each arrived is compared
+//! with the one that key and table give. Where they differ a keyed hash is taken, which is right
+//! whatever the NIC does. On an idle machine nothing comes that could be compared; then the driver
+//! is believed, and workers go on watching.
 
-use fourwave_stack::{Owners, Rss};
+use fourwave_stack::{Owners, Rss, rss_self_test};
+use fourwave_wire::{FourTuple, peek_tuple};
+use fourwave_xdp::{Arrivals, Enough};
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to look at frames, if few come.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// Flows that are enough to judge by.
+const ENOUGH: usize = 64;
 
 /// Asks the interface's driver. `queues` names the queue of each worker.
 pub(super) fn owners(interface: &str, queues: &[u32]) -> Owners {
@@ -12,20 +29,16 @@ pub(super) fn owners(interface: &str, queues: &[u32]) -> Owners {
         tracing::warn!(interface, %error, "cannot ask how frames are dealt out to queues");
         None
     });
-    match told.and_then(|told| follow(&told, queues)) {
-        Some(rss) => {
-            tracing::info!(interface, "flows belong to workers as the interface's RSS deals them");
-            Owners::Rss(Arc::new(rss))
-        }
-        None => {
-            tracing::info!(
-                interface,
-                "the interface's RSS is not known: flows belong to workers by a keyed hash, and \
-                 frames that arrive elsewhere are handed over"
-            );
-            Owners::Hash
-        }
-    }
+    let Some(rss) = told.and_then(|told| follow(&told, queues)) else {
+        tracing::info!(
+            interface,
+            "the interface's RSS is not known: flows belong to workers by a keyed hash, and \
+             frames that arrive elsewhere are handed over"
+        );
+        return Owners::Hash;
+    };
+    let seen = look(interface, queues, &rss);
+    decide(interface, rss, seen)
 }
 
 /// `None` when frames go to a queue that no worker has, or the hash is one that we do not know.
@@ -36,33 +49,101 @@ fn follow(told: &fourwave_xdp::Rss, queues: &[u32]) -> Option<Rss> {
     Rss::new(&told.key, workers?)
 }
 
+/// Flows by whether their frames arrived where they should.
+#[derive(Debug, Default)]
+struct Seen(HashMap<FourTuple, bool>);
+
+impl Seen {
+    /// One frame, which arrived on the queue of `worker`.
+    fn add(&mut self, rss: &Rss, worker: Option<u32>, frame: &[u8]) -> Enough {
+        // A flow that was somewhere else once stays so: the kernel may steer it (`ethtool -N`).
+        if let Some(tuple) = peek_tuple(frame) {
+            *self.0.entry(tuple).or_insert(true) &= worker == Some(rss.worker(&tuple));
+        }
+        if self.0.len() < ENOUGH { Enough::No } else { Enough::Yes }
+    }
+
+    fn flows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn elsewhere(&self) -> usize {
+        self.0.values().filter(|as_told| !**as_told).count()
+    }
+}
+
+/// Looks at what comes.
+fn look(interface: &str, queues: &[u32], rss: &Rss) -> io::Result<Seen> {
+    let mut seen = Seen::default();
+    let worker = |queue| queues.iter().position(|own| *own == queue).map(|at| at as u32);
+    let mut arrivals = Arrivals::watch(interface, queues)?;
+    arrivals.each(WATCH, |queue, frame| seen.add(rss, worker(queue), frame))?;
+    Ok(seen)
+}
+
+/// What is told holds if it computes and nearly all flows obey it: a few may be steered one by one.
+fn decide(interface: &str, rss: Rss, seen: io::Result<Seen>) -> Owners {
+    if !rss_self_test() {
+        tracing::error!("hashes do not come out as published: flows belong to a keyed hash");
+        return Owners::Hash;
+    }
+    let seen = seen.unwrap_or_else(|error| {
+        tracing::warn!(interface, %error, "cannot see where frames arrive");
+        Seen::default()
+    });
+    let (flows, elsewhere) = (seen.flows(), seen.elsewhere());
+    if elsewhere * 4 > flows {
+        tracing::warn!(
+            interface,
+            flows,
+            elsewhere,
+            "frames arrive on other queues than the interface's RSS key and table say: flows \
+             belong to workers by a keyed hash, and frames that arrive elsewhere are handed over"
+        );
+        return Owners::Hash;
+    }
+    let tried = if flows == 0 { "not yet tried: nothing came" } else { "tried on flows that came" };
+    tracing::info!(
+        interface,
+        flows,
+        elsewhere,
+        tried,
+        "flows belong to workers as the interface's RSS deals them"
+    );
+    Owners::Rss(Arc::new(rss))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fourwave_wire::{Endpoint, FourTuple};
+    use fourwave_wire::{Endpoint, Flags, FrameHead, build};
 
     fn told(table: &[u32]) -> fourwave_xdp::Rss {
         fourwave_xdp::Rss { key: (1..=40).collect(), table: table.to_vec() }
+    }
+
+    fn end(text: &str, port: u16) -> Endpoint {
+        Endpoint { port, ..endpoint(text) }
+    }
+
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse::<std::net::SocketAddr>().unwrap().into()
+    }
+
+    fn flow(port: u16) -> FourTuple {
+        FourTuple { local: end("10.0.0.1:80", 80), remote: end("10.0.0.2:0", port) }
     }
 
     #[test]
     fn workers_are_those_of_the_queues() {
         let rss = follow(&told(&[4, 2, 2, 4]), &[2, 4]).unwrap();
         let same = follow(&told(&[1, 0, 0, 1]), &[0, 1]).unwrap();
-        let end = |text: &str, port| Endpoint { port, ..endpoint(text) };
         let owners: Vec<u32> = (1..200)
-            .map(|port| FourTuple {
-                local: end("10.0.0.1:80", 80),
-                remote: end("10.0.0.2:0", port),
-            })
+            .map(flow)
             .inspect(|tuple| assert_eq!(rss.worker(tuple), same.worker(tuple)))
             .map(|tuple| rss.worker(&tuple))
             .collect();
         assert!(owners.contains(&0) && owners.contains(&1));
-    }
-
-    fn endpoint(text: &str) -> Endpoint {
-        text.parse::<std::net::SocketAddr>().unwrap().into()
     }
 
     #[test]
@@ -72,5 +153,74 @@ mod tests {
         assert!(matches!(owners("lo", &[0, 1]), Owners::Hash));
         assert!(matches!(owners("no-such-if0", &[0, 1]), Owners::Hash));
         assert!(matches!(owners("lo", &[0]), Owners::Hash));
+    }
+
+    /// What a NIC with the key and table of `nic` shows to somebody who was told `told`.
+    fn seen(nic: &Rss, told: &Rss, flows: u16) -> Seen {
+        let mut seen = Seen::default();
+        for port in 0..flows {
+            // Seen from the peer, which sends it.
+            let FourTuple { local, remote } = flow(1000 + port);
+            let tuple = FourTuple { local: remote, remote: local };
+            let head = FrameHead { tuple, flags: Flags::ACK, ..FrameHead::default() };
+            let mut room = [0; 128];
+            let length = build(&mut room, &head, 0, |_| {}).unwrap();
+            let worker = nic.worker(&flow(1000 + port));
+            let enough = seen.add(told, Some(worker), &room[..length]);
+            assert_eq!(enough == Enough::Yes, seen.flows() >= ENOUGH);
+        }
+        assert_eq!(seen.flows(), usize::from(flows));
+        seen
+    }
+
+    fn decided(seen: io::Result<Seen>) -> bool {
+        let rss = follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        matches!(decide("eth-test", rss, seen), Owners::Rss(_))
+    }
+
+    #[test]
+    fn a_nic_that_does_as_told_is_followed() {
+        let nic = follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        let as_told = seen(&nic, &nic, 40);
+        assert_eq!(as_told.elsewhere(), 0);
+        assert!(decided(Ok(as_told)));
+    }
+
+    #[test]
+    fn a_nic_with_another_key_is_not_followed() {
+        let nic = fourwave_xdp::Rss { key: (101..=140).collect(), table: vec![0, 1] };
+        let nic = follow(&nic, &[0, 1]).unwrap();
+        let told = follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        let other = seen(&nic, &told, 40);
+        assert!((10..=30).contains(&other.elsewhere()), "{}", other.elsewhere());
+        assert!(!decided(Ok(other)));
+    }
+
+    #[test]
+    fn a_few_flows_that_are_steered_do_not_count_and_silence_says_nothing() {
+        let nic = follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        let mut few = seen(&nic, &nic, 40);
+        for port in 0..10 {
+            few.0.insert(flow(5000 + port), false);
+        }
+        assert_eq!((few.elsewhere(), few.flows()), (10, 50));
+        assert!(decided(Ok(few)));
+        assert!(decided(Ok(Seen::default())));
+        assert!(decided(Err(io::ErrorKind::PermissionDenied.into())));
+    }
+
+    #[test]
+    fn a_frame_on_a_queue_of_nobodys_is_elsewhere() {
+        let nic = follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        let mut one = seen(&nic, &nic, 1);
+        assert_eq!(one.elsewhere(), 0);
+        let head = FrameHead {
+            tuple: FourTuple { local: flow(1000).remote, remote: flow(1000).local },
+            ..FrameHead::default()
+        };
+        let mut room = [0; 128];
+        let length = build(&mut room, &head, 0, |_| {}).unwrap();
+        one.add(&nic, None, &room[..length]);
+        assert_eq!((one.flows(), one.elsewhere()), (1, 1));
     }
 }

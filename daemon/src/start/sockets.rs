@@ -66,6 +66,15 @@ fn statistics(socket: &OwnedFd) -> io::Result<libc::xdp_statistics> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_counter_is_explained() {
+        // SAFETY: six integers, for which zero is a value.
+        let none: libc::xdp_statistics = unsafe { std::mem::zeroed() };
+        for (name, _) in named(&none) {
+            assert!(crate::explain::explain(name, None).is_some(), "{name}");
+        }
+    }
+
     /// Only AF_XDP sockets are counted so; others add nothing.
     #[test]
     fn other_sockets_add_nothing() {

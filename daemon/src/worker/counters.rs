@@ -12,6 +12,8 @@ pub(super) struct Counters {
     pub(super) frames_handed_over: u64,
     pub(super) frames_taken_over: u64,
     pub(super) unowned: u64,
+    /// Whether flows are owned as the NIC's RSS deals them out.
+    pub(super) by_rss: bool,
     pub(super) commands: u64,
     pub(super) stale_handles: u64,
     pub(super) refused_draining: u64,
@@ -23,6 +25,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    pub(super) fn new(by_rss: bool) -> Counters {
+        Counters { by_rss, ..Counters::default() }
+    }
+
     pub(super) fn count_eviction(&mut self, why: Evict) {
         self.evicted[why as usize] += 1;
     }
@@ -32,6 +38,7 @@ impl Counters {
         each("frames_handed_over", None, self.frames_handed_over);
         each("frames_taken_over", None, self.frames_taken_over);
         each("frames_without_owner", None, self.unowned);
+        each("workers_by_rss", None, self.by_rss.into());
         each("commands", None, self.commands);
         each("stale_handles", None, self.stale_handles);
         each("connects_refused_draining", None, self.refused_draining);

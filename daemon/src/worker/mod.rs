@@ -40,7 +40,7 @@ use handoff::Exchange;
 use host::Environment;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// Messages that may wait in either direction between control and a worker.
@@ -104,7 +104,7 @@ pub struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts all workers of a daemon, one per set-up.
+/// Starts all workers of a daemon, one per set-up, and waits until they are ready to work.
 ///
 /// # Errors
 /// When a thread, an event descriptor or the shards' memory cannot be had.
@@ -115,23 +115,36 @@ pub fn spawn(setups: Vec<Setup>, common: &Common) -> io::Result<Vec<WorkerHandle
         bells.push(Arc::new(Bell::new()?));
     }
     let exchange = Arc::new(Exchange::new(bells.clone(), common.frame_bytes));
+    let (working, ready) = mpsc::channel();
+    let shared = Shared { workers, exchange, working };
     let mut handles = Vec::new();
-    for (index, setup) in setups.into_iter().enumerate() {
-        let bell = Arc::clone(&bells[index]);
-        handles.push(start(index as u32, workers, setup, common, bell, Arc::clone(&exchange))?);
+    for (index, (setup, bell)) in setups.into_iter().zip(bells).enumerate() {
+        handles.push(start(index as u32, setup, common, bell, &shared)?);
     }
+    drop(shared);
+    // Ends when the last worker has given its end back.
+    ready.iter().for_each(drop);
     Ok(handles)
+}
+
+/// What starting workers share.
+struct Shared {
+    workers: u32,
+    exchange: Arc<Exchange>,
+    /// Given back by a worker that is ready to work.
+    working: mpsc::Sender<()>,
 }
 
 fn start(
     index: u32,
-    workers: u32,
     setup: Setup,
     common: &Common,
     worker_bell: Arc<Bell>,
-    exchange: Arc<Exchange>,
+    shared: &Shared,
 ) -> io::Result<WorkerHandle> {
+    let (workers, exchange) = (shared.workers, Arc::clone(&shared.exchange));
     let owners = common.owners.clone();
+    let by_rss = matches!(owners, Owners::Rss(_));
     let config =
         fourwave_stack::Config { worker: index, workers, owners: owners.clone(), ..setup.stack };
     let connections = config.connections as usize;
@@ -170,7 +183,7 @@ fn start(
         bell: Arc::clone(&worker_bell),
         polling: common.polling,
         published: Arc::clone(&published),
-        counters: counters::Counters::default(),
+        counters: counters::Counters::new(by_rss),
         idle_ports: Vec::new(),
         leaving: Vec::new(),
         inquiries: inquiries::Inquiries::new(),
@@ -182,9 +195,13 @@ fn start(
         owners_doubted: false,
     };
     let (cpu, scheduling) = (setup.cpu, common.scheduling);
+    let working = shared.working.clone();
     let thread =
         std::thread::Builder::new().name(format!("fw-worker-{index}")).spawn(move || {
             sleep::place_thread(cpu, scheduling);
+            // Here and not by who starts us: memory lies near the CPU that touches it first.
+            worker.shard.touch();
+            drop(working);
             worker.run();
         })?;
     Ok(WorkerHandle { to, from, worker_bell, control_bell, published, thread: Some(thread) })

@@ -46,6 +46,11 @@ impl Flows {
         })
     }
 
+    /// See [`Table::touch`].
+    pub(crate) fn touch(&mut self) {
+        self.table.touch();
+    }
+
     /// The record of a four-tuple.
     #[inline]
     pub(crate) fn find(&self, hash: u64, tuple: &FourTuple) -> Option<Flow> {

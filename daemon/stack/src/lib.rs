@@ -82,7 +82,7 @@ pub use host::{ConnId, Frame, Host, ListenerId, Path, PathError, Payload, Refuse
 pub use keys::{Keys, owner};
 pub use listen::ListenError;
 pub use listing::{Cursor, Listed};
-pub use owners::{Owners, Rss};
+pub use owners::{Owners, Rss, self_test as rss_self_test};
 pub use shard::{Gauges, Shard};
 
 /// The memory asked for cannot be reserved.

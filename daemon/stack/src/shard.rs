@@ -106,6 +106,13 @@ impl Shard {
         })
     }
 
+    /// Takes the memory of the flow table now. Flows are spread over all of it: without this the
+    /// first few hundred of them find a page that is not there each, a millisecond or more where
+    /// the page is a huge one. Records follow in order and touch a page now and then only.
+    pub fn touch(&mut self) {
+        self.flows.touch();
+    }
+
     /// Handles timers that are due, a bounded number of them at a time: call it again while
     /// [`Shard::next_deadline`] has passed. What they make due is sent by [`Shard::flush`].
     pub fn advance(&mut self, now: Nanos, host: &mut impl Host) {

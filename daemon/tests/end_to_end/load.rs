@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fourwave_bench::lab::{Node, Side};
 use fourwave_bench::load::{self, LoadConfig, LoadReport, Until};
+use fourwave_bench::machine;
 
 use crate::support::roles::{ECHO_SIZE, Role};
 use crate::support::{Bed, FAMILIES, PATIENCE, eventually_is, soaking};
@@ -76,6 +77,26 @@ fn short_connections_without_an_error() {
     };
     eventually_is("TIME_WAIT, ended ones included", &total, time_waits);
     // Its connections and extents go with the server: the worker asserts that none was leaked.
+    bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    bed.wait_until_empty();
+}
+
+/// The table of flows, of the default size, is there before the first connection comes: they would
+/// each wait for a page of it.
+#[test]
+fn a_fresh_daemon_is_ready_for_many() {
+    let settings = [("tcp.max_tw_buckets", "16777216")];
+    let Some(mut bed) = Bed::without_daemon("fresh", |lab| lab, &settings) else { return };
+    let daemon = bed.start_daemon();
+    let resident = || machine::resident_bytes_of(daemon.pid).expect("the daemon lives");
+    let listen = [bed.server_address(false, PORT)];
+    bed.start(Side::Server, Role::FourwaveEcho, &listen);
+    let before = resident();
+    assert!(before > 112 << 20, "{before}");
+    assert_flawless(&short_connections(&bed, false, PORT, 1_000), 1_000);
+    // Records, and payload: some pages, huge ones among them, but none for each connection.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 48 << 20, "{grown}");
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
     bed.wait_until_empty();
 }

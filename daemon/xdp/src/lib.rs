@@ -10,6 +10,7 @@
 //! Everything acts in the network namespace of the calling thread, which may have been entered
 //! with `setns(CLONE_NEWNET)` alone: nothing here reads `/sys/class/net` or `/proc/net`.
 
+mod arrivals;
 mod bpffs;
 mod interface;
 mod large;
@@ -19,6 +20,7 @@ mod rss;
 mod steering;
 mod sys;
 
+pub use arrivals::{Arrivals, Enough};
 pub use bpffs::DEFAULT_BPFFS;
 pub use fourwave_ebpf_common::{Action, Verdict};
 pub use interface::{Channels, channels};

@@ -98,15 +98,51 @@ const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 
 /// Lets one wake-up send up to `budget` frames in copy mode, where the kernel's default is 32.
 pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, budget: u32) -> io::Result<()> {
-    // SAFETY: the option's value is one 32-bit number, which lives across the call, and its size
-    // is passed.
+    set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget)
+}
+
+/// A packet socket does not see what this machine sends.
+pub(crate) fn packet_ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let yes: c_int = 1;
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &yes)
+}
+
+/// Gives a socket a classic BPF program that says what it takes.
+pub(crate) fn attach_filter(
+    socket: BorrowedFd<'_>,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Binds a packet socket to an interface, for frames of all protocols.
+pub(crate) fn packet_bind(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    // SAFETY: integers and bytes, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = interface.cast_signed();
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `address` lives across the call, which reads `length` bytes of it.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&address).cast(), length) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` lives across the call, which reads as many bytes as are passed. What it
+    // points at (a filter of `len` operations) lives as long, and is only read.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_XDP,
-            XDP_MAX_TX_SKB_BUDGET,
-            ptr::from_ref(&budget).cast(),
-            size_of::<u32>() as libc::socklen_t,
+            level,
+            name,
+            ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result < 0 {

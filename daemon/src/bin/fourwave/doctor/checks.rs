@@ -17,6 +17,9 @@ const HALF_CLOSED_PATIENCE_MS: u32 = 60_000;
 /// Fewer handshakes under way than this are no flood, whoever they are from.
 const FLOOD: u64 = 256;
 
+/// Fewer frames than this say nothing about how the NIC deals them out.
+const DOUBT_AFTER: u64 = 10_000;
+
 /// Tables that are fuller than this, per cent, are worth a word.
 const NEARLY_FULL: u64 = 80;
 
@@ -28,6 +31,7 @@ const TIME_WAIT_BYTES: u64 = 59;
 pub(super) fn all(facts: &Facts, patience: Duration) -> Vec<Finding> {
     vec![
         packets(facts),
+        queues(facts),
         handshakes(facts),
         accept_queues(facts),
         successors(facts),
@@ -72,6 +76,45 @@ fn packets(facts: &Facts) -> Finding {
                  (`umem_frames`), or `scheduler = \"fifo:10\"` if other programs use the cores.",
             ),
     }
+}
+
+/// Frames that arrive at other workers than their connections'.
+fn queues(facts: &Facts) -> Finding {
+    let id = "queues";
+    let received = facts.counters.get("frames_received");
+    let handed = facts.counters.get("frames_handed_over");
+    let (workers, by_rss) = (facts.counters.get("workers"), facts.counters.get("workers_by_rss"));
+    let finding = |severity, summary| {
+        Finding::new(id, severity, summary)
+            .number("frames", received)
+            .number("handed_over", handed)
+            .number("workers_by_rss", by_rss)
+    };
+    if workers < 2 {
+        return finding(Severity::Fine, "One worker has all connections.".to_owned());
+    }
+    if by_rss == 0 {
+        let summary = format!(
+            "Connections belong to workers by a keyed hash, as the NIC's RSS is not known: {handed} \
+             of {received} frames were handed from worker to worker."
+        );
+        return finding(Severity::Fine, summary);
+    }
+    if received >= DOUBT_AFTER && handed > received / 4 {
+        let summary = format!(
+            "The NIC deals frames out otherwise than its driver said when fourwaved started: \
+             {handed} of {received} arrived at another worker than their connection's."
+        );
+        return finding(Severity::Warning, summary)
+            .detail("Each of them is copied to its worker: that costs CPU time, and nothing else.")
+            .advise(
+                "If key or table were changed (`ethtool -X`), restart fourwaved. `ethtool -x` shows \
+                 them, `ethtool -n` flows that are steered one by one.",
+            );
+    }
+    let summary =
+        format!("Frames arrive where their connections are: {handed} of {received} did not.");
+    finding(Severity::Fine, summary)
 }
 
 fn frames(count: u64) -> String {

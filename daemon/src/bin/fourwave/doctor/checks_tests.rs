@@ -215,6 +215,31 @@ fn lost_frames_and_closed_windows() {
 }
 
 #[test]
+fn a_nic_that_deals_out_otherwise_is_noticed() {
+    let with = |workers, by_rss, received, handed| {
+        let mut facts = facts([]);
+        for (name, value) in [
+            ("workers", workers),
+            ("workers_by_rss", by_rss),
+            ("frames_received", received),
+            ("frames_handed_over", handed),
+        ] {
+            facts.counters.set(name, value);
+        }
+        queues(&facts)
+    };
+    for fine in [(1, 0, 9_999_999, 0), (2, 0, 20_000, 10_000), (2, 2, 20_000, 4_000), (2, 2, 9, 9)]
+    {
+        let (workers, by_rss, received, handed) = fine;
+        let finding = with(workers, by_rss, received, handed);
+        assert_eq!(finding.severity, Severity::Fine, "{finding:?}");
+    }
+    let finding = with(2, 2, 20_000, 10_000);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(text(&finding).contains("restart fourwaved"), "{finding:?}");
+}
+
+#[test]
 fn a_hidden_owner_is_explained() {
     let hidden = Socket { owner: None::<Owner>, ..listening(129, 128) };
     assert!(text(&accept_queues(&facts([hidden]))).contains("ask as root"));
