@@ -1,9 +1,11 @@
 # Thin on purpose: what each target does is in the script or command that it names.
-.PHONY: help demo test bench sim soak ebpf deps clean
+.PHONY: help demo test bench sim soak ebpf install deps clean
 
 CARGO ?= cargo
 SEEDS ?= 10000
 START ?= 0
+export PREFIX ?= /usr/local
+export DESTDIR
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +30,9 @@ soak: deps ## longer loads and longer fuzzing than make test
 
 ebpf: ## rebuild the committed XDP program
 	ebpf/build.sh
+
+install: ## what `cargo build --release --workspace --lib --bins` has built: make install PREFIX=/usr DESTDIR=
+	deploy/install
 
 deps: ## install the Debian packages that building needs, or say which are missing
 	@.ci/deps

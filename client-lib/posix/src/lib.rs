@@ -29,6 +29,7 @@ pub mod epoll;
 mod error;
 mod fork;
 mod kernel;
+pub mod memory;
 mod numbers;
 pub mod poll;
 pub mod select;

@@ -8,7 +8,6 @@
 mod choice;
 mod configuration;
 mod files;
-mod memory;
 mod messages;
 mod names;
 mod next;
@@ -18,6 +17,7 @@ mod syscall;
 mod transfer;
 mod waiting;
 
+use fourwave_posix::memory;
 use std::ffi::c_int;
 
 /// Before the program's own code: it may change its environment.

@@ -12,6 +12,7 @@ mod addresses;
 mod awaiting;
 mod backlog;
 mod buffers;
+mod c_library;
 mod capture;
 mod closing;
 mod doctor;

@@ -1,6 +1,7 @@
-//! What programs point to.
+//! What programs point to, for those who give them these calls in C.
 
-use fourwave_posix::{Errno, Result, sockaddr};
+use crate::error::{Errno, Result};
+use crate::sockaddr;
 use libc::{iovec, sockaddr as SockAddr, socklen_t};
 use std::ffi::c_void;
 use std::io::{IoSlice, IoSliceMut};
@@ -14,7 +15,7 @@ const MOST_VECTORS: usize = 1024;
 ///
 /// # Safety
 /// `address` points to `length` bytes, or is null.
-pub(crate) unsafe fn address<'a>(address: *const SockAddr, length: socklen_t) -> &'a [u8] {
+pub unsafe fn address<'a>(address: *const SockAddr, length: socklen_t) -> &'a [u8] {
     if address.is_null() {
         return &[];
     }
@@ -25,9 +26,12 @@ pub(crate) unsafe fn address<'a>(address: *const SockAddr, length: socklen_t) ->
 /// Writes an address where a program wants it, cut to the room there is; the length that is told
 /// is the whole one's.
 ///
+/// # Errors
+/// `EFAULT` for a length that is missing.
+///
 /// # Safety
 /// `out` and `length` are null, or point to what `accept(2)` takes.
-pub(crate) unsafe fn put_address(
+pub unsafe fn put_address(
     out: *mut SockAddr,
     length: *mut socklen_t,
     value: SocketAddr,
@@ -50,9 +54,12 @@ pub(crate) unsafe fn put_address(
 
 /// A program's buffer to write into.
 ///
+/// # Errors
+/// `EFAULT` for null with a size.
+///
 /// # Safety
 /// `buffer` points to `size` bytes that may be written.
-pub(crate) unsafe fn bytes_mut<'a>(buffer: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
+pub unsafe fn bytes_mut<'a>(buffer: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
     match (buffer.is_null(), size) {
         (_, 0) => Ok(&mut []),
         (true, _) => Err(Errno::FAULT),
@@ -63,9 +70,12 @@ pub(crate) unsafe fn bytes_mut<'a>(buffer: *mut c_void, size: usize) -> Result<&
 
 /// A program's buffer to read.
 ///
+/// # Errors
+/// `EFAULT` for null with a size.
+///
 /// # Safety
 /// `buffer` points to `size` bytes.
-pub(crate) unsafe fn bytes<'a>(buffer: *const c_void, size: usize) -> Result<&'a [u8]> {
+pub unsafe fn bytes<'a>(buffer: *const c_void, size: usize) -> Result<&'a [u8]> {
     match (buffer.is_null(), size) {
         (_, 0) => Ok(&[]),
         (true, _) => Err(Errno::FAULT),
@@ -95,9 +105,12 @@ unsafe fn vectors<'a>(vectors: *const iovec, number: usize) -> Result<&'a [iovec
 
 /// A program's buffers to read.
 ///
+/// # Errors
+/// `EINVAL` for more than 1024 vectors, `EFAULT` for null.
+///
 /// # Safety
 /// `from` points to `number` vectors, which point to bytes.
-pub(crate) unsafe fn slices<'a>(from: *const iovec, number: usize) -> Result<Vec<IoSlice<'a>>> {
+pub unsafe fn slices<'a>(from: *const iovec, number: usize) -> Result<Vec<IoSlice<'a>>> {
     // SAFETY: as the caller says.
     let vectors = unsafe { vectors(from, number) }?;
     let slice = |vector: &iovec| {
@@ -109,12 +122,12 @@ pub(crate) unsafe fn slices<'a>(from: *const iovec, number: usize) -> Result<Vec
 
 /// A program's buffers to write into.
 ///
+/// # Errors
+/// `EINVAL` for more than 1024 vectors, `EFAULT` for null.
+///
 /// # Safety
 /// `from` points to `number` vectors, which point to bytes that may be written.
-pub(crate) unsafe fn slices_mut<'a>(
-    from: *const iovec,
-    number: usize,
-) -> Result<Vec<IoSliceMut<'a>>> {
+pub unsafe fn slices_mut<'a>(from: *const iovec, number: usize) -> Result<Vec<IoSliceMut<'a>>> {
     // SAFETY: as the caller says.
     let vectors = unsafe { vectors(from, number) }?;
     let slice = |vector: &iovec| {
