@@ -103,23 +103,27 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
     let on_number = [libc::FIOCLEX, libc::FIONCLEX].contains(&request);
     if !socket.is_served() || on_number {
         if request == libc::FIONBIO && argument != 0 {
-            // SAFETY: the caller's argument.
-            socket.set_nonblocking(unsafe { *(argument as *const c_int) } != 0);
+            // SAFETY: the caller's argument. The kernel takes one that is not aligned, too.
+            socket.set_nonblocking(unsafe { (argument as *const c_int).read_unaligned() } != 0);
         }
         drop(found);
         // SAFETY: the caller's arguments.
         return unsafe { next::ioctl(fd, request, argument) };
     }
+    // Not a pointer that has to be aligned: Python's is not.
     let pointer = argument as *mut c_int;
-    // SAFETY: the requests that are answered have a pointer to an int.
-    let given = if request == libc::FIONBIO { unsafe { pointer.as_ref() } } else { Some(&0) };
-    let Some(given) = given else { return fail(Errno::FAULT) };
-    match fourwave_posix::ioctl(socket, request, *given) {
+    let given = match (request, pointer.is_null()) {
+        (libc::FIONBIO, true) => return fail(Errno::FAULT),
+        // SAFETY: not null, and this request has a pointer to an int.
+        (libc::FIONBIO, false) => unsafe { pointer.read_unaligned() },
+        _ => 0,
+    };
+    match fourwave_posix::ioctl(socket, request, given) {
         Ok(None) => 0,
         Ok(Some(_)) if pointer.is_null() => fail(Errno::FAULT),
         Ok(Some(answer)) => {
             // SAFETY: not null, and an int.
-            unsafe { *pointer = answer };
+            unsafe { pointer.write_unaligned(answer) };
             0
         }
         Err(errno) => fail(errno),
