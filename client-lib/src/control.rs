@@ -1,5 +1,6 @@
 //! The control socket: requests and replies, one at a time.
 
+use crate::aside::aside;
 use crate::error::{explained, gone};
 use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::layout::MAX_WORKERS;
@@ -33,7 +34,7 @@ impl Control {
     pub(crate) fn connect(path: &Path) -> io::Result<Control> {
         let absent = |errno: Errno| absent(path, errno);
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        let socket = aside(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?);
         let address = SocketAddrUnix::new(path)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         rustix::net::connect(&socket, &address).map_err(absent)?;
@@ -103,7 +104,7 @@ impl Control {
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                descriptors.extend(fds);
+                descriptors.extend(fds.map(aside));
             }
         }
         match decode(&buffer[..length]) {

@@ -3,6 +3,7 @@
 //! A lane belongs to one thread or one [`Poller`](crate::Poller). Others may still post through
 //! it and take its grants, so its private indices are behind a lock that is nearly always free.
 
+use crate::aside::aside;
 use crate::control::unexpected;
 use crate::error::explained;
 use crate::runtime::Shared;
@@ -96,8 +97,8 @@ impl Lane {
                 "the fourwave daemon sent a lane without its doorbells",
             ));
         }
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let kick = aside(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = aside(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let add = |fd: BorrowedFd<'_>, tag, flags| {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(tag), flags)
         };

@@ -39,11 +39,14 @@
 //! - After `fork`, a child can use neither the sockets nor the [`Runtime`]s of its parent.
 //! - Each thread that uses a socket, and each [`Poller`], takes one of the group's lanes (128
 //!   unless the daemon is built otherwise); an ended thread's lane goes to the next one.
+//! - The library's own descriptors have numbers from 1024 on (from half of `RLIMIT_NOFILE` on, if
+//!   that is less).
 //! - Errors that the daemon explains carry its words and no `raw_os_error`; [`errno`] finds the
 //!   number in either case.
 
 #![deny(unsafe_code)]
 
+mod aside;
 mod choices;
 mod connection;
 mod control;

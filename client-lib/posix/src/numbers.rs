@@ -9,6 +9,7 @@ use crate::fork;
 use crate::kernel;
 use crate::table;
 use rustix::fd::OwnedFd;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,6 +18,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Closed numbers that are kept at the most, of each kind: they count towards `RLIMIT_NOFILE`.
 const KEPT: usize = 128;
+
+/// Where descriptors begin that are not the program's, if the limit lets them.
+const HIGH: RawFd = 1024;
 
 static PLACEHOLDER: OnceLock<OwnedFd> = OnceLock::new();
 static KEPT_NUMBERS: Mutex<Kept> =
@@ -110,6 +114,8 @@ fn placeholder() -> Result<&'static OwnedFd> {
     }
     fork::register();
     let new = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Not a low number, which the program may count on.
+    let new = fcntl_dupfd_cloexec(&new, HIGH).unwrap_or(new);
     Ok(PLACEHOLDER.get_or_init(|| new))
 }
 
