@@ -195,8 +195,9 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> io::Result<SocketAddr> {
-        // As in Linux a connection that has failed has no peer any more.
-        if self.status()? & (status::CONNECTED | status::FAILED) != status::CONNECTED {
+        // As in Linux a connection that has failed or ended has no peer any more.
+        let state = self.status()?;
+        if state & status::CONNECTED == 0 || is_over(state) {
             return Err(os(Errno::NOTCONN));
         }
         Ok(self.family.show(self.block().addresses.peer()))
@@ -230,7 +231,7 @@ impl Connection {
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let state = self.status()?;
-        if state & status::CONNECTED == 0 || state & status::FAILED != 0 {
+        if state & status::CONNECTED == 0 || is_over(state) {
             return Err(os(Errno::NOTCONN));
         }
         let (read, write) = match how {
@@ -289,7 +290,8 @@ impl Connection {
         let state = self.status()?;
         let block = self.block();
         let head = block.client.receive_head.load(Ordering::Relaxed);
-        if state & status::CONNECTED == 0 || block.receive_tail() != head {
+        let nothing = state & status::CONNECTED == 0 || state & status::ALL_ACKED != 0;
+        if nothing || block.receive_tail() != head {
             return Ok(());
         }
         // Fails on a connection that has failed.
@@ -377,6 +379,13 @@ impl Waiting for Writing<'_> {
     fn is_armed(&self, _: u16) -> bool {
         true
     }
+}
+
+/// Whether a connection has failed, or come to its end in both directions: to Linux such a socket
+/// is closed.
+fn is_over(state: u32) -> bool {
+    let ended = status::PEER_CLOSED | status::ALL_ACKED;
+    state & status::FAILED != 0 || state & ended == ended
 }
 
 /// Being watched by a poller.

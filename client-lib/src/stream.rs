@@ -84,7 +84,8 @@ impl TcpStream {
     /// The peer's address.
     ///
     /// # Errors
-    /// `ENOTCONN` while a non-blocking connect is not done, and after a reset or timeout.
+    /// `ENOTCONN` while a non-blocking connect is not done, after a reset or timeout, and when both
+    /// sides have closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.connection.peer()
     }

@@ -326,6 +326,25 @@ fn half_close() {
     assert_eq!(read_to_end(&client), b"answer");
 }
 
+/// To Linux a connection that both sides have closed is as good as none.
+#[test]
+fn closed_both_ways_there_is_no_peer() {
+    let fake = Fake::start(1);
+    let (mut stream, handle) = accepted(&fake);
+    fake.with(|world| world.peer_closes(handle));
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    assert!(stream.peer_addr().is_ok());
+    stream.shutdown(Shutdown::Write).unwrap();
+    while stream.peer_addr().is_ok() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let not_connected = Errno::NOTCONN.raw_os_error();
+    assert_eq!(errno_of(stream.peer_addr()), not_connected);
+    assert_eq!(errno_of(stream.shutdown(Shutdown::Both)), not_connected);
+    assert_eq!(errno_of(stream.write(&[1])), Errno::PIPE.raw_os_error());
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+}
+
 #[test]
 fn halves_have_owners_of_their_own() {
     let fake = Fake::start(1);
