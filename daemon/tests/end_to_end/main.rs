@@ -29,6 +29,7 @@ mod modes;
 mod neighbour;
 mod options;
 mod path;
+mod programs;
 mod queues;
 mod restart;
 mod sharing;

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +57,8 @@ pub fn soaking() -> bool {
 /// Two namespaces with a daemon in the server's, for one test. Dropping it removes everything.
 pub struct Bed {
     lab: Lab,
+    /// Which end has the daemon.
+    side: Side,
     /// The daemon's settings besides those that follow from the lab, in TOML.
     settings: BTreeMap<String, String>,
     /// Held while this exists: the machine bears one lab at a time. Dropped last.
@@ -99,7 +102,12 @@ impl Bed {
         let log = log.as_ref().map(|filter| ("log", filter.as_str()));
         let all = SETTINGS.iter().copied().chain(log).chain(settings.iter().copied());
         let settings = all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Some(Bed { lab, settings, _turn: turn })
+        Some(Bed { lab, side: Side::Server, settings, _turn: turn })
+    }
+
+    /// Puts the daemon that is started next at this end.
+    pub fn move_daemon(&mut self, side: Side) {
+        self.side = side;
     }
 
     /// Starts the daemon, which must be ready in time.
@@ -110,24 +118,31 @@ impl Bed {
     /// Starts the daemon.
     pub fn try_start_daemon(&mut self) -> Result<ProcessRef, LabError> {
         let options = DaemonOptions { keys: self.settings.clone(), ..DaemonOptions::default() };
-        let config = self.lab.daemon_config(Side::Server, &options);
-        self.lab.start_daemon(Side::Server, &config)
+        let config = self.lab.daemon_config(self.side, &options);
+        self.lab.start_daemon(self.side, &config)
     }
 
     /// Stops the daemon with SIGTERM.
     pub fn stop_daemon(&mut self) {
-        self.lab.stop(DAEMON, STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
+        self.lab.stop(&self.daemon_role(), STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// What the daemon has logged.
     pub fn daemon_log(&self) -> String {
-        let path = self.lab.folder().join(format!("{DAEMON}.log"));
-        std::fs::read_to_string(path).expect("the daemon has a log")
+        std::fs::read_to_string(self.daemon_log_path()).expect("the daemon has a log")
+    }
+
+    fn daemon_log_path(&self) -> PathBuf {
+        self.lab.folder().join(format!("{}.log", self.daemon_role()))
+    }
+
+    fn daemon_role(&self) -> String {
+        format!("fourwaved-{}", self.side.name())
     }
 
     /// An application group of its own at the daemon. It works from every namespace.
     pub fn runtime(&self) -> Runtime {
-        Runtime::connect(self.lab.control_socket(Side::Server)).expect("the daemon takes clients")
+        Runtime::connect(self.lab.control_socket(self.side)).expect("the daemon takes clients")
     }
 
     /// What the daemon counts, as its workers published it a moment ago: wait for what is to come.
@@ -246,7 +261,7 @@ impl Drop for Bed {
     /// Shows what the daemon says about a failure, before its log goes with the lab.
     fn drop(&mut self) {
         if thread::panicking() {
-            let log = std::fs::read_to_string(self.folder().join(format!("{DAEMON}.log")));
+            let log = std::fs::read_to_string(self.daemon_log_path());
             eprintln!("the daemon's log:\n{}", log.unwrap_or_else(|error| error.to_string()));
         }
     }
@@ -266,7 +281,7 @@ impl DerefMut for Bed {
     }
 }
 
-/// The daemon's role in the lab, which names its log.
+/// The role in the lab of a daemon that was not moved; it names its log.
 pub const DAEMON: &str = "fourwaved-server";
 
 /// The next connection of a fourwave listener; its calls give up after [`PATIENCE`].
