@@ -47,8 +47,13 @@ impl Sockets for Fourwave {
     type Stream = TcpStream;
 
     fn wait(&mut self, ready: &mut Vec<usize>) -> io::Result<()> {
-        self.poller.wait(&mut self.events, None)?;
         ready.clear();
+        match self.poller.wait(&mut self.events, None) {
+            Ok(_) => {}
+            // A debugger has come or gone, for one.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
         ready.extend(self.events.iter().map(|event| event.key()));
         Ok(())
     }

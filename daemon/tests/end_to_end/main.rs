@@ -36,5 +36,6 @@ mod sharing;
 mod std_api;
 mod succession;
 mod support;
+mod system_calls;
 mod tools;
 mod transfer;
