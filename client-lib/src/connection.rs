@@ -6,20 +6,20 @@ use crate::family::Family;
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::patience::{Limit, Patience};
-use crate::poller::{Core, Interest};
+use crate::poller::Interest;
 use crate::runtime::Shared;
+use crate::watch::Watcher;
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::{ConnBlock, status};
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::report::Report;
-use fourwave_protocol::wake::publish_fence;
 use fourwave_protocol::{ExtentId, Handle};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Closed when the last clone of its stream is dropped.
@@ -36,7 +36,7 @@ pub(crate) struct Connection {
     /// The daemon has it too, for a process that dies.
     linger: AtomicU32,
     failure_told: AtomicBool,
-    registration: Mutex<Option<Registration>>,
+    pub(crate) watchers: Mutex<Vec<Watcher>>,
 }
 
 /// Bytes read since the daemon was told.
@@ -75,13 +75,6 @@ impl<T> Side<T> {
     }
 }
 
-/// The poller that watches the connection.
-#[derive(Debug)]
-struct Registration {
-    core: Weak<Core>,
-    interest: Interest,
-}
-
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -100,7 +93,7 @@ impl Connection {
             write: Side::default(),
             linger: AtomicU32::new(linger),
             failure_told: AtomicBool::new(false),
-            registration: Mutex::new(None),
+            watchers: Mutex::new(Vec::new()),
         }
     }
 
@@ -253,7 +246,7 @@ impl Connection {
             self.read.shut.store(true, Ordering::Relaxed);
             self.wake_sleeper(&self.block().client.wake_reader);
         }
-        if let Some((core, _)) = self.registration() {
+        for (core, _) in self.watchers() {
             core.changed(self.handle, |stream| stream.read_shut |= read);
         }
         Ok(())
@@ -270,7 +263,7 @@ impl Connection {
     }
 
     /// Tells the daemon which lane to wake, and wakes the one that it replaces.
-    fn set_waker(&self, word: &AtomicU16, lane: Option<u16>) {
+    pub(crate) fn set_waker(&self, word: &AtomicU16, lane: Option<u16>) {
         let new = lane.map_or(0, |lane| lane + 1);
         // Relaxed: the caller makes the fence that orders this before its look.
         let old = word.swap(new, Ordering::Relaxed);
@@ -388,82 +381,9 @@ fn is_over(state: u32) -> bool {
     state & status::FAILED != 0 || state & ended == ended
 }
 
-/// Being watched by a poller.
-impl Connection {
-    fn registration(&self) -> Option<(Arc<Core>, Interest)> {
-        let registration = self.registration.lock();
-        let Registration { core, interest } = registration.as_ref()?;
-        Some((core.upgrade()?, *interest))
-    }
-
-    /// After a blocking call: the poller is told again, and looks at what came meanwhile.
-    fn give_back(&self, word: &AtomicU16, wants: impl Fn(Interest) -> bool) {
-        match self.registration() {
-            Some((core, interest)) if wants(interest) => {
-                word.store(core.lane().index() + 1, Ordering::Relaxed);
-                publish_fence();
-                core.changed(self.handle, |_| {});
-            }
-            Some(_) | None => word.store(0, Ordering::Relaxed),
-        }
-    }
-
-    /// Enters the poller, or changes what it looks for.
-    pub(crate) fn watch(
-        &self,
-        core: &Arc<Core>,
-        interest: Interest,
-        new: bool,
-        enter: impl FnOnce(),
-    ) -> io::Result<()> {
-        let mut registration = self.registration.lock();
-        match registration.as_ref().and_then(|old| old.core.upgrade()) {
-            Some(_) if new => return Err(os(Errno::EXIST)),
-            Some(old) if !Arc::ptr_eq(&old, core) => return Err(os(Errno::NOENT)),
-            None if !new => return Err(os(Errno::NOENT)),
-            Some(_) | None => {}
-        }
-        *registration = Some(Registration { core: Arc::downgrade(core), interest });
-        enter();
-        let client = &self.block().client;
-        let lane = core.lane().index();
-        // Whatever is asked for: failures are told always.
-        self.set_waker(&client.wake_reader, Some(lane));
-        // The writer's side is armed by whoever finds no room.
-        self.set_waker(&client.wake_writer, None);
-        publish_fence();
-        drop(registration);
-        core.changed(self.handle, |stream| {
-            stream.read_shut = self.read.shut.load(Ordering::Relaxed);
-        });
-        Ok(())
-    }
-
-    /// Leaves the poller.
-    pub(crate) fn unwatch(&self, core: &Arc<Core>) -> io::Result<()> {
-        let mut registration = self.registration.lock();
-        match registration.as_ref().and_then(|old| old.core.upgrade()) {
-            Some(old) if Arc::ptr_eq(&old, core) => {}
-            Some(_) | None => return Err(os(Errno::NOENT)),
-        }
-        *registration = None;
-        let client = &self.block().client;
-        self.set_waker(&client.wake_reader, None);
-        self.set_waker(&client.wake_writer, None);
-        core.forget_stream(self.handle);
-        Ok(())
-    }
-
-    /// The poller that is to be told when there is room to write again.
-    pub(crate) fn write_watcher(&self) -> Option<Arc<Core>> {
-        self.registration().filter(|(_, interest)| interest.is_writable()).map(|(core, _)| core)
-    }
-}
-
 impl Drop for Connection {
     fn drop(&mut self) {
-        let registration = self.registration.get_mut().take();
-        if let Some(core) = registration.and_then(|old| old.core.upgrade()) {
+        for core in self.watchers.get_mut().drain(..).filter_map(|old| old.core()) {
             core.forget_stream(self.handle);
         }
         let linger = linger_time(*self.linger.get_mut());

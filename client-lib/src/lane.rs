@@ -292,6 +292,11 @@ impl Lane {
         shared.segment.lane_sleeper(self.index).prepare();
     }
 
+    /// Whether sleep is announced.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Takes the announcement back.
     pub(crate) fn awake(&self, shared: &Shared) {
         shared.segment.lane_sleeper(self.index).awake();

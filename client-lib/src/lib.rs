@@ -66,6 +66,7 @@ mod stream;
 mod tcp_info;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod watch;
 mod write;
 
 pub use choices::TcpKeepalive;

@@ -94,19 +94,25 @@ impl Connection {
         why: Blocked,
     ) -> io::Result<Progress> {
         let blocked = Progress { bytes: done, blocked: Some(why) };
-        match (why, self.write_watcher()) {
+        let watchers = self.write_watchers();
+        let want_grants =
+            || watchers.iter().try_for_each(|core| core.want_grants(self.handle, self.worker));
+        for core in &watchers {
+            core.no_room(self.handle);
+        }
+        match (why, watchers.first()) {
             (Blocked::Window, Some(core)) => {
                 watch_room(self.block(), core.lane());
                 let more = self.try_send(lane, bufs, done)?;
                 let bytes = done + more.bytes;
                 if more.blocked == Some(Blocked::Grants) {
-                    core.want_grants(self.handle, self.worker)?;
+                    want_grants()?;
                 }
                 Ok(Progress { bytes, blocked: more.blocked })
             }
             // No second look needed: the answer to the question comes in any case.
-            (Blocked::Grants, Some(core)) => {
-                core.want_grants(self.handle, self.worker)?;
+            (Blocked::Grants, Some(_)) => {
+                want_grants()?;
                 Ok(blocked)
             }
             (Blocked::Grants, None) => {
@@ -211,7 +217,7 @@ impl Writer<'_> {
         if let Some(extent) = self.lane.take_grant(shared, *worker)? {
             return Ok(Some(extent));
         }
-        let find = || self.connection.write_watcher();
+        let find = || self.connection.write_watchers().into_iter().next();
         match self.watcher.get_or_insert_with(find) {
             Some(core) => core.lane().take_grant(shared, *worker),
             None => Ok(None),

@@ -121,13 +121,18 @@ impl Core {
     /// Whether a wait would have something.
     pub(super) fn look(&self) -> io::Result<bool> {
         self.shared.check()?;
+        self.look_at_shared();
         let mut registry = self.registry.lock();
-        self.drain(&mut registry)?;
-        Ok(self.notified.load(Ordering::Relaxed) || registry.is_ready(&self.shared, &self.lane))
+        let heard = self.drain(&mut registry)?;
+        let is_ready = registry.is_ready(&self.shared, &self.lane);
+        drop(registry);
+        self.pass_on(&heard);
+        Ok(self.notified.load(Ordering::Relaxed) || is_ready)
     }
 
     /// Announces the sleep of one more thread.
     fn lie_down(&self) {
+        self.claim_shared();
         let registry = self.registry.lock();
         self.asleep_beside.fetch_add(1, Ordering::Relaxed);
         registry.arm_listeners(&self.shared, &self.lane);
@@ -141,6 +146,8 @@ impl Core {
         if self.asleep_beside.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.lane.awake(&self.shared);
             registry.disarm_listeners(&self.shared, &self.lane);
+            drop(registry);
+            self.hand_over_shared();
             return;
         }
         registry.arm_listeners(&self.shared, &self.lane);

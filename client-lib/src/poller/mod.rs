@@ -14,6 +14,7 @@
 mod beside;
 mod event;
 mod registry;
+mod sharing;
 mod source;
 
 pub use beside::Slept;
@@ -30,6 +31,7 @@ use fourwave_protocol::command::Event as Word;
 use parking_lot::Mutex;
 use registry::Registry;
 use rustix::fd::{AsFd, BorrowedFd};
+use sharing::Sharing;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -37,8 +39,8 @@ use std::time::{Duration, Instant};
 
 /// Watches sockets and says which are ready.
 ///
-/// A stream can be in one poller at a time, a listener in any number. A dropped socket leaves
-/// its pollers by itself. All methods can be called from any thread; of several threads in
+/// A socket can be in any number of pollers; a stream is best in one. A dropped socket leaves its
+/// pollers by itself. All methods can be called from any thread; of several threads in
 /// [`wait`](Self::wait), one waits and the others queue behind it.
 ///
 /// # As part of another event loop
@@ -91,6 +93,7 @@ impl Poller {
                 turn: Mutex::new(()),
                 armed: AtomicBool::new(false),
                 asleep_beside: AtomicU32::new(0),
+                sharing: Sharing::default(),
                 notified: AtomicBool::new(false),
             }),
         })
@@ -99,8 +102,7 @@ impl Poller {
     /// Watches `source`; its events carry `key`. If it is ready already, that is an event.
     ///
     /// # Errors
-    /// `EEXIST` if the source is in this poller, or a stream in another one; `EINVAL` if it
-    /// belongs to another daemon.
+    /// `EEXIST` if the source is in this poller, `EINVAL` if it belongs to another daemon.
     pub fn add(
         &self,
         source: &impl Source,
@@ -191,6 +193,8 @@ pub(crate) struct Core {
     armed: AtomicBool,
     /// Threads that sleep elsewhere ([`Poller::wait_beside`]). Changed under the registry's lock.
     asleep_beside: AtomicU32,
+    /// Streams that other pollers watch too.
+    sharing: Sharing,
     notified: AtomicBool,
 }
 
@@ -253,24 +257,35 @@ impl Core {
     /// Takes what is ready. `true`: the wait is over, perhaps because of a notification.
     fn collect(&self, events: &mut Events) -> io::Result<bool> {
         self.shared.check()?;
+        self.look_at_shared();
         let mut registry = self.registry.lock();
-        self.drain(&mut registry)?;
+        let heard = self.drain(&mut registry)?;
         registry.collect(&self.shared, &self.lane, events);
+        drop(registry);
+        self.pass_on(&heard);
         // Relaxed: after a sleep, the look is ordered by the fence of begin_sleep().
         let notified =
             self.notified.load(Ordering::Relaxed) && self.notified.swap(false, Ordering::Relaxed);
         Ok(notified || !events.is_empty())
     }
 
-    fn drain(&self, registry: &mut Registry) -> io::Result<()> {
+    /// Takes in what was posted; returns the streams that other pollers are to hear of too.
+    fn drain(&self, registry: &mut Registry) -> io::Result<Vec<Handle>> {
+        let (mut heard, shares) = (Vec::new(), self.sharing.is_any());
         self.lane.drain(&self.shared, |worker, word| match word {
-            Word::Ready { handle } => registry.mark(handle),
+            Word::Ready { handle } => {
+                registry.mark(handle);
+                if shares {
+                    heard.push(handle);
+                }
+            }
             Word::Granted => registry.feed(worker),
             // The queues themselves are looked at.
             Word::Acceptable { .. } => {}
             // Connects and questions are made on the lanes of threads.
             Word::Opened { .. } | Word::Refused { .. } | Word::Reported { .. } => {}
-        })
+        })?;
+        Ok(heard)
     }
 
     fn arm(&self) -> io::Result<bool> {
@@ -284,6 +299,7 @@ impl Core {
     }
 
     fn begin_sleep(&self) {
+        self.claim_shared();
         self.registry.lock().arm_listeners(&self.shared, &self.lane);
         self.lane.prepare(&self.shared);
     }
@@ -291,6 +307,7 @@ impl Core {
     fn end_sleep(&self) {
         self.lane.awake(&self.shared);
         self.registry.lock().disarm_listeners(&self.shared, &self.lane);
+        self.hand_over_shared();
     }
 
     /// Something about a watched stream changed in this process.

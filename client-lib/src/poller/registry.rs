@@ -25,6 +25,18 @@ pub(crate) struct Stream {
     out_of_grants: bool,
     /// [`Trigger::Once`] has been told.
     told: bool,
+    /// In the queue only because something may have happened.
+    doubtful: bool,
+    /// As an edge-triggered one was when it was told last.
+    seen: Option<Seen>,
+}
+
+/// What edges are seen by, where nobody says that there was one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    tail: u64,
+    status: u32,
+    writable: bool,
 }
 
 /// What the table has for each connection number.
@@ -95,6 +107,8 @@ impl Registry {
             read_shut: false,
             out_of_grants: false,
             told: false,
+            doubtful: false,
+            seen: None,
         });
     }
 
@@ -117,9 +131,23 @@ impl Registry {
 
     /// Something happened to a stream: it is looked at in the next round.
     pub(super) fn mark(&mut self, handle: Handle) {
+        self.enqueue(handle, false);
+    }
+
+    /// Something may have happened to a stream that others watch too.
+    pub(super) fn nudge(&mut self, handle: Handle) {
+        self.enqueue(handle, true);
+    }
+
+    fn enqueue(&mut self, handle: Handle, doubtful: bool) {
         let Some(place) = self.place(handle.index) else { return };
-        let known = place.stream.as_ref().is_some_and(|s| s.generation == handle.generation);
-        if known && !std::mem::replace(&mut place.queued, true) {
+        let Some(stream) = place.stream.as_mut() else { return };
+        if stream.generation != handle.generation {
+            return;
+        }
+        let queued = std::mem::replace(&mut place.queued, true);
+        stream.doubtful = doubtful && (!queued || stream.doubtful);
+        if !queued {
             self.queue.push_back(handle.index);
         }
     }
@@ -187,7 +215,7 @@ impl Registry {
         while let Some(&index) = self.queue.front() {
             self.examined += 1;
             let place = self.queued_place(index);
-            if place.stream.as_ref().is_some_and(|s| s.look(shared, lane, index).is_some()) {
+            if place.stream.as_mut().is_some_and(|s| s.look(shared, lane, index).is_some()) {
                 return true;
             }
             place.queued = false;
@@ -222,6 +250,9 @@ impl Registry {
             let Some(ready) = stream.look(shared, lane, index) else { continue };
             events.push(Event { key: stream.key, ready });
             stream.told = true;
+            if stream.trigger == Trigger::Edge {
+                stream.seen = Some(stream.see(shared, index));
+            }
             if stream.trigger == Trigger::Level {
                 place.queued = true;
                 self.queue.push_back(index);
@@ -257,9 +288,17 @@ impl Listener {
 impl Stream {
     /// What is to be reported now. A stream that is to be reported when it can be written and
     /// cannot asks the daemon to say when, and looks again.
-    fn look(&self, shared: &Shared, lane: &Lane, index: u32) -> Option<Readiness> {
+    fn look(&mut self, shared: &Shared, lane: &Lane, index: u32) -> Option<Readiness> {
         if self.told && self.trigger == Trigger::Once {
             return None;
+        }
+        if self.doubtful && self.trigger == Trigger::Edge && self.seen.is_some() {
+            let now = self.see(shared, index);
+            if !self.seen.is_some_and(|seen| seen.differs(now)) {
+                // Not writable any more: when it is again, that is an edge.
+                self.seen = Some(now);
+                return None;
+            }
         }
         let block = shared.segment.connection(index).expect("the daemon gave the number");
         let ready = self.readiness(block);
@@ -274,8 +313,27 @@ impl Stream {
         self.readiness(block).wanted(self.interest)
     }
 
+    pub(super) fn see_no_room(&mut self) {
+        if let Some(seen) = &mut self.seen {
+            seen.writable = false;
+        }
+    }
+
+    fn see(&self, shared: &Shared, index: u32) -> Seen {
+        let block = shared.segment.connection(index).expect("the daemon gave the number");
+        let writable = self.readiness(block).writable;
+        Seen { tail: block.receive_tail(), status: block.status(), writable }
+    }
+
     fn readiness(&self, block: &ConnBlock) -> Readiness {
         Readiness::of_stream(block, self.read_shut, self.out_of_grants)
+    }
+}
+
+impl Seen {
+    /// Whether something is there now that was not.
+    fn differs(self, now: Seen) -> bool {
+        self.tail != now.tail || self.status != now.status || (now.writable && !self.writable)
     }
 }
 

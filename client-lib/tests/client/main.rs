@@ -9,6 +9,7 @@ mod options;
 mod polling;
 mod quiet;
 mod scale;
+mod several;
 mod streams;
 
 use fake::Fake;
