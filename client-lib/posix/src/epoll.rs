@@ -345,6 +345,13 @@ impl Epoll {
         timeout: Option<Duration>,
         mask: Mask<'_>,
     ) -> Result<usize> {
+        if out.len() == 1 && self.unfair.load(Ordering::Relaxed) >= UNFAIR_WAITS {
+            self.unfair.store(0, Ordering::Relaxed);
+            let theirs = self.take_theirs(epfd, found, out, 1)?;
+            if theirs > 0 {
+                return Ok(theirs);
+            }
+        }
         // What is taken has to be told: each side has its half of the room.
         let half = (out.len() / 2).min(MOST_EVENTS);
         let mut ours = Events::with_capacity(out.len().min(MOST_EVENTS) - half);
@@ -376,8 +383,9 @@ impl Epoll {
             }
         }
         let unfair = if asked { 0 } else { self.unfair.load(Ordering::Relaxed) + 1 };
-        if !asked && (count == 0 || unfair >= UNFAIR_WAITS) || half == 0 && count == 0 {
-            let room = out.len() - count;
+        let room = out.len() - count;
+        if room > 0 && (!asked && (count == 0 || unfair >= UNFAIR_WAITS) || half == 0 && count == 0)
+        {
             self.unfair.store(0, Ordering::Relaxed);
             return Ok(count + self.take_theirs(epfd, found, &mut out[count..], room)?);
         }

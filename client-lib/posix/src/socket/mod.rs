@@ -345,7 +345,8 @@ impl Socket {
                 // Out of time, or the connection's own end?
                 Err(error) if fourwave::errno(&error) == Some(libc::ETIMEDOUT) => {
                     let failed = stream.stream.readiness()?.is_error();
-                    Err(if failed { error } else { std::io::ErrorKind::WouldBlock.into() })
+                    let again = std::io::Error::from_raw_os_error(libc::EAGAIN);
+                    Err(if failed { error } else { again })
                 }
                 result => result,
             }

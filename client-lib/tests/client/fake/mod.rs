@@ -90,7 +90,7 @@ impl Fake {
         Fake { directory, inner, threads, runtime: OnceLock::new() }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("control.sock")
     }
 

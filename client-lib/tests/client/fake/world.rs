@@ -306,6 +306,17 @@ impl World {
         Some(self.handle(index as u32))
     }
 
+    /// The open connection that was made to this address.
+    #[allow(dead_code, reason = "asked for by the tests of descriptors")]
+    pub(crate) fn to_peer(&self, peer: SocketAddr) -> Option<Handle> {
+        let segment = self.segment();
+        let mut open = (0..).zip(&self.connections).filter(|(_, connection)| connection.open);
+        let (index, _) = open.find(|(index, _)| {
+            segment.connection(*index).is_some_and(|block| block.addresses.peer() == peer)
+        })?;
+        Some(self.handle(index))
+    }
+
     /// What a connection's option was set to last.
     pub(crate) fn option(&self, handle: Handle, option: ConnOption) -> u32 {
         self.connections[handle.index as usize].options[option.index()]

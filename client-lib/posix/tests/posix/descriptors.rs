@@ -1,0 +1,159 @@
+//! Numbers: close, dup, fcntl, ioctl; copying between them.
+
+use crate::{FAKE, Fd, accepted, address, errno, listener, pair, sends};
+use fourwave_posix::{Errno, Socket, close, dup, dup_to, fcntl, find, ioctl, sendfile, splice};
+use rustix::fd::AsFd;
+use std::io::{Seek, Write};
+
+#[test]
+fn numbers_share_what_they_stand_for() {
+    let (fd, handle) = accepted();
+    let copy = Fd(dup(fd.0, &fd.found(), 0, true).unwrap());
+    let high = Fd(fcntl(fd.0, &fd.found(), libc::F_DUPFD, 300).unwrap());
+    assert!(high.0 >= 300 && copy.0 != fd.0);
+    fcntl(copy.0, &copy.found(), libc::F_SETFL, libc::O_NONBLOCK as usize).unwrap();
+    assert_eq!(fcntl(fd.0, &fd.found(), libc::F_GETFL, 0), Ok(libc::O_RDWR | libc::O_NONBLOCK));
+    assert_eq!(errno(high.recv(&mut [0])), Errno::AGAIN);
+    assert_eq!(fcntl(copy.0, &copy.found(), libc::F_GETFD, 0), Ok(libc::FD_CLOEXEC));
+    assert_eq!(fcntl(high.0, &high.found(), libc::F_GETFD, 0), Ok(0));
+    drop((fd, high));
+    sends(handle, b"x");
+    assert_eq!(copy.recv(&mut [0]), Ok(1), "it lives as long as one of them");
+    let asynchronous = libc::O_ASYNC as usize;
+    assert_eq!(errno(fcntl(copy.0, &copy.found(), libc::F_SETFL, asynchronous)), Errno::INVAL);
+    drop(copy);
+    FAKE.until_closed(handle);
+}
+
+#[test]
+fn dup_to_replaces() {
+    let ((one, first), (two, second)) = (accepted(), accepted());
+    assert_eq!(dup_to(one.0, one.0, None), Ok(one.0));
+    assert_eq!(errno(dup_to(one.0, one.0, Some(0))), Errno::INVAL);
+    assert_eq!(dup_to(one.0, two.0, Some(libc::O_CLOEXEC)), Ok(two.0));
+    FAKE.until_closed(second);
+    sends(first, b"ab");
+    assert_eq!((one.recv(&mut [0]), two.recv(&mut [0])), (Ok(1), Ok(1)));
+    // A kernel's descriptor takes the place of ours.
+    let (read, _write) = rustix::pipe::pipe().unwrap();
+    let number = two.0;
+    assert_eq!(dup_to(std::os::fd::AsRawFd::as_raw_fd(&read), number, None), Ok(number));
+    assert!(find(number).is_none());
+    assert_eq!(errno(close(number)), Errno::BADF, "not one of ours any more");
+    drop(one);
+    FAKE.until_closed(first);
+    // SAFETY: made by dup_to() above.
+    unsafe { libc::close(number) };
+}
+
+#[test]
+fn ranges_are_closed() {
+    let (fd, handle) = accepted();
+    // No other test has numbers as high as this.
+    let high = fcntl(fd.0, &fd.found(), libc::F_DUPFD, 700).unwrap();
+    drop(fd);
+    fourwave_posix::forget_range(700, i32::MAX);
+    assert!(find(high).is_none());
+    FAKE.until_closed(handle);
+    // SAFETY: nothing stands behind it any more.
+    unsafe { libc::close(high) };
+}
+
+#[test]
+fn requests() {
+    let (fd, handle) = accepted();
+    let ask = |request, argument| fd.with(|socket| ioctl(socket, request, argument));
+    assert_eq!(ask(libc::FIONREAD, 0), Ok(Some(0)));
+    sends(handle, b"abc");
+    assert_eq!(ask(libc::FIONREAD, 0), Ok(Some(3)));
+    assert_eq!(ask(libc::FIONBIO, 1), Ok(None));
+    assert!(fd.with(Socket::is_nonblocking));
+    assert_eq!(ask(libc::FIONBIO, 0), Ok(None));
+    assert!(!fd.with(Socket::is_nonblocking));
+    assert_eq!(errno(ask(libc::TCGETS, 0)), Errno::NOTTY);
+    let (listener, _) = listener();
+    assert_eq!(errno(listener.with(|socket| ioctl(socket, libc::FIONREAD, 0))), Errno::INVAL);
+}
+
+#[test]
+fn files_are_sent() {
+    let (client, server) = pair();
+    let mut file = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..150_000).map(|at| (at / 251 + at) as u8).collect();
+    file.write_all(&bytes).unwrap();
+    file.rewind().unwrap();
+    let receive = |count| {
+        let mut got = vec![0; count];
+        assert_eq!(server.with(|socket| socket.recv(&mut got, libc::MSG_WAITALL)), Ok(count));
+        got
+    };
+    std::thread::scope(|scope| {
+        let sender =
+            scope.spawn(|| client.with(|socket| sendfile(socket, file.as_fd(), None, 1 << 20)));
+        assert!(receive(bytes.len()) == bytes);
+        assert_eq!(sender.join().unwrap(), Ok(bytes.len()));
+    });
+    assert_eq!(file.stream_position().unwrap(), bytes.len() as u64);
+    let mut at = 100;
+    assert_eq!(client.with(|socket| sendfile(socket, file.as_fd(), Some(&mut at), 50)), Ok(50));
+    assert_eq!((at, receive(50)), (150, bytes[100..150].to_vec()));
+    assert_eq!(file.stream_position().unwrap(), bytes.len() as u64, "its own place stays");
+}
+
+#[test]
+fn a_full_socket_takes_part_of_a_file() {
+    let (fd, handle) = accepted();
+    FAKE.with(|world| world.hold_acks(handle, true));
+    let fd = fd.nonblocking();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let mut at = 0;
+    let sent = fd.with(|socket| sendfile(socket, file.as_fd(), Some(&mut at), 1 << 20)).unwrap();
+    assert!(sent > 0 && sent < 1 << 20);
+    assert_eq!(at, sent as u64);
+    let again = fd.with(|socket| sendfile(socket, file.as_fd(), Some(&mut at), 1 << 20));
+    assert_eq!((errno(again), at), (Errno::AGAIN, sent as u64));
+}
+
+#[test]
+fn pipes_are_spliced() {
+    let (client, server) = pair();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    rustix::io::write(&write, b"through the pipe").unwrap();
+    let out = client.with(|socket| splice(socket, read.as_fd(), true, 1000, 0));
+    assert_eq!(out, Ok(16));
+    let into = server.with(|socket| splice(socket, write.as_fd(), false, 7, 0));
+    assert_eq!(into, Ok(7));
+    let mut got = [0; 16];
+    assert_eq!(rustix::io::read(&read, &mut got).unwrap(), 7);
+    assert_eq!(&got[..7], b"through");
+    assert_eq!(server.with(Socket::unread), Ok(9));
+    let nonblocking = libc::SPLICE_F_NONBLOCK;
+    let none = client.with(|socket| splice(socket, read.as_fd(), true, 1000, nonblocking));
+    assert_eq!(errno(none), Errno::AGAIN);
+    let none = client.with(|socket| splice(socket, write.as_fd(), false, 9, nonblocking));
+    assert_eq!(errno(none), Errno::AGAIN);
+    drop(write);
+    assert_eq!(client.with(|socket| splice(socket, read.as_fd(), true, 9, 0)), Ok(0));
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_stays_in_the_pipe() {
+    let (fd, handle) = accepted();
+    FAKE.with(|world| world.hold_acks(handle, true));
+    let fd = fd.nonblocking();
+    while fd.send(&[0; 4096]).is_ok() {}
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    rustix::io::write(&write, b"kept").unwrap();
+    assert_eq!(errno(fd.with(|socket| splice(socket, read.as_fd(), true, 9, 0))), Errno::AGAIN);
+    let mut got = [0; 4];
+    assert_eq!((rustix::io::read(&read, &mut got).unwrap(), &got), (4, b"kept"));
+}
+
+#[test]
+fn an_unknown_number_is_the_kernels() {
+    assert!(find(0).is_none() && find(-1).is_none());
+    assert_eq!(errno(close(0)), Errno::BADF);
+    let fd = Fd::socket();
+    assert_eq!(errno(fd.connect(address(crate::fake::NO_ROUTE_PORT))), Errno::ADDRNOTAVAIL);
+}

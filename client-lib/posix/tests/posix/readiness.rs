@@ -1,0 +1,364 @@
+//! poll, select and epoll over both kinds of descriptors.
+
+use crate::fake::CLOSED_PORT;
+use crate::{FAKE, Fd, accepted, address, arrive, errno, listener, sends};
+use fourwave_posix::select::Sets;
+use fourwave_posix::{Errno, epoll, find, poll};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::os::fd::RawFd;
+use std::thread;
+use std::time::Duration;
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+const IN: i16 = libc::POLLIN;
+const OUT: i16 = libc::POLLOUT;
+
+fn entry(fd: RawFd, events: i16) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
+}
+
+/// What each has now.
+fn now(fds: &[(RawFd, i16)]) -> Vec<i16> {
+    let mut fds: Vec<_> = fds.iter().map(|(fd, events)| entry(*fd, *events)).collect();
+    let count = poll::poll(&mut fds, NOW, None).unwrap();
+    let told: Vec<_> = fds.iter().map(|entry| entry.revents).collect();
+    assert_eq!(count, told.iter().filter(|events| **events != 0).count());
+    told
+}
+
+#[test]
+fn both_kinds_are_polled() {
+    let (fd, handle) = accepted();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let pipe = read.as_raw_fd();
+    let all = [(fd.0, IN | OUT), (pipe, IN), (-1, IN), (fd.0, IN)];
+    assert!(!poll::concerns(&[entry(pipe, IN)]) && poll::concerns(&[entry(fd.0, IN)]));
+    assert_eq!(now(&all), [OUT, 0, 0, 0]);
+    rustix::io::write(&write, b"x").unwrap();
+    sends(handle, b"y");
+    assert_eq!(now(&all), [IN | OUT, IN, 0, IN]);
+    FAKE.with(|world| world.peer_closes(handle));
+    assert_eq!(now(&[(fd.0, IN | libc::POLLRDHUP)]), [IN | libc::POLLRDHUP]);
+    FAKE.with(|world| world.fail(handle, Errno::CONNRESET));
+    assert_eq!(now(&[(fd.0, 0)]), [libc::POLLERR | libc::POLLHUP]);
+    let (listener, port) = listener();
+    assert_eq!(now(&[(listener.0, IN | OUT)]), [0]);
+    arrive(port);
+    assert_eq!(now(&[(listener.0, IN | OUT)]), [IN]);
+}
+
+#[test]
+fn either_kind_ends_a_wait() {
+    let (fd, handle) = accepted();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let mut fds = [entry(fd.0, IN), entry(read.as_raw_fd(), IN)];
+    for round in 0..20 {
+        let ours = round % 2 == 0;
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let count = poll::poll(&mut fds, None, None).unwrap();
+                (count, fds[0].revents, fds[1].revents)
+            });
+            thread::sleep(Duration::from_millis(round % 3));
+            if ours {
+                sends(handle, b"x");
+            } else {
+                rustix::io::write(&write, b"x").unwrap();
+            }
+            let told = waiter.join().unwrap();
+            assert_eq!(told, if ours { (1, IN, 0) } else { (1, 0, IN) });
+        });
+        if ours {
+            fd.recv(&mut [0]).unwrap();
+        } else {
+            rustix::io::read(&read, &mut [0; 1]).unwrap();
+        }
+    }
+    let short = Some(Duration::from_millis(3));
+    assert_eq!(poll::poll(&mut fds, short, None), Ok(0));
+}
+
+#[test]
+fn sets_have_both_kinds() {
+    let (fd, handle) = accepted();
+    sends(handle, b"x");
+    let (read, _write) = rustix::pipe::pipe().unwrap();
+    let mut reads = [0u64; 16];
+    for fd in [fd.0, read.as_raw_fd()] {
+        reads[fd as usize / 64] |= 1 << (fd % 64);
+    }
+    let mut writes = reads;
+    let sets = Sets { nfds: 1024, read: Some(&mut reads), write: Some(&mut writes), except: None };
+    assert!(sets.concern());
+    assert_eq!(sets.select(None, None), Ok(2));
+    let mut expected = [0u64; 16];
+    expected[fd.0 as usize / 64] |= 1 << (fd.0 % 64);
+    assert_eq!((reads, writes), (expected, expected));
+}
+
+/// An epoll instance.
+struct Instance(OwnedFd);
+
+impl Instance {
+    fn new() -> Instance {
+        Instance(rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap())
+    }
+
+    fn control(&self, operation: i32, fd: RawFd, events: i32, data: u64) -> Result<(), Errno> {
+        let event = libc::epoll_event { events: events as u32, u64: data };
+        let found = find(fd).expect("it is ours");
+        epoll::control(self.0.as_raw_fd(), operation, fd, &found, Some(event))
+    }
+
+    fn add(&self, fd: &Fd, events: i32, data: u64) {
+        self.control(libc::EPOLL_CTL_ADD, fd.0, events, data).unwrap();
+    }
+
+    /// A kernel's descriptor.
+    fn add_kernel(&self, fd: RawFd, data: u64) {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: data };
+        // SAFETY: the call reads the event.
+        let done =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        assert_eq!(done, 0);
+    }
+
+    fn wait_for(&self, room: usize, timeout: Option<Duration>) -> Vec<(u64, i32)> {
+        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; room];
+        let epfd = self.0.as_raw_fd();
+        let found = find(epfd).expect("a socket of ours is in it");
+        let count = epoll::wait(epfd, &found, &mut events, timeout, None).unwrap();
+        events[..count].iter().map(|event| (event.u64, { event.events } as i32)).collect()
+    }
+
+    fn now(&self) -> Vec<(u64, i32)> {
+        self.wait_for(8, NOW)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        fourwave_posix::forget(self.0.as_raw_fd());
+    }
+}
+
+#[test]
+fn levels_edges_and_once() {
+    let instance = Instance::new();
+    let data = u64::MAX - 5;
+    for (flags, then) in [(0, true), (libc::EPOLLET, false), (libc::EPOLLONESHOT, false)] {
+        let (fd, handle) = accepted();
+        instance.add(&fd, libc::EPOLLIN | flags, data);
+        assert_eq!(instance.now(), []);
+        sends(handle, b"x");
+        assert_eq!(instance.now(), [(data, libc::EPOLLIN)]);
+        assert_eq!(instance.now().len(), usize::from(then));
+        sends(handle, b"y");
+        assert_eq!(instance.now().len(), usize::from(flags != libc::EPOLLONESHOT));
+        instance.control(libc::EPOLL_CTL_MOD, fd.0, libc::EPOLLIN | flags, 7).unwrap();
+        assert_eq!(instance.now(), [(7, libc::EPOLLIN)]);
+        instance.control(libc::EPOLL_CTL_MOD, fd.0, libc::EPOLLOUT, 8).unwrap();
+        assert_eq!(instance.now(), [(8, libc::EPOLLOUT)]);
+        let twice = instance.control(libc::EPOLL_CTL_ADD, fd.0, libc::EPOLLIN, 1);
+        assert_eq!(errno(twice), Errno::EXIST);
+        instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0).unwrap();
+        assert_eq!(instance.now(), []);
+        assert_eq!(errno(instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0)), Errno::NOENT);
+        assert_eq!(errno(instance.control(libc::EPOLL_CTL_MOD, fd.0, 0, 0)), Errno::NOENT);
+    }
+}
+
+#[test]
+fn ends_and_failures() {
+    let instance = Instance::new();
+    let (fd, handle) = accepted();
+    instance.add(&fd, libc::EPOLLRDHUP, 1);
+    sends(handle, b"x");
+    assert_eq!(instance.now(), []);
+    FAKE.with(|world| world.peer_closes(handle));
+    assert_eq!(instance.now(), [(1, libc::EPOLLRDHUP)]);
+    instance.control(libc::EPOLL_CTL_MOD, fd.0, 0, 2).unwrap();
+    assert_eq!(instance.now(), []);
+    FAKE.with(|world| world.fail(handle, Errno::CONNRESET));
+    assert_eq!(instance.now(), [(2, libc::EPOLLERR | libc::EPOLLHUP)]);
+    // A number that is used again is another socket's.
+    let number = fd.0;
+    drop(fd);
+    assert_eq!(instance.now(), []);
+    let mut next = accepted();
+    let mut others = Vec::new();
+    while next.0.0 != number && others.len() < 8 {
+        others.push(std::mem::replace(&mut next, accepted()));
+    }
+    instance.add(&next.0, libc::EPOLLIN, 3);
+    sends(next.1, b"x");
+    assert_eq!(instance.now(), [(3, libc::EPOLLIN)]);
+}
+
+#[test]
+fn connects_end_in_an_event() {
+    let instance = Instance::new();
+    let fd = Fd::socket().nonblocking();
+    assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::INPROGRESS);
+    instance.add(&fd, libc::EPOLLOUT, 1);
+    let told = instance.wait_for(4, None);
+    assert_eq!(told, [(1, libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP)]);
+}
+
+#[test]
+fn the_kernels_are_not_forgotten() {
+    for room in [1, 2, 8] {
+        let instance = Instance::new();
+        let (fd, handle) = accepted();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        instance.add_kernel(read.as_raw_fd(), 1);
+        instance.add(&fd, libc::EPOLLIN, 2);
+        assert_eq!(instance.wait_for(room, Some(Duration::from_millis(2))), []);
+        rustix::io::write(&write, b"x").unwrap();
+        assert_eq!(instance.wait_for(room, None), [(1, libc::EPOLLIN)]);
+        sends(handle, b"y");
+        // One of ours that is always ready does not keep the kernel's out.
+        let told: Vec<_> = (0..64).flat_map(|_| instance.wait_for(room, None)).collect();
+        assert!(told.contains(&(1, libc::EPOLLIN)), "{room}: {told:?}");
+        assert!(told.contains(&(2, libc::EPOLLIN)));
+        rustix::io::read(&read, &mut [0; 1]).unwrap();
+        assert_eq!(instance.wait_for(room, None), [(2, libc::EPOLLIN)]);
+    }
+}
+
+#[test]
+fn sleepers_are_woken_by_both_kinds() {
+    let instance = Instance::new();
+    let (fd, handle) = accepted();
+    let (listener, port) = listener();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    instance.add_kernel(read.as_raw_fd(), 1);
+    instance.add(&fd, libc::EPOLLIN | libc::EPOLLET, 2);
+    instance.add(&listener, libc::EPOLLIN | libc::EPOLLEXCLUSIVE, 3);
+    for round in 0..30 {
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| instance.wait_for(8, None));
+            thread::sleep(Duration::from_millis(round % 2));
+            let expected = match round % 3 {
+                0 => {
+                    rustix::io::write(&write, b"x").unwrap();
+                    1
+                }
+                1 => {
+                    sends(handle, b"x");
+                    2
+                }
+                _ => {
+                    arrive(port);
+                    3
+                }
+            };
+            assert_eq!(waiter.join().unwrap(), [(expected, libc::EPOLLIN)]);
+        });
+        match round % 3 {
+            0 => drop(rustix::io::read(&read, &mut [0; 1]).unwrap()),
+            1 => {}
+            _ => {
+                let (fd, _) = listener.with(|socket| socket.accept(0)).unwrap();
+                drop(Fd(fd));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_socket_is_in_several_instances_and_polled() {
+    let (one, two) = (Instance::new(), Instance::new());
+    let (fd, handle) = accepted();
+    one.add(&fd, libc::EPOLLIN | libc::EPOLLET, 1);
+    two.add(&fd, libc::EPOLLIN, 2);
+    thread::scope(|scope| {
+        let sleepers = [
+            scope.spawn(|| one.wait_for(4, None)),
+            scope.spawn(|| two.wait_for(4, None)),
+            scope.spawn(|| {
+                let mut entries = [entry(fd.0, IN)];
+                poll::poll(&mut entries, None, None).unwrap();
+                vec![(3, entries[0].revents.into())]
+            }),
+        ];
+        thread::sleep(Duration::from_millis(2));
+        sends(handle, b"x");
+        let told = sleepers.map(|sleeper| sleeper.join().unwrap());
+        let expected = [1, 2, 3].map(|data| vec![(data, libc::EPOLLIN)]);
+        assert_eq!(told, expected);
+    });
+    assert_eq!(one.now(), []);
+    assert_eq!(two.now(), [(2, libc::EPOLLIN)]);
+}
+
+#[test]
+fn threads_share_an_instance() {
+    let instance = Instance::new();
+    let sockets: Vec<_> = (0..4).map(|_| accepted()).collect();
+    for (data, (fd, _)) in (0..).zip(&sockets) {
+        instance.add(fd, libc::EPOLLIN | libc::EPOLLONESHOT, data);
+    }
+    thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(|| instance.wait_for(1, None))).collect();
+        thread::sleep(Duration::from_millis(2));
+        for (_, handle) in &sockets {
+            sends(*handle, b"x");
+        }
+        let mut told: Vec<_> =
+            waiters.into_iter().flat_map(|waiter| waiter.join().unwrap()).collect();
+        told.sort_unstable();
+        let expected: Vec<_> = (0..4).map(|data| (data, libc::EPOLLIN)).collect();
+        assert_eq!(told, expected, "each by one thread");
+    });
+}
+
+#[test]
+fn an_instance_can_be_polled() {
+    let instance = Instance::new();
+    let (fd, handle) = accepted();
+    instance.add(&fd, libc::EPOLLIN, 1);
+    let epfd = instance.0.as_raw_fd();
+    assert_eq!(now(&[(epfd, IN)]), [0]);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let mut entries = [entry(epfd, IN)];
+            poll::poll(&mut entries, None, None).map(|count| (count, entries[0].revents))
+        });
+        thread::sleep(Duration::from_millis(2));
+        sends(handle, b"x");
+        assert_eq!(waiter.join().unwrap(), Ok((1, IN)));
+    });
+    assert_eq!(now(&[(epfd, IN)]), [IN]);
+    fd.recv(&mut [0]).unwrap();
+    assert_eq!(now(&[(epfd, IN)]), [0]);
+}
+
+#[test]
+fn a_place_in_an_instance_moves_with_its_socket() {
+    let instance = Instance::new();
+    let fd = Fd::socket().nonblocking();
+    instance.add(&fd, libc::EPOLLOUT, 4);
+    assert!(find(instance.0.as_raw_fd()).is_none(), "the kernel's still");
+    assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::INPROGRESS);
+    let told = instance.wait_for(4, None);
+    assert_eq!(told, [(4, libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP)]);
+}
+
+#[test]
+fn mistakes() {
+    let (read, _write) = rustix::pipe::pipe().unwrap();
+    let (fd, _) = accepted();
+    let pipe = read.as_raw_fd();
+    let event = Some(libc::epoll_event { events: 1, u64: 0 });
+    let add = libc::EPOLL_CTL_ADD;
+    assert_eq!(errno(epoll::control(pipe, add, fd.0, &fd.found(), event)), Errno::INVAL);
+    assert_eq!(errno(epoll::control(fd.0, add, fd.0, &fd.found(), event)), Errno::INVAL);
+    let instance = Instance::new();
+    let epfd = instance.0.as_raw_fd();
+    assert_eq!(errno(epoll::control(epfd, add, fd.0, &fd.found(), None)), Errno::FAULT);
+    assert_eq!(errno(epoll::control(epfd, 77, fd.0, &fd.found(), event)), Errno::NOENT);
+    instance.add(&fd, libc::EPOLLIN, 0);
+    let found = find(epfd).unwrap();
+    assert_eq!(errno(epoll::wait(epfd, &found, &mut [], NOW, None)), Errno::INVAL);
+}

@@ -1,0 +1,326 @@
+//! socket, bind, listen, accept, connect, send, receive, options.
+
+use crate::fake::{CLOSED_PORT, SILENT_PORT};
+use crate::{FAKE, Fd, accepted, address, arrive, errno, listener, pair, sends};
+use fourwave_posix::{Domain, Errno, Socket, last_explanation};
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_fresh_socket_is_nothing_yet() {
+    let fd = Fd::socket();
+    assert!(fd.with(Socket::is_fresh) && !fd.with(Socket::is_served));
+    assert_eq!(errno(fd.recv(&mut [0])), Errno::NOTCONN);
+    assert_eq!(errno(fd.send(b"x")), Errno::PIPE);
+    assert_eq!(errno(fd.with(|socket| socket.accept(0))), Errno::INVAL);
+    assert_eq!(errno(fd.with(Socket::peer)), Errno::NOTCONN);
+    assert_eq!(errno(fd.with(|socket| socket.shutdown(libc::SHUT_WR))), Errno::NOTCONN);
+    assert_eq!(fd.with(|socket| socket.local(fd.0)), Ok("0.0.0.0:0".parse().unwrap()));
+    let v6 = "[fd99::2]:80".parse().unwrap();
+    assert_eq!(errno(fd.with(|socket| socket.bind(fd.0, v6))), Errno::AFNOSUPPORT);
+    assert_eq!(errno(fd.connect(v6)), Errno::AFNOSUPPORT);
+    fd.with(Socket::leave_to_kernel).unwrap();
+    assert_eq!(errno(fd.with(|socket| socket.bind(fd.0, address(80)))), Errno::INVAL);
+}
+
+#[test]
+fn listening_takes_steps() {
+    let fd = Fd::socket();
+    fd.with(|socket| socket.bind(fd.0, address(0))).unwrap();
+    let local = fd.with(|socket| socket.local(fd.0)).unwrap();
+    assert!(local.port() >= 40_000, "a free port was found");
+    assert_eq!(errno(fd.with(|socket| socket.bind(fd.0, address(0)))), Errno::INVAL);
+    assert_eq!(errno(fd.with(|socket| socket.accept(0))), Errno::INVAL, "not listening yet");
+    let listens = |fd: &Fd| {
+        let mut value = [9; 4];
+        fd.with(|socket| {
+            socket.getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, &mut value)
+        })
+        .unwrap();
+        i32::from_ne_bytes(value)
+    };
+    assert_eq!(listens(&fd), 0);
+    fd.with(|socket| socket.listen(fd.0, 5)).unwrap();
+    assert_eq!(listens(&fd), 1);
+    fd.with(|socket| socket.listen(fd.0, 6)).unwrap();
+    let other = Fd::socket();
+    assert_eq!(errno(other.with(|socket| socket.bind(other.0, local))), Errno::ADDRINUSE);
+    assert!(last_explanation().unwrap().contains("the port is taken"));
+    assert_eq!(errno(fd.connect(address(1))), Errno::ISCONN);
+    assert_eq!(errno(fd.send(b"x")), Errno::PIPE);
+    assert_eq!(errno(fd.recv(&mut [0])), Errno::NOTCONN);
+}
+
+#[test]
+fn accepting_gives_numbers_of_the_kernel() {
+    let (listener, port) = listener();
+    arrive(port);
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (fd, peer) = listener.with(|socket| socket.accept(flags)).unwrap();
+    let fd = Fd(fd);
+    assert_eq!(fd.with(Socket::peer), Ok(peer));
+    assert_eq!(fd.with(|socket| socket.local(fd.0)), Ok(address(port)));
+    // SAFETY: asks only.
+    let (kept, status) = unsafe {
+        let mut status = std::mem::zeroed::<libc::stat>();
+        assert_eq!(libc::fstat(fd.0, &raw mut status), 0);
+        (libc::fcntl(fd.0, libc::F_GETFD), status)
+    };
+    assert_eq!(kept, libc::FD_CLOEXEC);
+    assert_eq!(status.st_mode & libc::S_IFMT, libc::S_IFSOCK);
+    assert!(fd.with(Socket::is_nonblocking), "as asked for");
+    assert_eq!(errno(fd.recv(&mut [0])), Errno::AGAIN);
+    assert_eq!(errno(listener.with(|socket| socket.accept(1 << 30))), Errno::INVAL);
+    let fd = Fd::socket().nonblocking();
+    fd.with(|socket| socket.bind(fd.0, address(0))).unwrap();
+    fd.with(|socket| socket.listen(fd.0, 5)).unwrap();
+    assert_eq!(errno(fd.with(|socket| socket.accept(0))), Errno::AGAIN);
+}
+
+#[test]
+fn flags_of_receiving() {
+    let (fd, handle) = accepted();
+    let recv = |buf: &mut [u8], flags| fd.with(|socket| socket.recv(buf, flags));
+    let mut buf = [0; 8];
+    assert_eq!(errno(recv(&mut buf, libc::MSG_DONTWAIT)), Errno::AGAIN);
+    sends(handle, b"abcdef");
+    assert_eq!((recv(&mut buf, libc::MSG_PEEK), &buf[..6]), (Ok(6), &b"abcdef"[..]));
+    assert_eq!(fd.with(Socket::unread), Ok(6));
+    assert_eq!((recv(&mut buf[..2], libc::MSG_TRUNC), &buf[..2]), (Ok(2), &b"ab"[..]));
+    let (mut one, mut two) = ([0; 1], [0; 2]);
+    let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+    assert_eq!(fd.with(|socket| socket.receive(&mut bufs, 0)).unwrap().bytes, 3);
+    assert_eq!((one, two), (*b"c", *b"de"));
+    assert_eq!(errno(recv(&mut buf, libc::MSG_OOB)), Errno::INVAL);
+    assert_eq!(errno(recv(&mut buf, libc::MSG_ERRQUEUE)), Errno::AGAIN);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in [&b"gh"[..], b"i", b"jkl"] {
+                thread::sleep(Duration::from_millis(1));
+                sends(handle, part);
+            }
+        });
+        let mut all = [0; 7];
+        assert_eq!((recv(&mut all, libc::MSG_WAITALL), &all), (Ok(7), b"fghijkl"));
+    });
+    sends(handle, b"m");
+    FAKE.with(|world| world.peer_closes(handle));
+    assert_eq!(recv(&mut buf, libc::MSG_WAITALL), Ok(1), "the end comes first");
+    assert_eq!(recv(&mut buf, 0), Ok(0));
+}
+
+#[test]
+fn sending_waits_unless_told() {
+    let (fd, handle) = accepted();
+    FAKE.with(|world| world.hold_acks(handle, true));
+    let bytes = vec![7; 300_000];
+    let send = |flags| fd.with(|socket| socket.send(&[IoSlice::new(&bytes)], flags));
+    let first = send(libc::MSG_DONTWAIT).unwrap();
+    assert!(first > 0 && first < bytes.len());
+    assert_eq!(errno(send(libc::MSG_DONTWAIT)), Errno::AGAIN);
+    assert_eq!(errno(send(libc::MSG_OOB)), Errno::OPNOTSUPP);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(libc::MSG_NOSIGNAL | libc::MSG_MORE));
+        thread::sleep(Duration::from_millis(2));
+        FAKE.with(|world| world.hold_acks(handle, false));
+        assert_eq!(sender.join().unwrap(), Ok(bytes.len()));
+    });
+    fd.with(|socket| socket.shutdown(libc::SHUT_WR)).unwrap();
+    assert_eq!(errno(send(0)), Errno::PIPE);
+    FAKE.until(|world| world.is_fin_sent(handle).then_some(()));
+    assert_eq!(FAKE.with(|world| world.sent(handle).len()), first + bytes.len());
+}
+
+#[test]
+fn times_run_out() {
+    let (fd, handle) = accepted();
+    let set = |name, micros: i64| {
+        let value = [0i64.to_ne_bytes(), micros.to_ne_bytes()].concat();
+        fd.with(|socket| socket.setsockopt(fd.0, libc::SOL_SOCKET, name, &value))
+    };
+    set(libc::SO_RCVTIMEO, 3000).unwrap();
+    set(libc::SO_SNDTIMEO, 3000).unwrap();
+    assert_eq!(errno(set(libc::SO_RCVTIMEO, 1_000_000)), Errno::DOM);
+    let start = Instant::now();
+    assert_eq!(errno(fd.recv(&mut [0])), Errno::AGAIN);
+    assert!(start.elapsed() >= Duration::from_millis(3));
+    FAKE.with(|world| world.hold_acks(handle, true));
+    let part = fd.send(&vec![0; 300_000]).unwrap();
+    assert!(part < 300_000);
+    assert_eq!(errno(fd.send(b"x")), Errno::AGAIN);
+    let mut value = [0; 16];
+    let got =
+        fd.with(|socket| socket.getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &mut value));
+    assert_eq!((got, value[8..10].to_vec()), (Ok(16), 3000i16.to_ne_bytes().to_vec()));
+}
+
+#[test]
+fn connecting_takes_its_time() {
+    let (_listener, port) = listener();
+    let blocking = Fd::socket();
+    blocking.connect(address(port)).unwrap();
+    assert_eq!(blocking.with(Socket::peer), Ok(address(port)));
+    assert_eq!(errno(blocking.connect(address(port))), Errno::ISCONN);
+
+    let later = Fd::socket().nonblocking();
+    assert_eq!(errno(later.connect(address(SILENT_PORT))), Errno::INPROGRESS);
+    assert_eq!(errno(later.connect(address(SILENT_PORT))), Errno::ALREADY);
+    assert_eq!(errno(later.with(Socket::peer)), Errno::NOTCONN);
+    assert_eq!(errno(later.send(b"x")), Errno::AGAIN);
+    assert_eq!(errno(later.recv(&mut [0])), Errno::AGAIN);
+    // No other test connects there.
+    let handle = FAKE.with(|world| world.to_peer(address(SILENT_PORT))).unwrap();
+    FAKE.with(|world| world.complete(handle));
+    assert_eq!(later.connect(address(SILENT_PORT)), Ok(()), "the end is told once");
+    assert_eq!(errno(later.connect(address(SILENT_PORT))), Errno::ISCONN);
+}
+
+#[test]
+fn a_refused_connect_can_be_tried_again() {
+    let fd = Fd::socket();
+    let set = |name, value: i32| {
+        let bytes = value.to_ne_bytes();
+        fd.with(|socket| socket.setsockopt(fd.0, libc::IPPROTO_TCP, name, &bytes))
+    };
+    set(libc::TCP_NODELAY, 1).unwrap();
+    assert_eq!(errno(set(libc::TCP_FASTOPEN, 1)), Errno::NOPROTOOPT);
+    assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::CONNREFUSED);
+    assert!(fd.with(Socket::is_fresh));
+    let (_listener, port) = listener();
+    fd.connect(address(port)).unwrap();
+    let mut value = [0; 4];
+    fd.with(|socket| socket.getsockopt(fd.0, libc::IPPROTO_TCP, libc::TCP_NODELAY, &mut value))
+        .unwrap();
+    assert_eq!(i32::from_ne_bytes(value), 1, "what was set before is kept");
+
+    let later = Fd::socket().nonblocking();
+    assert_eq!(errno(later.connect(address(CLOSED_PORT))), Errno::INPROGRESS);
+    let error = |fd: &Fd| {
+        let mut value = [0; 4];
+        fd.with(|socket| socket.getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_ERROR, &mut value))
+            .unwrap();
+        i32::from_ne_bytes(value)
+    };
+    FAKE.until(|_| (error(&later) == libc::ECONNREFUSED).then_some(()));
+    assert_eq!(error(&later), 0, "told once");
+}
+
+#[test]
+fn choices_of_a_socket_that_can_become_either() {
+    // What the kernel took and fourwave does not have is said when it becomes ours.
+    let fd = Fd::socket();
+    let on = 1i32.to_ne_bytes();
+    fd.with(|socket| {
+        socket.note_choice(libc::SOL_SOCKET, libc::SO_KEEPALIVE, &on);
+        socket.note_choice(libc::SOL_SOCKET, libc::SO_MARK, &on);
+        socket.bind(fd.0, address(0)).unwrap();
+    });
+    assert!(last_explanation().unwrap().contains("option 36 of level 1"));
+    let mut value = [0; 4];
+    fd.with(|socket| socket.getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &mut value))
+        .unwrap();
+    assert_eq!(i32::from_ne_bytes(value), 1);
+    let reuse =
+        fd.with(|socket| socket.getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_REUSEADDR, &mut value));
+    assert_eq!((reuse, i32::from_ne_bytes(value)), (Ok(4), 0));
+    assert_eq!(
+        errno(fd.with(|socket| socket.setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_MARK, &on))),
+        Errno::NOPROTOOPT
+    );
+}
+
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn handle(_: libc::c_int) {
+    HANDLED.fetch_add(1, Ordering::SeqCst);
+}
+
+fn install(signal: i32, flags: i32) {
+    // SAFETY: the handler only counts.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = handle as *const () as usize;
+        action.sa_flags = flags;
+        assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+    }
+}
+
+/// The thread that reads.
+static READER: AtomicU64 = AtomicU64::new(0);
+
+/// Sends the signal to the reading thread again and again.
+fn signal_until(signal: i32, over: impl Fn() -> bool) {
+    while !over() {
+        let thread = READER.load(Ordering::SeqCst);
+        if thread != 0 {
+            // SAFETY: the thread has not been joined.
+            unsafe { libc::pthread_kill(thread, signal) };
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// In a process of its own: handlers are the process's.
+#[test]
+fn signals_end_waits_unless_they_restart() {
+    const CHILD: &str = "FOURWAVE_TEST_SIGNALS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "sockets::signals_end_waits_unless_they_restart";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--test-threads=1"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        return;
+    }
+    // The test harness's own runtime has handlers that do not restart, for stack overflows.
+    // SAFETY: back to the default.
+    unsafe {
+        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+        libc::signal(libc::SIGBUS, libc::SIG_DFL);
+    }
+    let (fd, handle) = accepted();
+    let reading = || {
+        // SAFETY: always there.
+        READER.store(unsafe { libc::pthread_self() }, Ordering::SeqCst);
+        fd.recv(&mut [0; 8])
+    };
+    install(libc::SIGUSR1, libc::SA_RESTART);
+    thread::scope(|scope| {
+        let reader = scope.spawn(reading);
+        signal_until(libc::SIGUSR1, || HANDLED.load(Ordering::SeqCst) >= 20);
+        sends(handle, b"abc");
+        assert_eq!(reader.join().unwrap(), Ok(3), "it went on");
+    });
+    install(libc::SIGUSR2, 0);
+    thread::scope(|scope| {
+        READER.store(0, Ordering::SeqCst);
+        let reader = scope.spawn(reading);
+        signal_until(libc::SIGUSR2, || reader.is_finished());
+        assert_eq!(errno(reader.join().unwrap()), Errno::INTR);
+    });
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    let (client, server) = pair();
+    let bytes: Vec<u8> = (0..200_000).map(|at| (at / 7 + at) as u8).collect();
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| client.send(&bytes));
+        let mut got = vec![0; bytes.len()];
+        let received = server.with(|socket| socket.recv(&mut got, libc::MSG_WAITALL));
+        assert_eq!(received, Ok(bytes.len()));
+        assert!(got == bytes);
+        assert_eq!(sender.join().unwrap(), Ok(bytes.len()));
+    });
+    client.with(|socket| socket.shutdown(libc::SHUT_WR)).unwrap();
+    assert_eq!(server.recv(&mut [0]), Ok(0));
+    server.send(b"back").unwrap();
+    let mut got = [0; 4];
+    assert_eq!((client.recv(&mut got), &got), (Ok(4), b"back"));
+    let v6 = Socket::create(Domain::V6, libc::SOCK_CLOEXEC).map(Fd).unwrap();
+    assert_eq!(v6.with(Socket::domain), Domain::V6);
+}
