@@ -11,6 +11,7 @@
 //! * [`flood`] connects through a flood of spoofed SYNs.
 //! * [`frames`] takes the frames of some ports by AF_XDP.
 //! * [`limit`] measures what AF_XDP can do without any TCP.
+//! * [`matrix`] is the whole comparison in one run, with its report.
 //! * [`packet`] sends and receives whole frames.
 //! * [`machine`] reads what the kernel counts.
 //! * [`syscalls`] counts the system calls of processes.
@@ -25,6 +26,7 @@ pub mod lab;
 pub mod limit;
 pub mod load;
 pub mod machine;
+pub mod matrix;
 pub mod packet;
 pub mod relay;
 pub mod server;

@@ -339,11 +339,18 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Raises the limit of open files to what the process may have.
+/// Raises the limit of open files to what the process may have: for root, what the kernel allows.
 ///
 /// # Errors
 /// Whatever `setrlimit` says.
 pub fn raise_open_files() -> io::Result<()> {
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok();
+    if let Some(most) = most.and_then(|text| text.trim().parse().ok()) {
+        let all = Rlimit { current: Some(most), maximum: Some(most) };
+        if rustix::process::setrlimit(Resource::Nofile, all).is_ok() {
+            return Ok(());
+        }
+    }
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
     Ok(rustix::process::setrlimit(Resource::Nofile, all)?)

@@ -53,6 +53,12 @@ pub(crate) struct Args {
     /// leaves that to its client
     #[arg(long)]
     keep_alive: bool,
+    /// With --via xdp: make connections and leave them open at the server
+    #[arg(long, conflicts_with_all = ["keep_alive", "rate"])]
+    hold: bool,
+    /// Ports of the server, from the target's on, that are used in turn
+    #[arg(long, default_value_t = 1)]
+    ports: u16,
     /// With --rate: connections that may be in flight
     #[arg(long, default_value_t = load::OPEN_LOOP_IN_FLIGHT)]
     in_flight: usize,
@@ -79,6 +85,8 @@ const MOST_BYTES_VIA_XDP: usize = 1400;
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         ensure!(self.size > 0, "--size must be above 0");
+        ensure!(self.ports > 0, "--ports must be above 0");
+        ensure!(!self.hold || self.via == Via::Xdp, "--hold needs --via xdp");
         ensure!(self.concurrency > 0, "--concurrency must be above 0");
         if let Some(cpu) = self.cpu {
             machine::pin(cpu).with_context(|| format!("pinning to CPU {cpu}"))?;
@@ -99,6 +107,8 @@ impl Args {
             until: self.connections.map_or(Until::Elapsed(self.duration), Until::Connections),
             timeout: self.timeout,
             keep_alive: self.keep_alive,
+            hold: self.hold,
+            ports: self.ports,
             in_flight_limit: self.in_flight,
             shed: self.shed,
             coalesce: self.coalesce,

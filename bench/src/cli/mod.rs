@@ -7,6 +7,7 @@ mod goodput;
 mod lab;
 mod limit;
 mod load;
+mod matrix;
 mod serve;
 
 use std::fs::File;
@@ -48,6 +49,8 @@ enum Command {
     Limit(limit::Args),
     /// Make short connections to a server, from kernel sockets or from AF_XDP
     Load(load::Args),
+    /// The whole comparison: clients, servers, workloads and loads crossed, with its report
+    Matrix(matrix::Args),
     /// The echo-and-close server on kernel sockets
     ServeKernel(serve::Args),
     /// A responder without state on AF_XDP, the limit of any TCP there
@@ -66,6 +69,7 @@ impl Cli {
             Command::Lab(args) => args.run(),
             Command::Limit(args) => args.run(),
             Command::Load(args) => args.run(),
+            Command::Matrix(args) => args.run(),
             Command::ServeReflector(args) => args.run(),
             Command::ServeKernel(args) => args.run(serve::Sockets::Kernel),
             Command::ServeFourwave(args) => args.run(serve::Sockets::Fourwave),

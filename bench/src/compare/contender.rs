@@ -81,7 +81,7 @@ impl Counters {
     }
 
     /// TIME_WAIT records that could not be kept since `earlier`.
-    pub(super) fn overflow_since(&self, earlier: &Counters) -> Result<u64, CompareError> {
+    pub(crate) fn overflow_since(&self, earlier: &Counters) -> Result<u64, CompareError> {
         self.since(earlier, "TcpExtTCPTimeWaitOverflow", "TCPTimeWaitOverflow")
     }
 

@@ -22,6 +22,7 @@ use crate::lab::{Lab, LabConfig, LabError};
 use crate::load::Via;
 
 pub use contender::Contender;
+pub(crate) use contender::Counters;
 pub use progress::Progress;
 pub(crate) use result::median;
 pub use result::{Comparison, ConnectLatency, Ratio, Row};

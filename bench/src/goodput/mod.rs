@@ -24,7 +24,7 @@ use crate::relay::{Impairment, Relay};
 
 pub use report::{Goodput, Row, Settings};
 pub use table::render;
-use transfer::{Listener, Transfer};
+pub(crate) use transfer::{Listener, Transfer, pattern, use_cubic};
 
 /// Which way a stream goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -131,7 +131,7 @@ fn in_lab(
     lab.start_daemon(Side::Server, &text)?;
     let runtime = Runtime::connect(lab.control_socket(Side::Server))
         .map_err(CompareError::io("the daemon's control socket"))?;
-    let bed = Bed { config, lab, runtime: &runtime, data: transfer::pattern(config.bytes) };
+    let bed = Bed { config, lab, runtime: &runtime, data: pattern(config.bytes) };
     let mut rows = Vec::new();
     for &path in &config.paths {
         for &v6 in &config.families {
@@ -193,7 +193,7 @@ impl Bed<'_> {
             let listener = std::net::TcpListener::bind(address(Contender::Kernel))?;
             listener.set_nonblocking(true)?;
             // What it accepts inherits that.
-            transfer::use_cubic(&listener)?;
+            use_cubic(&listener)?;
             Ok(listener)
         })?;
         let fourwave = SocketOptions::new()

@@ -14,7 +14,7 @@ use crate::machine;
 const PIECE: usize = 256 * 1024;
 
 /// A server of either kind that does not block.
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Kernel(std::net::TcpListener),
     Fourwave(fourwave::TcpListener),
 }
@@ -80,19 +80,19 @@ impl Listener {
 }
 
 /// A stream that is about to be sent.
-pub(super) struct Transfer<'a> {
-    pub(super) config: &'a GoodputConfig,
-    pub(super) lab: &'a Lab,
-    pub(super) listener: &'a Listener,
-    pub(super) address: SocketAddr,
-    pub(super) direction: Direction,
-    pub(super) data: &'a [u8],
+pub(crate) struct Transfer<'a> {
+    pub(crate) config: &'a GoodputConfig,
+    pub(crate) lab: &'a Lab,
+    pub(crate) listener: &'a Listener,
+    pub(crate) address: SocketAddr,
+    pub(crate) direction: Direction,
+    pub(crate) data: &'a [u8],
 }
 
 impl Transfer<'_> {
     /// Connects, sends, and compares what arrives with what was sent; returns the time from the
     /// first write until the last byte was read.
-    pub(super) fn run(&self) -> io::Result<Duration> {
+    pub(crate) fn run(&self) -> io::Result<Duration> {
         let patience = self.config.patience;
         let deadline = Instant::now() + patience;
         let connect = || TcpStream::connect_timeout(&self.address, patience);
@@ -131,7 +131,7 @@ impl Transfer<'_> {
 }
 
 /// Linux's default congestion control and ours; a machine may have made another one its default.
-pub(super) fn use_cubic(socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn use_cubic(socket: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_congestion(socket, "cubic")?)
 }
 
@@ -171,7 +171,7 @@ fn receive(stream: &mut dyn Stream, into: &mut [u8], deadline: Instant) -> io::R
 }
 
 /// Bytes without a period that a segment or a buffer could hide behind (xorshift64).
-pub(super) fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     let mut word = 0x2545_f491_4f6c_dd1d_u64;
     let mut bytes = Vec::with_capacity(length.next_multiple_of(8));
     while bytes.len() < length {

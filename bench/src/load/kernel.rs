@@ -160,7 +160,10 @@ impl Generator<'_> {
             rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         let address = self.bind(&socket)?;
         let from = due.unwrap_or_else(now_ns);
-        match rustix::net::connect(&socket, &self.config.target) {
+        let mut target = self.config.target;
+        let further = (self.report.started % u64::from(self.config.ports.max(1))) as u16;
+        target.set_port(target.port().wrapping_add(further));
+        match rustix::net::connect(&socket, &target) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),
         }

@@ -68,6 +68,11 @@ pub struct LoadConfig {
     /// Each connection makes one request after another until no more may start, and closes first:
     /// for servers that close only then.
     pub keep_alive: bool,
+    /// From AF_XDP only: a connection ends for its client when it is open, and stays open for its
+    /// server.
+    pub hold: bool,
+    /// So many ports of the server, from the target's on, in turn.
+    pub ports: u16,
     /// Most connections that an open loop may have in flight.
     pub in_flight_limit: usize,
     /// A start of an open loop that finds no room is left out and counted, instead of waiting.
@@ -92,6 +97,8 @@ impl LoadConfig {
             until: Until::Elapsed(Duration::from_secs(3)),
             timeout: Duration::from_secs(10),
             keep_alive: false,
+            hold: false,
+            ports: 1,
             in_flight_limit: OPEN_LOOP_IN_FLIGHT,
             shed: false,
             coalesce: Duration::ZERO,

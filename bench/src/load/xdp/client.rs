@@ -40,6 +40,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outgoing {
     pub(super) local: Endpoint,
+    /// The server's port, counted from the target's.
+    pub(super) port: u16,
     pub(super) seq: u32,
     pub(super) ack: u32,
     pub(super) flags: Flags,
@@ -72,6 +74,7 @@ struct Connection {
     state: State,
     generation: u32,
     local: Endpoint,
+    port: u16,
     iss: u32,
     /// Next expected of the server.
     rcv_nxt: u32,
@@ -98,6 +101,8 @@ pub(super) struct Clients {
     size: usize,
     timeout: u64,
     keep_alive: bool,
+    hold: bool,
+    ports: u16,
     /// No connection begins another request.
     closing: bool,
     stamps: Option<Stamps>,
@@ -126,6 +131,8 @@ impl Clients {
             size,
             timeout,
             keep_alive: false,
+            hold: false,
+            ports: 1,
             closing: false,
             stamps: None,
             sources,
@@ -144,6 +151,18 @@ impl Clients {
     /// [close](Self::close_after_replies).
     pub(super) fn keep_alive(mut self, keep: bool) -> Clients {
         self.keep_alive = keep;
+        self
+    }
+
+    /// Connections that end for us when they are open, and stay so for the server.
+    pub(super) fn hold(mut self, hold: bool) -> Clients {
+        self.hold = hold;
+        self
+    }
+
+    /// So many ports of the server, in turn.
+    pub(super) fn ports(mut self, ports: u16) -> Clients {
+        self.ports = ports.max(1);
         self
     }
 
@@ -189,6 +208,7 @@ impl Clients {
             state: State::SynSent,
             generation: connection.generation.wrapping_add(1),
             local: local.into(),
+            port: (self.started % u64::from(self.ports)) as u16,
             // A clock that passes every number in 275 s, so that a pair that comes back while the
             // server remembers it begins above its old numbers (RFC 9293 §3.4.1).
             iss: (now / 64) as u32,
@@ -231,7 +251,7 @@ impl Clients {
             // RFC 9293 §3.10.7.1. Only what belongs to a connection that was given up: a reset for
             // anything else could end the server's TIME_WAIT.
             if segment.flags.contains(Flags::SYN | Flags::ACK) {
-                output.send(&reset(*local, segment.ack));
+                output.send(&reset(*local, 0, segment.ack));
             }
             return;
         };
@@ -249,6 +269,12 @@ impl Clients {
             State::SynSent => {
                 if connection.opens(segment) {
                     self.report.connect_latency.record(now.saturating_sub(connection.from));
+                    if self.hold {
+                        let seq = connection.iss.wrapping_add(1);
+                        output.send(&connection.segment(now, Flags::ACK, seq));
+                        self.end(index, Outcome::Complete);
+                        return;
+                    }
                     connection.ask(now);
                     output.send(&connection.request(now));
                 }
@@ -330,7 +356,8 @@ impl Clients {
             }
             if connection.deadline <= now {
                 if connection.state == State::Asked {
-                    output.send(&reset(connection.local, connection.next_seq(self.size)));
+                    let seq = connection.next_seq(self.size);
+                    output.send(&reset(connection.local, connection.port, seq));
                 }
                 self.end(index, Outcome::Timeout);
                 continue;
@@ -362,6 +389,7 @@ impl Connection {
             state: State::Free,
             generation: 0,
             local: Endpoint::default(),
+            port: 0,
             iss: 0,
             rcv_nxt: 0,
             ts_recent: 0,
@@ -481,6 +509,7 @@ impl Connection {
         let timestamps = Timestamps { value: clock(now), echo: 0 };
         Outgoing {
             local: self.local,
+            port: self.port,
             seq: self.iss,
             ack: 0,
             flags: Flags::SYN,
@@ -518,6 +547,7 @@ impl Connection {
         let timestamps = Timestamps { value: clock(now), echo: self.ts_recent };
         Outgoing {
             local: self.local,
+            port: self.port,
             seq,
             ack: self.rcv_nxt,
             flags,
@@ -531,9 +561,10 @@ impl Connection {
     }
 }
 
-fn reset(local: Endpoint, seq: u32) -> Outgoing {
+fn reset(local: Endpoint, port: u16, seq: u32) -> Outgoing {
     Outgoing {
         local,
+        port,
         seq,
         ack: 0,
         flags: Flags::RST,

@@ -73,7 +73,8 @@ pub fn run(
     let mut frames = Frames::take("load", &path.interface, mode, any, ports)?;
     let stamps = config.open_stamps().map_err(XdpLoadError::Machine)?;
     let clients = Clients::new(config.size, nanos(config.timeout), sources);
-    let clients = clients.keep_alive(config.keep_alive).stamps(stamps);
+    let clients =
+        clients.keep_alive(config.keep_alive).hold(config.hold).ports(config.ports).stamps(stamps);
     let report = generate(config, &mut frames.queue, path.link, clients, cancelled);
     let left = frames.leave();
     let report = report?;
@@ -187,9 +188,10 @@ impl Output for Wire<'_> {
             Some(place) => &self.pattern[place..][..self.size],
             None => &[],
         };
+        let port = self.remote.port.wrapping_add(segment.port);
         let head = FrameHead {
             link: self.link,
-            tuple: FourTuple { local: segment.local, remote: self.remote },
+            tuple: FourTuple { local: segment.local, remote: Endpoint { port, ..self.remote } },
             ttl: 64,
             seq: segment.seq,
             ack: segment.ack,

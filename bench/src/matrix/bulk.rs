@@ -1,0 +1,113 @@
+//! Long streams over the labs' links, kernel client.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fourwave::{Runtime, SocketOptions};
+
+use super::Scope;
+use super::bed::{Bed, Placement};
+use super::measure::Bench;
+use super::report::{BulkRow, Report, Spread};
+use crate::compare::CompareError;
+use crate::goodput::{Direction, GoodputConfig, Listener, Transfer, pattern, use_cubic};
+use crate::lab::Side;
+use crate::machine;
+
+const PORT: u16 = 6999;
+
+/// Streams in both directions to both servers, in interleaved rounds.
+pub(super) fn measure(
+    bench: &Bench<'_>,
+    beds: [&Bed; 2],
+    report: &mut Report,
+) -> Result<(), CompareError> {
+    let config = bench.config;
+    let bytes = if config.scope == Scope::Quick { 4 << 20 } else { 256 << 20 };
+    let data = pattern(bytes);
+    let [kernel, fourwave] = beds;
+    let runtime = Runtime::connect(fourwave.lab().control_socket(Side::Server))
+        .map_err(CompareError::io("the daemon's control socket"))?;
+    let address = |bed: &Bed| SocketAddr::new(bed.lab().server().v4(), PORT);
+    let listening = kernel.lab().server().run(|| {
+        let listener = std::net::TcpListener::bind(address(kernel))?;
+        listener.set_nonblocking(true)?;
+        // What it accepts inherits that.
+        use_cubic(&listener)?;
+        Ok(listener)
+    })?;
+    let ours = SocketOptions::new()
+        .runtime(&runtime)
+        .bind(address(fourwave))
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    let listeners = [
+        Listener::Kernel(listening.map_err(CompareError::io("listening"))?),
+        Listener::Fourwave(ours.map_err(CompareError::io("listening"))?),
+    ];
+    let goodput = GoodputConfig {
+        lab: kernel.lab().config().clone(),
+        paths: Vec::new(),
+        directions: Vec::new(),
+        families: Vec::new(),
+        rounds: config.rounds,
+        bytes,
+        patience: Duration::from_secs(60),
+        server_cpu: config.server_cpu,
+        client_cpu: config.client_cpu,
+        seed: 0,
+        daemon_keys: BTreeMap::new(),
+    };
+    for bed in beds {
+        bed.place(bench, Placement::Free)?;
+    }
+    for direction in Direction::ALL {
+        let mut rates = [Vec::new(), Vec::new()];
+        let (mut busy, mut errors) = ([0_u64; 2], [0_u64; 2]);
+        for round in 0..config.rounds {
+            bench.progress.step(&format!(
+                "round {}/{}: a long stream {}",
+                round + 1,
+                config.rounds,
+                direction.name()
+            ));
+            for turn in 0..2 {
+                bench.check()?;
+                let index = (turn + round) % 2;
+                let transfer = Transfer {
+                    config: &goodput,
+                    lab: beds[index].lab(),
+                    listener: &listeners[index],
+                    address: address(beds[index]),
+                    direction,
+                    data: &data,
+                };
+                let counted = || machine::busy_ns().map_err(CompareError::io("/proc/stat"));
+                let before = counted()?;
+                match transfer.run() {
+                    Ok(elapsed) => {
+                        rates[index].push(bytes as f64 * 8.0 / 1e6 / elapsed.as_secs_f64());
+                        busy[index] += counted()? - before;
+                    }
+                    Err(error) => {
+                        bench.progress.note(&format!("{}: {error}", beds[index].subject().name()));
+                        errors[index] += 1;
+                    }
+                }
+            }
+        }
+        for index in 0..2 {
+            let megabytes = bytes as f64 * rates[index].len().max(1) as f64 / 1e6;
+            report.bulk.push(BulkRow {
+                direction: direction.name(),
+                server: beds[index].subject().name(),
+                bytes,
+                megabits: Spread::over(&rates[index]).unwrap_or_default(),
+                megabits_by_round: std::mem::take(&mut rates[index]),
+                machine_us_per_megabyte: busy[index] as f64 / 1000.0 / megabytes,
+                errors: errors[index],
+            });
+        }
+    }
+    Ok(())
+}
