@@ -17,10 +17,11 @@ demo: deps ## about half a minute of short connections, kernel against fourwave,
 test: deps ## everything that is checked before a change lands
 	.ci/test
 
-bench: deps ## the comparison at a length that gives steady figures
+bench: deps ## the whole comparison, under half an hour, with a page of charts; FULL=1: the scaling series too
 	$(CARGO) build --release --locked --bins
 	mkdir -p bench/results
-	target/release/fourwave-bench compare --rounds 5 --duration 70 --json bench/results/latest.json
+	target/release/fourwave-bench matrix $(if $(FULL),--full) \
+		--json bench/results/latest.json --html bench/results/latest.html
 
 sim: deps ## the seeded simulator: make sim SEEDS=100000 START=0
 	SEEDS=$(SEEDS) START=$(START) $(CARGO) test --release --locked -p fourwave-stack --test simulator -- --nocapture --test-threads=1

@@ -339,6 +339,23 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
+/// Runs `work` with the calling thread pinned to `cpus`, which the processes that it starts inherit;
+/// then the thread may run where it could before.
+///
+/// # Errors
+/// `EINVAL` when none of them may be used.
+pub fn pinned<T>(cpus: &[usize], work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = rustix::thread::sched_getaffinity(None)?;
+    let mut set = CpuSet::new();
+    for &cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
+        set.set(cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set)?;
+    let result = work();
+    rustix::thread::sched_setaffinity(None, &before)?;
+    Ok(result)
+}
+
 /// Raises the limit of open files to what the process may have: for root, what the kernel allows.
 ///
 /// # Errors
@@ -389,6 +406,15 @@ mod tests {
         for name in ["TcpRetransSegs", "TcpExtTCPTimeWaitOverflow", "TcpExtListenOverflows"] {
             assert!(counters.0.contains_key(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_pinned_thread_is_free_again() {
+        let all = cpus().unwrap();
+        let last = *all.last().unwrap();
+        assert_eq!(pinned(&[last], cpus).unwrap().unwrap(), [last]);
+        assert_eq!(cpus().unwrap(), all);
+        assert!(pinned(&[usize::MAX], || ()).is_err());
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::compare::median;
 /// A ratio and whether it is as aimed at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
+    /// Its place among all when people read them.
+    #[serde(skip)]
+    pub place: usize,
     /// In words.
     pub title: &'static str,
     /// fourwave's figure divided by the other's of the same round.
@@ -26,7 +29,7 @@ pub struct Judged {
 impl Judged {
     fn new(title: &'static str, ratio: Spread, is: &'static str, aim: f64) -> Judged {
         let met = if is == ">=" { ratio.median >= aim } else { ratio.median <= aim };
-        Judged { title, ratio, is, aim, met }
+        Judged { place: 0, title, ratio, is, aim, met }
     }
 }
 
@@ -150,9 +153,19 @@ const RATIOS: [(&str, &str, &str, Subject, Figure, &str, f64); 12] = [
     ),
 ];
 
+/// Ratios by name, each of which knows when it came.
+struct All(BTreeMap<&'static str, Judged>);
+
+impl All {
+    fn insert(&mut self, name: &'static str, mut judged: Judged) {
+        judged.place = self.0.len();
+        self.0.insert(name, judged);
+    }
+}
+
 /// All ratios whose rows are there.
 pub(super) fn judge(report: &Report) -> BTreeMap<&'static str, Judged> {
-    let mut all = BTreeMap::new();
+    let mut all = All(BTreeMap::new());
     for (name, title, id, rival, figure, is, aim) in RATIOS {
         let rows = (report.row(id, Subject::Fourwave), report.row(id, rival));
         let (Some(ours), Some(theirs)) = rows else { continue };
@@ -214,7 +227,7 @@ pub(super) fn judge(report: &Report) -> BTreeMap<&'static str, Judged> {
             Judged::new("CPU of an idle daemon ÷ one core", ratio, "<=", 0.005),
         );
     }
-    all
+    all.0
 }
 
 /// The median of a row's rate, 0 without the row.

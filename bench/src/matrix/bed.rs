@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::measure::Bench;
 use crate::compare::{CompareError, Contender, Counters};
 use crate::lab::{DaemonOptions, Lab, LabConfig, ProcessRef, Ready, Side, bench_binary};
+use crate::machine;
 use crate::server;
 
 /// How long a server may take to end.
@@ -154,7 +155,10 @@ impl Bed {
                     options.keys.insert((*key).to_owned(), value.clone());
                 }
                 let text = bed.lab.daemon_config(Side::Server, &options);
-                bed.daemon = Some(bed.lab.start_daemon(Side::Server, &text)?);
+                // All of it, not the workers alone: a server-bound server has one CPU.
+                let started =
+                    machine::pinned(&options.cpus, || bed.lab.start_daemon(Side::Server, &text));
+                bed.daemon = Some(started.map_err(CompareError::io("pinning the daemon"))??);
             }
             Subject::Limit => {
                 let mut command = bed.lab.server().command(bench_binary()?);

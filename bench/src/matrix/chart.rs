@@ -305,6 +305,15 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
+/// Two decimals, more where little is left, fewer where much is.
+pub(super) fn ratio(value: f64) -> String {
+    match value {
+        _ if value >= 10.0 => format!("{value:.1}"),
+        _ if value >= 0.1 || value == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
 fn percent(quantile: f64) -> String {
     let text = format!("{:.3}", quantile * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
@@ -325,6 +334,7 @@ mod tests {
         let space = '\u{202f}';
         assert_eq!(shown[..5], ["0", "0.004", "1.5", "12.3", "99"]);
         assert_eq!(shown[5..], [format!("1{space}235"), format!("1{space}234{space}567")]);
+        assert_eq!([3.214, 0.456, 0.0012, 25.0].map(ratio), ["3.21", "0.46", "0.0012", "25.0"]);
         assert_eq!([0.5, 0.999].map(percent), ["50 %", "99.9 %"]);
     }
 

@@ -72,7 +72,7 @@ pub(super) fn measure(
     rounds(bench, &mut beds, &cells, report)?;
 
     let quick = bench.config.scope == Scope::Quick;
-    let parts: &[f64] = if quick { &[0.5, 2.0] } else { &PARTS };
+    let parts: &[f64] = if quick { &[0.5, 1.5] } else { &PARTS };
     let repeats = if quick { 1 } else { ROUNDS };
     let mut found = vec![vec![Vec::new(); parts.len()]; 2];
     for round in 0..repeats {

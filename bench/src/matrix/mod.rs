@@ -81,8 +81,8 @@ impl MatrixConfig {
     /// The usual lengths of a scope.
     pub fn new(scope: Scope, lab: String, server_cpu: usize, client_cpu: usize) -> MatrixConfig {
         let (rounds, length, trial) = match scope {
-            Scope::Quick => (1, 300, 200),
-            Scope::Standard | Scope::Full => (7, 6000, 1500),
+            Scope::Quick => (1, 250, 100),
+            Scope::Standard | Scope::Full => (7, 5000, 1500),
         };
         MatrixConfig {
             scope,

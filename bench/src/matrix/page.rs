@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::aims::Judged;
-use super::chart::{Axis, Bar, Group, Line, Scale, bars, escape, lines, number};
+use super::chart::{Axis, Bar, Group, Line, Scale, bars, escape, lines, number, ratio as short};
 use super::report::{Quantiles, Report, Row};
 
 const STYLE: &str = include_str!("page.css");
@@ -66,7 +66,7 @@ fn tiles(report: &Report) -> String {
             "<div class=\"tile {}\"><div class=\"big\">{}<span>×</span></div><div>{what}</div>\
              <div class=\"dim\">{how}</div></div>",
             class(judged),
-            number(judged.ratio.median)
+            short(judged.ratio.median)
         );
     }
     text.push_str("</section>");
@@ -89,7 +89,7 @@ fn aims(report: &Report) -> String {
         "<div class=\"scroll\"><table><thead><tr><th>fourwave ÷ kernel</th><th>median</th><th>range \
          over rounds</th><th>aim</th><th></th></tr></thead><tbody>",
     );
-    for (name, judged) in &report.ratios {
+    for (name, judged) in report.ordered_ratios() {
         let Judged { title, ratio, is, aim, .. } = judged;
         let sign = if *is == ">=" { "≥" } else { "≤" };
         let verdict = class(judged);
@@ -99,9 +99,9 @@ fn aims(report: &Report) -> String {
              <td class=\"n\">{} – {}</td><td class=\"n\">{sign} {aim}</td><td><span class=\"pill \
              {verdict}\">{verdict}</span></td></tr>",
             escape(title),
-            number(ratio.median),
-            number(ratio.min),
-            number(ratio.max)
+            short(ratio.median),
+            short(ratio.min),
+            short(ratio.max)
         );
     }
     inner.push_str("</tbody></table></div>");

@@ -96,7 +96,7 @@ pub(super) fn closed_loops(
 }
 
 /// Makes all loads in every round; which server goes first changes from round to round. Ends with
-/// one more pass that counts system calls.
+/// one more pass that counts system calls; a quick run counts them of short connections only.
 pub(super) fn rounds(
     bench: &Bench<'_>,
     beds: &mut [&mut Bed],
@@ -133,7 +133,9 @@ pub(super) fn rounds(
         for ((bed, server), samples) in cell.entries.iter().zip(samples) {
             bench.check()?;
             let bed = &mut *beds[*bed];
-            let syscalls = bench.syscalls(bed, server.as_ref(), &cell.load)?;
+            let counts = bench.config.scope != Scope::Quick || cell.label.id == "server_bound";
+            let syscalls =
+                if counts { bench.syscalls(bed, server.as_ref(), &cell.load)? } else { None };
             report.rows.push(Row::of(&cell.label, bed.subject(), &cell.load, samples, syscalls));
         }
     }

@@ -431,6 +431,13 @@ impl Report {
         failures
     }
 
+    /// The ratios in the order in which people read them.
+    pub(super) fn ordered_ratios(&self) -> Vec<(&'static str, &Judged)> {
+        let mut all: Vec<_> = self.ratios.iter().map(|(name, judged)| (*name, judged)).collect();
+        all.sort_by_key(|(_, judged)| judged.place);
+        all
+    }
+
     pub(super) fn row(&self, id: &str, server: Subject) -> Option<&Row> {
         self.rows.iter().find(|row| row.id == id && row.server == server.name())
     }

@@ -37,8 +37,8 @@ const FULL: Extent = Extent {
 
 const QUICK: Extent = Extent {
     rounds: 1,
-    idle: &[0, 500],
-    time_wait: &[0, 500],
+    idle: &[500],
+    time_wait: &[500],
     workers: &[2],
     threads: &[2],
     listeners: &[4],

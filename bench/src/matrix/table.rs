@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
+use super::chart::ratio;
 use super::report::{Quantiles, Report, Row};
 
 /// The ratios with their aims, the rows, and what must be known.
@@ -50,14 +51,13 @@ fn table(header: &[&str], texts: usize) -> Table {
 
 fn ratios(report: &Report) -> Table {
     let mut table = table(&["fourwave ÷ kernel", "", "ratio", "min", "max", "aim", ""], 2);
-    for (name, judged) in &report.ratios {
-        let number = |value: f64| format!("{value:.*}", if value < 0.1 { 4 } else { 2 });
+    for (name, judged) in report.ordered_ratios() {
         table.add_row([
-            (*name).to_owned(),
+            name.to_owned(),
             judged.title.to_owned(),
-            number(judged.ratio.median),
-            number(judged.ratio.min),
-            number(judged.ratio.max),
+            ratio(judged.ratio.median),
+            ratio(judged.ratio.min),
+            ratio(judged.ratio.max),
             format!("{} {}", if judged.is == ">=" { "≥" } else { "≤" }, judged.aim),
             if judged.met { "met" } else { "missed" }.to_owned(),
         ]);
