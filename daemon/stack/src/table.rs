@@ -140,7 +140,7 @@ impl Table {
     /// Takes out a record, which must be there.
     pub(crate) fn remove(&mut self, hash: u64, flow: Flow) {
         let (home, _) = self.place(hash);
-        let (found, slot) = self.locate(home, flow);
+        let (found, slot) = self.locate(hash, flow);
         let bucket = self.bucket_mut(found);
         bucket[slot] = 0;
         set_tag(bucket, slot, 0);
@@ -153,21 +153,23 @@ impl Table {
 
     /// Puts `new`, which is not there, where `old` is. Both have this hash.
     pub(crate) fn replace(&mut self, hash: u64, old: Flow, new: Flow) {
-        let (found, slot) = self.locate(self.place(hash).0, old);
+        let (found, slot) = self.locate(hash, old);
         self.bucket_mut(found)[slot] = Ref::from(new).0;
     }
 
     /// Bucket and slot of a record.
-    fn locate(&self, home: usize, flow: Flow) -> (usize, usize) {
+    fn locate(&self, hash: u64, flow: Flow) -> (usize, usize) {
         let word = Ref::from(flow).0;
-        let mut at = home;
+        let (mut at, tag) = self.place(hash);
         loop {
             let bucket = self.bucket(at);
-            // All slots at once: where it stands cannot be foretold, so a loop would end by surprise.
-            let found = (0..SLOTS)
-                .fold(0u32, |found, slot| found | u32::from(bucket[slot] == word) << slot);
-            if found != 0 {
-                return (at, found.trailing_zeros() as usize);
+            let mut candidates = tagged(bucket, tag);
+            while candidates != 0 {
+                let slot = candidates.trailing_zeros() as usize;
+                if bucket[slot] == word {
+                    return (at, slot);
+                }
+                candidates &= candidates - 1;
             }
             assert!(bucket[PASSED] > 0, "{flow:?} is not where its hash says");
             at = self.after(at);

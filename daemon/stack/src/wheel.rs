@@ -125,9 +125,8 @@ impl Wheel {
             self.armed += 1;
         }
         let tick = tick.min(self.now + LONGEST);
-        timers.timer(id).deadline = tick as u32;
         let (slot, event) = self.place(tick);
-        self.link(timers, slot, id);
+        self.link(timers, slot, id, tick as u32);
         self.next = self.next.min(event);
     }
 
@@ -165,6 +164,7 @@ impl Wheel {
     }
 
     /// Slot for a deadline, and the tick at which that slot needs attention.
+    #[inline]
     fn place(&self, tick: u64) -> (u32, u64) {
         if tick <= self.now {
             return (DUE, self.now);
@@ -221,21 +221,20 @@ impl Wheel {
             let timer = *timers.timer(id);
             let ahead = timer.deadline.wrapping_sub(self.now as u32);
             let (lower, _) = self.place(self.now + u64::from(ahead));
-            self.link(timers, lower, id);
+            self.link(timers, lower, id, timer.deadline);
             id = timer.next;
         }
     }
 
-    fn link(&mut self, timers: &mut impl Timers, slot: u32, id: u32) {
+    #[inline]
+    fn link(&mut self, timers: &mut impl Timers, slot: u32, id: u32, deadline: u32) {
         let head = std::mem::replace(&mut self.slots[slot as usize], id);
         if head == NIL {
             self.mark(slot, true);
         } else {
             timers.timer(head).prev = id;
         }
-        let timer = timers.timer(id);
-        timer.prev = ID_LIMIT | slot;
-        timer.next = head;
+        *timers.timer(id) = Timer { deadline, prev: ID_LIMIT | slot, next: head };
     }
 
     fn unlink(&mut self, timers: &mut impl Timers, id: u32) {
