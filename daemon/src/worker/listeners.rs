@@ -124,7 +124,7 @@ impl Worker {
             clients.adopt(old, to.slot, to.index, tuple.local.into(), tuple.remote.into())
         };
         let Some(app) = app else { return false };
-        if !self.shard.move_waiting(conn, stack, app.to_raw()) {
+        if !self.shard.move_waiting(self.env.now, conn, stack, app.to_raw()) {
             if app != old {
                 clients.of(app).abandon(app.conn);
             }

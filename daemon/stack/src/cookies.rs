@@ -120,7 +120,7 @@ impl Shard {
             options,
             ..FrameHead::default()
         };
-        self.emit(&head, host);
+        self.emit(now, &head, host);
     }
 
     /// An ACK that no record is there for, at a listener: a connection, if it returns a cookie.

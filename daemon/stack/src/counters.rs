@@ -116,7 +116,7 @@ counters! {
     /// ended.
     migrations: "TCPMigrateReqSuccess",
     /// The same, for which the other listener had no place.
-    migrate_failures: "TCPMigrateReqFailure",
+    migrate_failures: "TCPMigrateReqFailure" [MigrateReqFailure],
     /// Connections reset because their listener ended before anybody accepted them.
     unaccepted_resets: "unaccepted_resets" [UnacceptedResets],
     /// Last ACKs ignored because no connection record was free.
@@ -196,7 +196,7 @@ counters! {
     /// Active opens given up because the next hop's link address never came.
     neighbour_timeouts: "neighbour_timeouts" [NeighbourTimeouts],
     /// Answers left out because there was no room to send.
-    tx_ring_full: "tx_ring_full",
+    tx_ring_full: "tx_ring_full" [TxRingFull],
     /// Frames that did not fit the room for them: the path's MTU is larger than that.
     tx_too_small: "tx_too_small" [TxTooSmall],
     /// Frames for another worker that were lost because its hand-off ring was full.

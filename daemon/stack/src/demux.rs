@@ -119,14 +119,14 @@ impl Shard {
                 && listener.is_some_and(|id| self.handle_cookie(now, frame, hash, id, host));
             if !taken {
                 self.dropped(now, Dropped::NoConnection, frame);
-                self.send_reset(frame, host);
+                self.send_reset(now, frame, host);
             }
             return;
         }
         match listener.filter(|_| !self.draining) {
             None => {
                 self.dropped(now, Dropped::NoConnection, frame);
-                self.send_reset(frame, host);
+                self.send_reset(now, frame, host);
             }
             // As Linux: a SYN with a FIN opens nothing.
             Some(_) if !flags.contains(Flags::SYN) || flags.contains(Flags::FIN) => {

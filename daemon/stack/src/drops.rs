@@ -67,6 +67,8 @@ impl Reason {
             | Dropped::ConnectFull
             | Dropped::ConnectBadAddress
             | Dropped::NeighbourTimeouts
+            | Dropped::MigrateReqFailure
+            | Dropped::TxRingFull
             | Dropped::TxTooSmall => false,
             Dropped::ListenOverflows
             | Dropped::SynQueueFull

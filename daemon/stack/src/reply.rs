@@ -1,16 +1,23 @@
 //! Frames without payload that answer a frame at once: resets, SYN-ACKs, ACKs for records.
 
+use fourwave_tcp::Nanos;
 use fourwave_wire::{Flags, FrameHead, TcpFrame, build};
 
+use crate::counters::Dropped;
+use crate::drops::Sample;
 use crate::host::{Frame, Host};
 use crate::shard::Shard;
 
 impl Shard {
     /// Sends a frame without payload. Without room it is lost, counted: whatever it answers will be
     /// sent again.
-    pub(crate) fn emit(&mut self, head: &FrameHead, host: &mut impl Host) {
+    pub(crate) fn emit(&mut self, now: Nanos, head: &FrameHead, host: &mut impl Host) {
+        let unsent = || {
+            let FrameHead { tuple, seq, ack, flags, .. } = *head;
+            Sample { tuple, seq, ack, flags, ..Sample::default() }
+        };
         let Some(Frame { room, .. }) = host.frame() else {
-            self.counters.tx_ring_full += 1;
+            self.dropped(now, Dropped::TxRingFull, unsent());
             return;
         };
         match build(room, head, 0, |_| {}) {
@@ -18,12 +25,12 @@ impl Shard {
                 host.commit(len);
                 self.counters.out_segs += 1;
             }
-            Err(_) => self.counters.tx_too_small += 1,
+            Err(_) => self.dropped(now, Dropped::TxTooSmall, unsent()),
         }
     }
 
     /// RFC 9293 §3.10.7.1: a reset that the sender of `frame` will believe. A RST is never answered.
-    pub(crate) fn send_reset(&mut self, frame: &TcpFrame<'_>, host: &mut impl Host) {
+    pub(crate) fn send_reset(&mut self, now: Nanos, frame: &TcpFrame<'_>, host: &mut impl Host) {
         let segment = &frame.segment;
         if segment.flags.contains(Flags::RST) {
             return;
@@ -44,6 +51,6 @@ impl Shard {
             ..FrameHead::default()
         };
         self.counters.out_rsts += 1;
-        self.emit(&head, host);
+        self.emit(now, &head, host);
     }
 }

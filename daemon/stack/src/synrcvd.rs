@@ -321,7 +321,7 @@ impl Shard {
             }
             Verdict::Reset => {
                 self.dropped(now, Dropped::RequestBadAck, frame);
-                self.send_reset(frame, host);
+                self.send_reset(now, frame, host);
             }
             Verdict::Forget => {
                 self.counters.attempt_fails += 1;
@@ -511,7 +511,7 @@ impl Shard {
             options: tcp.syn_ack_options(request.mss, &request.peer_options(), value),
             ..FrameHead::default()
         };
-        self.emit(&head, host);
+        self.emit(now, &head, host);
     }
 
     fn acknowledge_request(&mut self, now: Nanos, index: u32, link: Link, host: &mut impl Host) {
@@ -537,7 +537,7 @@ impl Shard {
             options: Options { timestamps, ..Options::default() },
             ..FrameHead::default()
         };
-        self.emit(&head, host);
+        self.emit(now, &head, host);
     }
 
     /// The last ACK of a handshake: a full control block, a place on the accept queue, and what
@@ -567,7 +567,7 @@ impl Shard {
             Opened::QueueFull if self.config.abort_on_overflow => {
                 self.counters.attempt_fails += 1;
                 self.dropped(now, Dropped::EmbryonicRsts, frame);
-                self.send_reset(frame, host);
+                self.send_reset(now, frame, host);
                 self.drop_request(index);
             }
             // The request stays and its SYN-ACK is sent again in time: the peer's answer, or its

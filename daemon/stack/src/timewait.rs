@@ -287,7 +287,7 @@ impl Shard {
             }
             Verdict::Reset => {
                 self.dropped(now, Dropped::AbortOnData, frame);
-                self.send_reset(frame, host);
+                self.send_reset(now, frame, host);
                 self.end_time_wait(index);
             }
             Verdict::End => self.end_time_wait(index),
@@ -449,7 +449,7 @@ impl Shard {
             options: Options { timestamps, ..Options::default() },
             ..FrameHead::default()
         };
-        self.emit(&head, host);
+        self.emit(now, &head, host);
     }
 
     fn stamp(&self, now: Nanos) -> u16 {

@@ -46,16 +46,16 @@ impl Shard {
 
     /// A connection that waits to be accepted waits at `to` from now on, and the host calls it
     /// `app`. `false`, and nothing has changed, if it waits no more or `to` has no place for it.
-    pub fn move_waiting(&mut self, conn: ConnId, to: ListenerId, app: u64) -> bool {
+    pub fn move_waiting(&mut self, now: Nanos, conn: ConnId, to: ListenerId, app: u64) -> bool {
         let conns = &mut self.flows.records.conns;
         let Some(record) = conns.get(conn.index, conn.generation) else { return false };
-        let from = record.listener;
+        let (from, tuple) = (record.listener, record.tuple);
         if !record.waiting.is_linked() {
             return false;
         }
         if from != to {
             if !self.listeners.get(to).shared.claim_accept() {
-                self.counters.migrate_failures += 1;
+                self.dropped(now, Dropped::MigrateReqFailure, tuple);
                 return false;
             }
             self.listeners.forget(from, conns, conn.index);

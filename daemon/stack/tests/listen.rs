@@ -520,6 +520,9 @@ fn a_syn_ack_without_room_is_counted_and_sent_by_the_timer() {
     world.host.tx_room = 0;
     assert!(world.exchange(&Peer::new(false, 1).syn()).is_empty());
     assert_eq!(world.shard.counters().tx_ring_full, 1);
+    let sample = world.shard.samples(Reason::Other(Dropped::TxRingFull)).next().unwrap();
+    assert_eq!((sample.tuple.remote.port, sample.flags), (1, Flags::SYN | Flags::ACK));
+    assert_eq!(sample.at, world.now);
     world.host.tx_room = 8;
     assert_eq!(world.pass(SECONDS).len(), 1);
 }

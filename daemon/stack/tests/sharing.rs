@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::{Peer, SECONDS, World, endpoint, shown, small};
-use fourwave_stack::{Config, ListenError, ListenerId, ListenerShared};
+use fourwave_stack::{Config, Dropped, ListenError, ListenerId, ListenerShared, Reason};
 use fourwave_wire::Flags;
 
 /// As many listeners of port 80 as there are backlogs.
@@ -132,7 +132,7 @@ fn connections_are_moved_while_there_are_places() {
         .zip(&conns)
         .map(|(app, &conn)| {
             assert_eq!(world.shard.partner(0, conn), Some(1));
-            world.shard.move_waiting(conn, 1, app)
+            world.shard.move_waiting(world.now, conn, 1, app)
         })
         .collect();
     assert_eq!(moved, [true, true, false], "backlog + 1 fit");
@@ -149,10 +149,12 @@ fn connections_are_moved_while_there_are_places() {
     assert_eq!(world.app(base as usize).received, b"hello");
     world.shard.accepted(1, conns[0]);
     assert_eq!(second.accept_len(), 1);
-    assert!(!world.shard.move_waiting(conns[0], 1, 0), "it waits no more");
+    assert!(!world.shard.move_waiting(world.now, conns[0], 1, 0), "it waits no more");
     let counters = world.shard.counters();
     let counted = [counters.migrations, counters.migrate_failures, counters.unaccepted_resets];
     assert_eq!(counted, [2, 1, 1]);
+    let refused = world.shard.samples(Reason::Other(Dropped::MigrateReqFailure)).next().unwrap();
+    assert_eq!(refused.tuple, peers[2].tuple.flipped());
     for conn in &conns[..2] {
         world.shard.abort(*conn).unwrap();
     }

@@ -1,5 +1,6 @@
 //! How the connections of a script come about.
 
+use fourwave_stack::ListenerShared;
 use fourwave_tcp::{Events, State};
 use fourwave_wire::{Addr, Endpoint};
 
@@ -12,14 +13,40 @@ use crate::setup::{choose, keyed};
 impl Runner {
     pub(crate) fn listen(&mut self, backlog: u32) {
         self.listener = Some(self.world.listen(backlog));
+        self.listener_id = 0;
         self.taken.insert((State::Closed as u8, State::Listen as u8));
     }
 
     pub(crate) fn unlisten(&mut self) {
         if self.listener.take().is_some() {
-            self.world.shard.unlisten(self.world.now, 0);
+            self.world.shard.unlisten(self.world.now, self.listener_id);
             self.taken.insert((State::Listen as u8, State::Closed as u8));
         }
+    }
+
+    /// Another listener of the same address takes over, and the one until now ends. The host moves
+    /// the connections that wait, as it does to a partner of `SO_REUSEPORT`, to a keeper when a
+    /// listener ends without one, and from there to its successor (`accept_grace`).
+    pub(crate) fn hand_over(&mut self, backlog: u32) -> Result<(), String> {
+        self.shared()?.set_reuse_port(true);
+        let (from, to) = (self.listener_id, 1 - self.listener_id);
+        let next = ListenerShared::new(backlog);
+        next.set_reuse_port(true);
+        let World { shard, host, now } = &mut self.world;
+        let any = Endpoint { addr: Addr::UNSPECIFIED, port: PORT };
+        shard.listen(to, any, false, next.clone()).map_err(|error| format!("{error:?}"))?;
+        for (number, app) in (0..).zip(&mut host.apps.0) {
+            let waits = app.listener == Some(from) && app.accepted && !app.closed;
+            if let (true, Some(conn)) = (waits, app.conn)
+                && shard.move_waiting(*now, conn, to, number)
+            {
+                app.listener = Some(to);
+            }
+        }
+        self.unlisten();
+        (self.listener, self.listener_id) = (Some(next), to);
+        self.taken.insert((State::Closed as u8, State::Listen as u8));
+        Ok(())
     }
 
     /// The application's choices: for its connection, or for those that its listener accepts.
@@ -33,7 +60,7 @@ impl Runner {
                 shard.apply(self.world.now, conn, &settings).map_err(|error| error.to_string())
             }
             None => {
-                shard.configure_listener(0, &settings);
+                shard.configure_listener(self.listener_id, &settings);
                 Ok(())
             }
         }

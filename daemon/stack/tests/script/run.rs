@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fourwave_stack::{Keys, ListenerShared, Shard};
+use fourwave_stack::{Keys, ListenerId, ListenerShared, Shard};
 use fourwave_tcp::{Nanos, Settings, State};
 use fourwave_wire::{Addr, Endpoint, FourTuple, FrameHead, Link};
 
@@ -78,6 +78,8 @@ pub(crate) struct Runner {
     /// What the application chose, by flow.
     pub(crate) settings: BTreeMap<usize, Settings>,
     pub(crate) listener: Option<Arc<ListenerShared>>,
+    /// The stack's number of it.
+    pub(crate) listener_id: ListenerId,
     pub(crate) taken: Taken,
     trace: Vec<String>,
 }
@@ -117,7 +119,8 @@ impl Runner {
         let world = new_world(&setup, start);
         let (flows, settings) = (BTreeMap::new(), BTreeMap::new());
         let (trace, taken) = (Vec::new(), Taken::new());
-        Runner { setup, world, start, flows, settings, listener: None, taken, trace }
+        let (listener, listener_id) = (None, 0);
+        Runner { setup, world, start, flows, settings, listener, listener_id, taken, trace }
     }
 
     /// Time passes, timers fire when they are due, and what they make due is sent then.
@@ -254,6 +257,7 @@ impl Runner {
             "connect" => self.connect(line.flow, words)?,
             "listen" => self.listen(keyed(words, "backlog")?.unwrap_or(16)),
             "unlisten" => self.unlisten(),
+            "hand-over" => self.hand_over(keyed(words, "backlog")?.unwrap_or(16))?,
             "backlog" => self.shared()?.set_backlog(number(one(words)?)?),
             "defer" => self.shared()?.set_defer_accept(number(one(words)?)?),
             "drain" => self.world.shard.set_draining(flag(one(words)?)?),
@@ -394,6 +398,7 @@ impl Runner {
             [words @ .., "fails"] => (words, true),
             _ => (words, false),
         };
+        let listener = self.listener_id;
         let flow = self.flow(id);
         let (Some(app), Some(conn)) = (flow.app, flow.conn) else {
             return Err("there is no connection".into());
@@ -403,7 +408,7 @@ impl Runner {
         let amount = words.first().map(|word| number::<usize>(word)).transpose();
         let done = match verb {
             "accept" if record.accepted => {
-                shard.accepted(0, conn);
+                shard.accepted(listener, conn);
                 Ok(())
             }
             "accept" => return Err("nothing waits to be accepted".into()),
