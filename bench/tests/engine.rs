@@ -35,6 +35,7 @@ fn a_quick_run_writes_every_figure() {
         "/timer_ns/arm",
         "/timer_ns/cancel",
         "/timer_ns/expire",
+        "/syn_cookie_ns",
         "/ratios/loaded_by_empty/median",
         "/spread/lifecycle_ns/min",
         "/settings/load_average",

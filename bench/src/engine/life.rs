@@ -117,6 +117,21 @@ impl Lives {
         median(&(0..batches).map(batch).collect::<Vec<_>>()).unwrap_or(0.0)
     }
 
+    /// Sends `count` SYNs, rounded up to whole batches, of clients that say no more; returns the
+    /// nanoseconds that one of them and its answer take.
+    pub(super) fn flood(&mut self, engine: &mut impl Engine, count: u32) -> f64 {
+        let batches = self.batches(count);
+        let batch = |_| {
+            self.send_syns();
+            let start = Instant::now();
+            engine.round(self.now, &self.inbox);
+            let nanos = start.elapsed().as_nanos() as f64;
+            self.take(engine, SYN_ACK, 0);
+            nanos / self.clients.len() as f64
+        };
+        median(&(0..batches).map(batch).collect::<Vec<_>>()).unwrap_or(0.0)
+    }
+
     /// Opens `count` connections that stay.
     pub(super) fn open(&mut self, engine: &mut impl Engine, count: u32) {
         for _ in 0..self.batches(count) {
@@ -169,6 +184,12 @@ impl Lives {
     }
 
     fn open_batch(&mut self, engine: &mut impl Engine) {
+        self.send_syns();
+        engine.round(self.now, &self.inbox);
+        self.take(engine, SYN_ACK, 0);
+    }
+
+    fn send_syns(&mut self) {
         self.now += LIFE_NANOS * self.clients.len() as Nanos;
         let millis = self.millis();
         self.inbox.clear();
@@ -178,8 +199,6 @@ impl Lives {
             self.so_far += 1;
             self.templates.syn(client, millis, &mut self.inbox);
         }
-        engine.round(self.now, &self.inbox);
-        self.take(engine, SYN_ACK, 0);
     }
 
     fn serve_batch(&mut self, engine: &mut impl Engine) {

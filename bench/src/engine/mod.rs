@@ -115,11 +115,14 @@ pub fn run(config: &EngineConfig, mut step: impl FnMut(&str)) -> Result<EngineRe
         }
         inserts.push(loaded.last_round(config));
     }
+    step("a flood of SYNs");
+    let syn_cookie = Served::new(config, 0, 0)?.flood(config);
     step("TIME_WAIT");
     let takeover = loaded.takeover(config);
     let expire = loaded.expire();
     let time_wait = TimeWaitNanos::new(&inserts, expire, takeover);
-    Ok(EngineReport::new(settings, &samples, loaded.time_wait_bytes, time_wait, timers))
+    let bytes = loaded.time_wait_bytes;
+    Ok(EngineReport::new(settings, &samples, bytes, time_wait, timers, syn_cookie))
 }
 
 /// One shard with its clients.
@@ -163,6 +166,20 @@ impl Served {
     fn last_round(&mut self, config: &EngineConfig) -> f64 {
         self.lives.set_in_flight(BATCH);
         self.lives.run_to_last_round(&mut self.engine, config.lives)
+    }
+
+    /// Nanoseconds of a SYN that is answered by a cookie.
+    fn flood(&mut self, config: &EngineConfig) -> f64 {
+        self.lives.set_in_flight(BATCH);
+        let nanos = self.lives.flood(&mut self.engine, config.lives);
+        let (cookies, records) = {
+            let shard = &self.engine.shard;
+            (shard.counters().syn_cookies_sent, shard.gauges().syn_received)
+        };
+        // As many handshakes as the backlog, and one more, have a record.
+        assert_eq!(u64::from(records), BATCH as u64 + 1);
+        assert!(cookies + u64::from(records) >= config.lives.into(), "{cookies} cookies");
+        nanos
     }
 
     /// Ends every TIME_WAIT.

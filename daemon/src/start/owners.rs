@@ -117,6 +117,14 @@ fn decide(interface: &str, rss: Rss, seen: io::Result<Seen>) -> Owners {
 mod tests {
     use super::*;
     use fourwave_wire::{Endpoint, Flags, FrameHead, build};
+    use rustix::thread::UnshareFlags;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::thread;
 
     fn told(table: &[u32]) -> fourwave_xdp::Rss {
         fourwave_xdp::Rss { key: (1..=40).collect(), table: table.to_vec() }
@@ -155,18 +163,22 @@ mod tests {
         assert!(matches!(owners("lo", &[0]), Owners::Hash));
     }
 
+    /// A segment of a flow, which its peer sends.
+    fn segment(flow: FourTuple) -> Vec<u8> {
+        let tuple = FourTuple { local: flow.remote, remote: flow.local };
+        let head = FrameHead { tuple, flags: Flags::ACK, ..FrameHead::default() };
+        let mut room = vec![0; 128];
+        let length = build(&mut room, &head, 0, |_| {}).unwrap();
+        room.truncate(length);
+        room
+    }
+
     /// What a NIC with the key and table of `nic` shows to somebody who was told `told`.
     fn seen(nic: &Rss, told: &Rss, flows: u16) -> Seen {
         let mut seen = Seen::default();
         for port in 0..flows {
-            // Seen from the peer, which sends it.
-            let FourTuple { local, remote } = flow(1000 + port);
-            let tuple = FourTuple { local: remote, remote: local };
-            let head = FrameHead { tuple, flags: Flags::ACK, ..FrameHead::default() };
-            let mut room = [0; 128];
-            let length = build(&mut room, &head, 0, |_| {}).unwrap();
-            let worker = nic.worker(&flow(1000 + port));
-            let enough = seen.add(told, Some(worker), &room[..length]);
+            let flow = flow(1000 + port);
+            let enough = seen.add(told, Some(nic.worker(&flow)), &segment(flow));
             assert_eq!(enough == Enough::Yes, seen.flows() >= ENOUGH);
         }
         assert_eq!(seen.flows(), usize::from(flows));
@@ -214,13 +226,70 @@ mod tests {
         let nic = follow(&told(&[0, 1]), &[0, 1]).unwrap();
         let mut one = seen(&nic, &nic, 1);
         assert_eq!(one.elsewhere(), 0);
-        let head = FrameHead {
-            tuple: FourTuple { local: flow(1000).remote, remote: flow(1000).local },
-            ..FrameHead::default()
-        };
-        let mut room = [0; 128];
-        let length = build(&mut room, &head, 0, |_| {}).unwrap();
-        one.add(&nic, None, &room[..length]);
+        one.add(&nic, None, &segment(flow(1000)));
         assert_eq!((one.flows(), one.elsewhere()), (1, 1));
+    }
+
+    /// Whether a NIC that deals out by `nic` is followed by who was told `told`. It is a TAP device
+    /// in a namespace of its own: who writes a frame chooses the queue that it arrives on.
+    fn tried(nic: Rss, told: Rss) -> bool {
+        let body = move || {
+            // SAFETY: this thread alone leaves the namespace, and nothing relies on being there.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            let mut queues = [tap(), tap()];
+            let up = Command::new("ip").args(["link", "set", "dev", TAP, "up"]).status();
+            assert!(up.unwrap().success());
+            let done = AtomicBool::new(false);
+            let seen = thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Relaxed: nothing is published with it.
+                    for port in (1000..1200).cycle().take_while(|_| !done.load(Relaxed)) {
+                        let queue = &mut queues[nic.worker(&flow(port)) as usize];
+                        queue.write_all(&segment(flow(port))).unwrap();
+                    }
+                });
+                let seen = look(TAP, &[0, 1], &told);
+                done.store(true, Relaxed);
+                seen
+            });
+            assert!(seen.as_ref().is_ok_and(|seen| seen.flows() == ENOUGH), "{seen:?}");
+            matches!(decide(TAP, told, seen), Owners::Rss(_))
+        };
+        thread::spawn(body).join().unwrap()
+    }
+
+    const TAP: &str = "fw-rss0";
+
+    /// One more queue of the device.
+    fn tap() -> File {
+        let mut request = libc::ifreq {
+            ifr_name: [0; libc::IFNAMSIZ],
+            ifr_ifru: libc::__c_anonymous_ifr_ifru {
+                ifru_flags: (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE) as i16,
+            },
+        };
+        for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+            *to = from.cast_signed();
+        }
+        let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives across the call and whose
+        // name ends in a 0.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        file
+    }
+
+    #[test]
+    fn what_arrives_decides() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI has to run this test as root");
+            return;
+        }
+        let right = || follow(&told(&[0, 1]), &[0, 1]).unwrap();
+        let wrong = fourwave_xdp::Rss { key: (101..=140).collect(), table: vec![0, 1] };
+        assert!(tried(right(), right()));
+        assert!(!tried(follow(&wrong, &[0, 1]).unwrap(), right()));
+        // The key is right, and the table turned round.
+        assert!(!tried(follow(&told(&[1, 0]), &[0, 1]).unwrap(), right()));
     }
 }

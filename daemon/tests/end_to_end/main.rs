@@ -23,6 +23,7 @@ mod idle;
 mod instances;
 mod killed;
 mod listening;
+mod listing;
 mod load;
 mod lossy;
 mod modes;
