@@ -3,6 +3,7 @@
 use crate::choices::{Choices, check, linger_time};
 use crate::error::{gone, os, would_block};
 use crate::family::Family;
+use crate::fork::Mutex;
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::patience::{Limit, Patience};
@@ -10,11 +11,11 @@ use crate::poller::Interest;
 use crate::runtime::Shared;
 use crate::watch::Watcher;
 use fourwave_protocol::command::Command;
-use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::conn::{ConnBlock, shut, status};
+use fourwave_protocol::lock::Lock;
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::report::Report;
 use fourwave_protocol::{ExtentId, Handle};
-use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -30,8 +31,10 @@ pub(crate) struct Connection {
     pub(crate) worker: u32,
     family: Family,
     pub(crate) nonblocking: AtomicBool,
-    pub(crate) read: Side<Unreported>,
-    pub(crate) write: Side<()>,
+    pub(crate) read: Side,
+    pub(crate) write: Side,
+    /// Bytes read since the daemon was told.
+    pub(crate) unreported: AtomicU64,
     /// `SO_LINGER` as this process has set or inherited it, as [`ConnOption::Linger`] says it.
     /// The daemon has it too, for a process that dies.
     linger: AtomicU32,
@@ -39,24 +42,16 @@ pub(crate) struct Connection {
     pub(crate) watchers: Mutex<Vec<Watcher>>,
 }
 
-/// Bytes read since the daemon was told.
-#[derive(Debug, Default)]
-pub(crate) struct Unreported(pub(crate) u64);
-
 /// What the two directions have alike.
 #[derive(Debug, Default)]
-pub(crate) struct Side<T> {
-    /// Held while bytes are copied.
-    pub(crate) bytes: Mutex<T>,
+pub(crate) struct Side {
     /// Held by the thread that waits, so that only one at a time asks to be woken.
     turn: Mutex<()>,
-    /// `shutdown` was called for this direction.
-    pub(crate) shut: AtomicBool,
     /// Nanoseconds, 0 for none.
     timeout: AtomicU64,
 }
 
-impl<T> Side<T> {
+impl Side {
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let nanos = match timeout {
             None => 0,
@@ -72,6 +67,22 @@ impl<T> Side<T> {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
+    }
+}
+
+/// How often closing waits, for some milliseconds each, while another process is writing.
+const CLOSING_PATIENCE: u32 = 100;
+
+/// How long a thread sleeps at a time beside a connection that another process holds too: the
+/// daemon tells one of those who wait, the one that has asked last.
+const SHARED_NAP: Duration = Duration::from_millis(20);
+
+/// One of the block's locks is held.
+pub(crate) struct Section<'a>(&'a Lock);
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        self.0.unlock();
     }
 }
 
@@ -91,6 +102,7 @@ impl Connection {
             nonblocking: AtomicBool::new(false),
             read: Side::default(),
             write: Side::default(),
+            unreported: AtomicU64::new(0),
             linger: AtomicU32::new(linger),
             failure_told: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
@@ -177,7 +189,43 @@ impl Connection {
         }
     }
 
-    /// How far the stream was written, and the extent of the last byte.
+    /// What a close says of the stream's end.
+    fn end_of_stream(&self) -> (u64, Option<ExtentId>) {
+        let writer = &self.block().client.writer;
+        let mut patience = CLOSING_PATIENCE;
+        let goes_on = || {
+            patience -= 1;
+            patience > 0
+        };
+        if !writer.lock(self.shared.process(), goes_on) {
+            // Another process writes and has stopped meanwhile. It will say itself how far it came.
+            return (0, None);
+        }
+        let written = self.written();
+        writer.unlock();
+        written
+    }
+
+    /// Takes one of the block's locks, which order threads and processes that share the connection.
+    pub(crate) fn section<'a>(&self, lock: &'a Lock) -> io::Result<Section<'a>> {
+        match lock.lock(self.shared.process(), || self.shared.probe().is_ok()) {
+            true => Ok(Section(lock)),
+            false => Err(gone()),
+        }
+    }
+
+    /// Whether `shutdown` was called for a direction, one of the bits of [`shut`].
+    pub(crate) fn is_shut(&self, direction: u32) -> bool {
+        self.block().client.shut.load(Ordering::Relaxed) & direction != 0
+    }
+
+    /// Whether other processes hold the connection too.
+    fn is_shared(&self) -> bool {
+        self.block().daemon.holders.load(Ordering::Relaxed) > 1
+    }
+
+    /// How far the stream was written, and the extent of the last byte. To be asked in the writer's
+    /// section.
     fn written(&self) -> (u64, Option<ExtentId>) {
         let block = self.block();
         (block.client.send_tail.load(Ordering::Relaxed), block.send_extent())
@@ -232,22 +280,23 @@ impl Connection {
             Shutdown::Write => (false, true),
             Shutdown::Both => (true, true),
         };
-        if write && !self.write.shut.load(Ordering::Relaxed) {
+        let client = &self.block().client;
+        if write && !self.is_shut(shut::WRITE) {
             // The lock: no writer is between its look at the flag and its post.
-            let bytes = self.write.bytes.lock();
-            self.write.shut.store(true, Ordering::Relaxed);
+            let section = self.section(&client.writer)?;
+            client.shut.fetch_or(shut::WRITE, Ordering::Relaxed);
             let (tail, last) = self.written();
             let command = Command::ShutdownWrite { handle: self.handle, tail, last };
             self.shared.with_lane(|lane| self.post(lane, command))?;
-            drop(bytes);
-            self.wake_sleeper(&self.block().client.wake_writer);
+            drop(section);
+            self.wake_sleeper(&client.wake_writer);
         }
         if read {
-            self.read.shut.store(true, Ordering::Relaxed);
-            self.wake_sleeper(&self.block().client.wake_reader);
+            client.shut.fetch_or(shut::READ, Ordering::Relaxed);
+            self.wake_sleeper(&client.wake_reader);
         }
         for (core, _) in self.watchers() {
-            core.changed(self.handle, |stream| stream.read_shut |= read);
+            core.changed(self.handle);
         }
         Ok(())
     }
@@ -262,15 +311,26 @@ impl Connection {
         }
     }
 
-    /// Tells the daemon which lane to wake, and wakes the one that it replaces.
-    pub(crate) fn set_waker(&self, word: &AtomicU16, lane: Option<u16>) {
-        let new = lane.map_or(0, |lane| lane + 1);
+    /// Tells the daemon to wake `lane`, and wakes the one that it replaces.
+    pub(crate) fn set_waker(&self, word: &AtomicU16, lane: u16) {
+        let new = lane + 1;
         // Relaxed: the caller makes the fence that orders this before its look.
         let old = word.swap(new, Ordering::Relaxed);
         if let Some(replaced) = old.checked_sub(1)
             && old != new
         {
             self.shared.wake_lane(replaced);
+        }
+    }
+
+    /// Tells the daemon to wake no lane of this process, and wakes the one that was to be.
+    pub(crate) fn clear_waker(&self, word: &AtomicU16) {
+        let old = word.load(Ordering::Relaxed);
+        if let Some(lane) = old.checked_sub(1)
+            && self.shared.has_lane(lane)
+            && word.compare_exchange(old, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.shared.wake_lane(lane);
         }
     }
 }
@@ -346,8 +406,12 @@ impl Waiting for Reading<'_> {
         word.store(lane + 1, Ordering::Relaxed);
     }
 
-    fn disarm(&self, _: u16) {
-        self.0.give_back(&self.0.block().client.wake_reader, |_| true);
+    fn disarm(&self, lane: u16) {
+        self.0.give_back(lane, &self.0.block().client.wake_reader, |_| true);
+    }
+
+    fn nap(&self) -> Option<Duration> {
+        self.0.is_shared().then_some(SHARED_NAP)
     }
 
     // Asked for until taken back.
@@ -364,8 +428,12 @@ impl Waiting for Writing<'_> {
         self.0.block().client.wake_writer.store(lane + 1, Ordering::Relaxed);
     }
 
-    fn disarm(&self, _: u16) {
-        self.0.give_back(&self.0.block().client.wake_writer, Interest::is_writable);
+    fn disarm(&self, lane: u16) {
+        self.0.give_back(lane, &self.0.block().client.wake_writer, Interest::is_writable);
+    }
+
+    fn nap(&self) -> Option<Duration> {
+        self.0.is_shared().then_some(SHARED_NAP)
     }
 
     // Asked for until taken back.
@@ -387,14 +455,17 @@ impl Drop for Connection {
             core.forget_stream(self.handle);
         }
         let linger = linger_time(*self.linger.get_mut());
-        if let Some(time) = linger.filter(|time| !time.is_zero()) {
+        // While others hold the connection, nothing ends.
+        if let Some(time) = linger.filter(|time| !time.is_zero())
+            && !self.is_shared()
+        {
             // Whatever goes wrong, the connection is closed next.
             let _ = self.wait_for_the_peer(time);
         }
         if self.shared.check().is_err() {
             return;
         }
-        let (tail, last) = self.written();
+        let (tail, last) = self.end_of_stream();
         let abort = linger.is_some_and(|time| time.is_zero());
         let command = Command::Close { handle: self.handle, tail, last, abort };
         // Without a daemon there is nothing to close; no other failure is possible that
@@ -404,7 +475,7 @@ impl Drop for Connection {
 }
 
 /// The wait that a socket's own settings ask for.
-pub(crate) fn own_patience<T>(nonblocking: &AtomicBool, side: &Side<T>) -> Patience {
+pub(crate) fn own_patience(nonblocking: &AtomicBool, side: &Side) -> Patience {
     if nonblocking.load(Ordering::Relaxed) {
         return Patience::NONE;
     }

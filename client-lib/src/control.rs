@@ -2,9 +2,9 @@
 
 use crate::aside::aside;
 use crate::error::{explained, gone};
+use crate::fork::Mutex;
 use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::layout::MAX_WORKERS;
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use rustix::net::{
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a reply may take before the daemon counts as stuck.
@@ -27,6 +28,8 @@ pub(crate) struct Control {
     /// Held from request to reply, so that replies find their requests. Large buffers live here
     /// and not on the stacks of small threads.
     buffer: Mutex<Box<[u8; MAX_MESSAGE]>>,
+    /// Replies that are on their way and that nobody waits for.
+    unwanted: AtomicU32,
 }
 
 impl Control {
@@ -38,20 +41,59 @@ impl Control {
         let address = SocketAddrUnix::new(path)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         rustix::net::connect(&socket, &address).map_err(absent)?;
-        Ok(Control { socket, buffer: Mutex::new(Box::new([0; MAX_MESSAGE])) })
+        Ok(Control {
+            socket,
+            buffer: Mutex::new(Box::new([0; MAX_MESSAGE])),
+            unwanted: AtomicU32::new(0),
+        })
     }
 
     /// Sends a request and waits for its reply and the descriptors that came with it. A refusal
     /// is an error with the daemon's words.
     pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
         let mut buffer = self.buffer.lock();
+        self.skip_unwanted(&mut buffer)?;
         self.send(request, &mut buffer)?;
         self.receive(&mut buffer)
+    }
+
+    /// Sends a request and does not wait for its reply.
+    pub(crate) fn announce(&self, request: &Request) -> io::Result<()> {
+        let mut buffer = self.buffer.lock();
+        self.send(request, &mut buffer)?;
+        // Relaxed: under the lock.
+        self.unwanted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn skip_unwanted(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<()> {
+        while self.unwanted.load(Ordering::Relaxed) > 0 {
+            self.receive(buffer)?;
+            self.unwanted.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// In a child: `connection`, made for it by the daemon, takes the place of its parent's.
+    pub(crate) fn replace(&self, connection: OwnedFd) -> io::Result<()> {
+        sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        crate::fork::replace(self.socket.as_fd(), connection)?;
+        self.unwanted.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// In a child without a connection of its own: lets go of its parent's.
+    pub(crate) fn hang_up(&self) -> io::Result<()> {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        // The other end is closed at once: this one is hung up.
+        let (end, _) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
+        Ok(crate::fork::replace(self.socket.as_fd(), end)?)
     }
 
     /// Sends a request that is answered by text, however long.
     pub(crate) fn text(&self, request: &Request) -> io::Result<String> {
         let mut buffer = self.buffer.lock();
+        self.skip_unwanted(&mut buffer)?;
         self.send(request, &mut buffer)?;
         let mut all = String::new();
         loop {

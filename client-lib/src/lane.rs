@@ -6,20 +6,20 @@
 use crate::aside::aside;
 use crate::control::unexpected;
 use crate::error::explained;
+use crate::fork::{self, Mutex, MutexGuard};
 use crate::runtime::Shared;
 use fourwave_protocol::command::{Command, Event, decode_grant};
 use fourwave_protocol::control::{Reply, Request};
 use fourwave_protocol::report::Report;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{Corrupt, ExtentId, Handle};
-use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
 use std::time::Instant;
 
 /// Tag of the control socket in the epoll set; workers use their number.
@@ -32,7 +32,9 @@ const YIELDS_PER_PROBE: u32 = 64;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
-    index: u16,
+    index: AtomicU16,
+    /// The [`epoch`](fork::epoch) of the process whose lane it is.
+    epoch: AtomicU32,
     /// Readable when a doorbell, the control socket's end or a kick wants attention.
     epoll: OwnedFd,
     /// The client's end of one socket pair per worker.
@@ -75,20 +77,16 @@ struct PerWorker {
     wanted: bool,
 }
 
-/// Why a sleep ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// Somebody rang, or might have.
-    Rung,
-    /// The time is over.
-    TimedOut,
-    /// A signal was handled.
-    Interrupted,
+/// What a lane is made of, besides what it remembers.
+struct Parts {
+    index: u16,
+    epoll: OwnedFd,
+    doorbells: Vec<OwnedFd>,
+    kick: OwnedFd,
 }
 
-impl Lane {
-    /// Asks the daemon for a new lane.
-    pub(crate) fn attach(shared: &Shared) -> io::Result<Lane> {
+impl Parts {
+    fn attach(shared: &Shared) -> io::Result<Parts> {
         let (reply, doorbells) = shared.request(&Request::AttachLane)?;
         let Reply::Attached { lane: index } = reply else { return Err(unexpected(&reply)) };
         if doorbells.len() != shared.params().workers as usize {
@@ -108,9 +106,29 @@ impl Lane {
         // No flags: a hang-up is reported always, replies for others are not.
         add(shared.control.as_fd(), CONTROL, epoll::EventFlags::empty())?;
         add(kick.as_fd(), KICK, epoll::EventFlags::IN)?;
+        Ok(Parts { index, epoll, doorbells, kick })
+    }
+}
+
+/// Why a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// Somebody rang, or might have.
+    Rung,
+    /// The time is over.
+    TimedOut,
+    /// A signal was handled.
+    Interrupted,
+}
+
+impl Lane {
+    /// Asks the daemon for a new lane.
+    pub(crate) fn attach(shared: &Shared) -> io::Result<Lane> {
+        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared)?;
         let workers = doorbells.iter().map(|_| PerWorker::default()).collect();
         Ok(Lane {
-            index,
+            index: AtomicU16::new(index),
+            epoch: AtomicU32::new(fork::epoch()),
             epoll,
             doorbells,
             kick,
@@ -120,8 +138,48 @@ impl Lane {
         })
     }
 
+    /// In a child: whether it is still the parent's.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.epoch.load(Ordering::Relaxed) != fork::epoch()
+    }
+
+    /// In a child: puts a lane of its own in the place of its parent's. Nobody may be using it.
+    pub(crate) fn renew(&self, shared: &Shared) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared)?;
+        fork::replace(self.epoll.as_fd(), epoll)?;
+        fork::replace(self.kick.as_fd(), kick)?;
+        for (old, new) in self.doorbells.iter().zip(doorbells) {
+            fork::replace(old.as_fd(), new)?;
+        }
+        let workers = self.doorbells.iter().map(|_| PerWorker::default()).collect();
+        *state = State { workers, next_token: 0, opening: None, asking: None };
+        self.asleep.store(false, Ordering::Relaxed);
+        self.index.store(index, Ordering::Relaxed);
+        self.epoch.store(fork::epoch(), Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(crate) fn index(&self) -> u16 {
-        self.index
+        // Relaxed: changes only while nobody uses it.
+        self.index.load(Ordering::Relaxed)
+    }
+
+    /// Nobody else posts through the lane, takes events off it, or forks, while `f` runs: for taking
+    /// a connection off an accept queue.
+    pub(crate) fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _state = self.state.lock();
+        f()
+    }
+
+    /// Before a fork: nothing is posted or taken until [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        std::mem::forget::<MutexGuard<'_, State>>(self.state.lock());
+    }
+
+    /// In the parent, after a fork.
+    pub(crate) fn release(&self) {
+        fork::unlock(&self.state);
     }
 
     /// The descriptor that becomes readable when a sleeping lane is rung.
@@ -132,7 +190,7 @@ impl Lane {
     /// Posts a command and rings the worker if it sleeps. Waits for room if the ring is full:
     /// the daemon never waits for a client, so room comes as long as it lives.
     pub(crate) fn post(&self, shared: &Shared, worker: u32, command: Command) -> io::Result<()> {
-        let ring = shared.segment.command_ring(self.index, worker);
+        let ring = shared.segment.command_ring(self.index(), worker);
         let words = command.encode();
         let mut yields = 0u32;
         loop {
@@ -180,7 +238,7 @@ impl Lane {
         let mut state = self.state.lock();
         let State { workers, opening, asking, .. } = &mut *state;
         for (worker, own) in (0..).zip(workers) {
-            let ring = shared.segment.event_ring(self.index, worker);
+            let ring = shared.segment.event_ring(self.index(), worker);
             while let Some(words) = own.events.pop(&ring).map_err(|Corrupt| shared.set_gone())? {
                 // An unknown event cannot come from a daemon of this version.
                 let Some(event) = Event::decode(words) else { continue };
@@ -266,12 +324,12 @@ impl Lane {
         let mut state = self.state.lock();
         let Some(asking) = state.asking.filter(|asking| asking.answered) else { return Ok(None) };
         state.asking = None;
-        Ok(Some(shared.segment.report(self.index, asking.worker).load()))
+        Ok(Some(shared.segment.report(self.index(), asking.worker).load()))
     }
 
     /// Takes a send extent that the worker granted.
     pub(crate) fn take_grant(&self, shared: &Shared, worker: u32) -> io::Result<Option<ExtentId>> {
-        let ring = shared.segment.grant_ring(self.index, worker);
+        let ring = shared.segment.grant_ring(self.index(), worker);
         let popped = self.state.lock().workers[worker as usize].grants.pop(&ring);
         Ok(popped.map_err(|Corrupt| shared.set_gone())?.and_then(decode_grant))
     }
@@ -289,7 +347,7 @@ impl Lane {
     pub(crate) fn prepare(&self, shared: &Shared) {
         // Relaxed: the fence in the sleeper's prepare() orders this before the second look.
         self.asleep.store(true, Ordering::Relaxed);
-        shared.segment.lane_sleeper(self.index).prepare();
+        shared.segment.lane_sleeper(self.index()).prepare();
     }
 
     /// Whether sleep is announced.
@@ -299,7 +357,7 @@ impl Lane {
 
     /// Takes the announcement back.
     pub(crate) fn awake(&self, shared: &Shared) {
-        shared.segment.lane_sleeper(self.index).awake();
+        shared.segment.lane_sleeper(self.index()).awake();
         self.asleep.store(false, Ordering::Relaxed);
     }
 

@@ -31,14 +31,29 @@
 //! - [`Poller`] waits for many sockets, and is a descriptor for other event loops.
 //! - With the feature `tokio`, the module `tokio` has sockets that are awaited.
 //!
+//! # Forks
+//! A child of `fork(2)` goes on with its parent's sockets, pollers and [`Runtime`]s: a listener can
+//! be shared by many, and a connection ends when the last process has closed it or is gone. Killed,
+//! exited or replaced by `exec`, a process lets go of what it held and of nothing else. Up to 256
+//! processes share a quota.
+//! - `O_NONBLOCK`, timeouts and what is registered with a poller are each process's own. Other
+//!   options are the connection's.
+//! - Two processes may read or write one stream: each byte goes to one of them, and the bytes of a
+//!   call stay together as far as there is room for them. A process that is stopped (`SIGSTOP`) in
+//!   the middle of it holds the others up.
+//! - The readiness of a connection is told to the [`Poller`] that has asked last, in whatever
+//!   process. Threads in blocking calls notice by themselves, within 20 ms.
+//! - Begin a tokio runtime after the fork: its threads are not in the child.
+//! - Only what goes through libc's `fork` is noticed. Children of `posix_spawn` and `vfork` have
+//!   no sockets.
+//!
 //! # Differences from `std::net`
 //! - The backlog is 4096, where std asks for 128.
 //! - A stream is no file descriptor: wait for it with a [`Poller`].
 //! - A signal does not end a blocking call (as with `SA_RESTART`); it ends [`Poller::wait`].
 //! - When the daemon goes away, every operation gives `ENETDOWN`.
-//! - After `fork`, a child can use neither the sockets nor the [`Runtime`]s of its parent.
-//! - Each thread that uses a socket, and each [`Poller`], takes one of the group's lanes (128
-//!   unless the daemon is built otherwise); an ended thread's lane goes to the next one.
+//! - Each thread that uses a socket, and each [`Poller`], takes one of the group's lanes (256, for
+//!   a process and its forks); an ended thread's lane goes to the next one.
 //! - The library's own descriptors have numbers from 1024 on (from half of `RLIMIT_NOFILE` on, if
 //!   that is less).
 //! - Errors that the daemon explains carry its words and no `raw_os_error`; [`errno`] finds the
@@ -52,6 +67,7 @@ mod connection;
 mod control;
 mod error;
 mod family;
+mod fork;
 mod halves;
 mod lane;
 mod listener;

@@ -8,6 +8,8 @@ use crate::connection::Connection;
 use crate::control::unexpected;
 use crate::error::{os, would_block};
 use crate::family::Family;
+use crate::fork::Mutex;
+use crate::lane::Lane;
 use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
 use crate::patience::Patience;
@@ -18,7 +20,6 @@ use crate::stream::TcpStream;
 use fourwave_protocol::accept;
 use fourwave_protocol::control::{BindOptions, Reply, Request};
 use fourwave_protocol::option::ConnOption;
-use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -123,7 +124,8 @@ impl TcpListener {
         let inner = &*self.inner;
         let shared = &inner.shared;
         shared.check()?;
-        let waiting = match (inner.take(), patience.limit()) {
+        let now = shared.with_lane(|lane| Ok(inner.take(lane)))?;
+        let waiting = match (now, patience.limit()) {
             (Some(waiting), _) => waiting,
             (None, None) => {
                 shared.probe()?;
@@ -133,7 +135,7 @@ impl TcpListener {
                 .with_own_lane(|lane| {
                     block_on(shared, lane, limit, inner, || {
                         shared.check()?;
-                        Ok(inner.take_waiting(lane.index()))
+                        Ok(inner.take_waiting(lane))
                     })
                 })?
                 .ok_or_else(would_block)?,
@@ -375,8 +377,10 @@ impl sealed::Source for TcpListener {
             (true, true) => return Err(os(Errno::EXIST)),
             (false, false) => return Err(os(Errno::NOENT)),
             (false, true) => {
-                pollers.retain(|poller| poller.strong_count() > 0);
-                pollers.push(Arc::downgrade(core));
+                core.quietly(|| {
+                    pollers.retain(|poller| poller.strong_count() > 0);
+                    pollers.push(Arc::downgrade(core));
+                });
             }
             (true, false) => {}
         }
@@ -390,7 +394,7 @@ impl sealed::Source for TcpListener {
         if !core.belongs_to(&self.inner.shared) || !core.has_listener(self.inner.index) {
             return Err(os(Errno::NOENT));
         }
-        pollers.retain(|poller| !std::ptr::eq(poller.as_ptr(), &**core));
+        core.quietly(|| pollers.retain(|poller| !std::ptr::eq(poller.as_ptr(), &**core)));
         core.forget_listener(self.inner.index);
         Ok(())
     }
@@ -445,12 +449,17 @@ struct Inner {
 }
 
 impl Inner {
-    /// Takes the connection with the oldest stamp from the workers' queues.
-    fn take(&self) -> Option<accept::Waiting> {
+    /// Takes the connection with the oldest stamp from the workers' queues. Not while this process
+    /// forks: the child would know of a connection that it does not hold.
+    fn take(&self, lane: &Lane) -> Option<accept::Waiting> {
+        lane.exclusively(|| self.take_oldest())
+    }
+
+    fn take_oldest(&self) -> Option<accept::Waiting> {
         let ring = |worker| self.shared.segment.accept_ring(self.index, worker);
-        let workers = self.shared.params().workers;
+        let (workers, process) = (self.shared.params().workers, self.shared.process());
         if workers == 1 {
-            return ring(0).pop();
+            return ring(0).pop(process);
         }
         loop {
             let waiting = |worker| {
@@ -459,7 +468,7 @@ impl Inner {
             let (_, worker) = (0..workers).filter_map(waiting).min()?;
             // It may be a younger one by now, or none, if another thread was faster: that
             // thread has the older one. Only with none there is reason to look again.
-            if let Some(waiting) = ring(worker).pop() {
+            if let Some(waiting) = ring(worker).pop(process) {
                 return Some(waiting);
             }
         }
@@ -471,13 +480,13 @@ impl Inner {
     ///
     /// It leaves the set of waiters before it takes: a lane that had taken one already and were
     /// told of the next would go away with a wake-up that another sleeper needs.
-    fn take_waiting(&self, lane: u16) -> Option<accept::Waiting> {
+    fn take_waiting(&self, lane: &Lane) -> Option<accept::Waiting> {
         let mut workers = 0..self.shared.params().workers;
         if workers.all(|worker| self.shared.segment.accept_ring(self.index, worker).is_empty()) {
             return None;
         }
-        self.disarm(lane);
-        self.take()
+        self.disarm(lane.index());
+        self.take(lane)
     }
 }
 

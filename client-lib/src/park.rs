@@ -27,6 +27,10 @@ pub(crate) trait Interest {
     fn disarm(&self, lane: u16);
     /// Whether `lane` is still to be told. `false` after something was told.
     fn is_armed(&self, lane: u16) -> bool;
+    /// How long to sleep at the most before asking again, where others can take the question back.
+    fn nap(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// For what is answered on the lane's rings anyhow.
@@ -109,8 +113,10 @@ fn sleep_until<T>(
     loop {
         interest.arm(lane);
         bed.prepare();
+        let nap = interest.nap().and_then(|nap| Instant::now().checked_add(nap));
+        let until = [limit.deadline, nap].into_iter().flatten().min();
         let slept = match bed.drain().and_then(|()| attempt()) {
-            Ok(None) if interest.is_armed(lane) => bed.sleep(limit.deadline),
+            Ok(None) if interest.is_armed(lane) => bed.sleep(until),
             // Told already, or the attempt took the question back and then met with a race.
             Ok(None) => Ok(Woken::Rung),
             found => {
@@ -120,7 +126,11 @@ fn sleep_until<T>(
         };
         bed.awake();
         interest.disarm(lane);
-        let slept = slept?;
+        let slept = match slept? {
+            // Time to ask again.
+            Woken::TimedOut if until != limit.deadline => Woken::Rung,
+            slept => slept,
+        };
         let found = attempt()?;
         match slept {
             _ if found.is_some() => return Ok(found),

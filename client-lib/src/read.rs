@@ -4,7 +4,7 @@ use crate::connection::{Connection, in_time, own_patience};
 use crate::error::{os, would_block};
 use crate::patience::Patience;
 use fourwave_protocol::command::Command;
-use fourwave_protocol::conn::status;
+use fourwave_protocol::conn::{shut, status};
 use fourwave_protocol::{EXTENT_BYTES, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSliceMut};
@@ -67,7 +67,7 @@ impl Connection {
 
     /// Reads what is there; `None` if nothing is and more can come.
     fn try_receive(&self, bufs: &mut [IoSliceMut<'_>], mode: Mode) -> io::Result<Option<usize>> {
-        let mut unreported = self.read.bytes.lock();
+        let _reader = self.section(&self.block().client.reader)?;
         // The status before the tail: with PEER_CLOSED in it, the tail is final.
         let state = self.status()?;
         let block = self.block();
@@ -81,9 +81,9 @@ impl Connection {
             let ended = state & (status::PEER_CLOSED | status::FAILED) != 0;
             return match self.take_failure(state) {
                 Some(failure) => Err(failure),
-                None if ended || self.read.shut.load(Ordering::Relaxed) => Ok(Some(0)),
+                None if ended || self.is_shut(shut::READ) => Ok(Some(0)),
                 None => {
-                    self.report_if(&mut unreported.0, REPORT_DRAINED_AT)?;
+                    self.report_if(REPORT_DRAINED_AT)?;
                     Ok(None)
                 }
             };
@@ -94,9 +94,10 @@ impl Connection {
         }
         if mode == Mode::Take {
             block.publish_receive_head(at);
-            unreported.0 += at - head;
+            // Relaxed: under the lock.
+            self.unreported.fetch_add(at - head, Ordering::Relaxed);
             let least = block.daemon.report_at.load(Ordering::Relaxed);
-            self.report_if(&mut unreported.0, u64::from(least))?;
+            self.report_if(u64::from(least))?;
         }
         Ok(Some((at - head) as usize))
     }
@@ -120,11 +121,12 @@ impl Connection {
     }
 
     /// Tells the daemon that bytes were read, if they are at least `least`.
-    fn report_if(&self, unreported: &mut u64, least: u64) -> io::Result<()> {
-        if *unreported < least {
+    fn report_if(&self, least: u64) -> io::Result<()> {
+        // Relaxed: under the lock.
+        if self.unreported.load(Ordering::Relaxed) < least {
             return Ok(());
         }
-        *unreported = 0;
+        self.unreported.store(0, Ordering::Relaxed);
         let command = Command::Consumed { handle: self.handle };
         self.shared.with_lane(|lane| self.post(lane, command))
     }

@@ -2,10 +2,12 @@
 
 use crate::control::{Control, unexpected};
 use crate::error::gone;
+use crate::fork::{self, Mutex};
 use crate::lane::Lane;
+use crate::poller::Core;
 use fourwave_protocol::control::{Reply, Request};
-use fourwave_protocol::{Handle, Params, Segment, VERSION};
-use parking_lot::Mutex;
+use fourwave_protocol::{Handle, Params, Process, Segment, VERSION};
+use rustix::fd::OwnedFd;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -51,7 +53,9 @@ impl Runtime {
     /// `ENETDOWN` with an explanation when no daemon answers there, what the daemon says when
     /// it refuses, `InvalidData` when library and daemon are of different versions.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Runtime> {
-        Ok(Runtime { shared: Arc::new(Shared::connect(path.as_ref())?) })
+        let shared = Arc::new(Shared::connect(path.as_ref())?);
+        fork::enroll(&shared);
+        Ok(Runtime { shared })
     }
 
     /// The daemon of this process: the one named by the environment variable `FOURWAVE_SOCKET`,
@@ -109,6 +113,8 @@ fn socket_path(variable: Option<OsString>) -> PathBuf {
 pub(crate) struct Shared {
     pub(crate) segment: Segment,
     pub(crate) control: Control,
+    /// This process's name in the group.
+    process: AtomicU32,
     /// Set once, by whoever notices first.
     gone: AtomicBool,
     /// When to ask the kernel again whether the daemon lives, nanoseconds of CLOCK_MONOTONIC.
@@ -123,6 +129,7 @@ struct Lanes {
     /// By number, to wake one of them.
     all: Vec<Weak<Lane>>,
     idle: Vec<Arc<Lane>>,
+    pollers: Vec<Weak<Core>>,
 }
 
 impl Shared {
@@ -131,7 +138,7 @@ impl Shared {
         let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (reply, descriptors) = control.request(&Request::Hello { version: VERSION, name })?;
-        let (Reply::Welcome { params }, [memory]) = (&reply, &descriptors[..]) else {
+        let (Reply::Welcome { params, process }, [memory]) = (&reply, &descriptors[..]) else {
             return Err(unexpected(&reply));
         };
         let segment = Segment::map(memory, *params)
@@ -139,6 +146,7 @@ impl Shared {
         Ok(Shared {
             segment,
             control,
+            process: AtomicU32::new(process.raw()),
             gone: AtomicBool::new(false),
             next_probe: AtomicU64::new(0),
             next_worker: AtomicU32::new(0),
@@ -149,6 +157,12 @@ impl Shared {
 
     pub(crate) fn params(&self) -> &Params {
         self.segment.layout().params()
+    }
+
+    /// This process's name in the group.
+    pub(crate) fn process(&self) -> Process {
+        // Relaxed: changes only in a process that has one thread.
+        Process::from_raw(self.process.load(Ordering::Relaxed)).expect("the daemon gave it")
     }
 
     /// The worker that owns a connection.
@@ -211,10 +225,7 @@ impl Shared {
     }
 
     /// Sends a request.
-    pub(crate) fn request(
-        &self,
-        request: &Request,
-    ) -> io::Result<(Reply, Vec<rustix::fd::OwnedFd>)> {
+    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
         self.check()?;
         self.noticing(self.control.request(request))
     }
@@ -225,17 +236,38 @@ impl Shared {
             return Ok(lane);
         }
         let lane = Arc::new(Lane::attach(self)?);
+        self.note_lane(&lane);
+        Ok(lane)
+    }
+
+    /// A lane has a number of its own.
+    pub(crate) fn note_lane(&self, lane: &Arc<Lane>) {
         let mut lanes = self.lanes.lock();
         let index = usize::from(lane.index());
         if lanes.all.len() <= index {
             lanes.all.resize(index + 1, Weak::new());
         }
-        lanes.all[index] = Arc::downgrade(&lane);
-        Ok(lane)
+        lanes.all[index] = Arc::downgrade(lane);
+    }
+
+    /// A poller begins.
+    pub(crate) fn note_poller(&self, core: &Arc<Core>) {
+        let mut lanes = self.lanes.lock();
+        lanes.pollers.retain(|poller| poller.strong_count() > 0);
+        lanes.pollers.push(Arc::downgrade(core));
+    }
+
+    /// Whether a lane is one of this process.
+    pub(crate) fn has_lane(&self, lane: u16) -> bool {
+        let lanes = self.lanes.lock();
+        lanes.all.get(usize::from(lane)).is_some_and(|lane| lane.strong_count() > 0)
     }
 
     /// Takes back a lane that its thread or poller no longer needs.
     pub(crate) fn return_lane(&self, lane: Arc<Lane>) {
+        if lane.is_inherited() {
+            return;
+        }
         let mut lanes = self.lanes.lock();
         if lanes.idle.len() < IDLE_LANES {
             lanes.idle.push(lane);
@@ -287,11 +319,13 @@ impl Shared {
         }
         let mut f = Some(f);
         let used = LANES.try_with(|lanes| {
-            let mine = |entry: &ThreadLane| std::ptr::eq(entry.shared.as_ptr(), &**self);
+            let mine = |entry: &ThreadLane| {
+                std::ptr::eq(entry.shared.as_ptr(), &**self) && !entry.is_inherited()
+            };
             if !lanes.borrow().iter().any(mine) {
                 let lane = self.take_lane()?;
                 let mut lanes = lanes.borrow_mut();
-                lanes.retain(|entry| entry.shared.strong_count() > 0);
+                lanes.retain(|entry| entry.shared.strong_count() > 0 && !entry.is_inherited());
                 lanes.push(ThreadLane { shared: Arc::downgrade(self), lane: Some(lane) });
             }
             let lanes = lanes.borrow();
@@ -317,11 +351,77 @@ impl Shared {
     }
 }
 
+/// A fork is under way: no thread of this process takes, closes or registers a socket.
+pub(crate) struct Quiet {
+    shared: Arc<Shared>,
+    lanes: Vec<Arc<Lane>>,
+    pollers: Vec<Arc<Core>>,
+    /// The child's connection and name, if the daemon has made them.
+    child: Option<(OwnedFd, Process)>,
+}
+
+impl Shared {
+    /// Before a fork: makes everything quiet, and asks the daemon for a process that holds what
+    /// this one holds.
+    pub(crate) fn prepare_fork(self: Arc<Shared>) -> Quiet {
+        let mut lanes = self.lanes.lock();
+        lanes.pollers.retain(|poller| poller.strong_count() > 0);
+        // In the order in which they are taken elsewhere.
+        let pollers: Vec<_> = lanes.pollers.iter().filter_map(Weak::upgrade).collect();
+        pollers.iter().for_each(|poller| poller.hold());
+        let all: Vec<_> = lanes.all.iter().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|lane| lane.hold());
+        let child = match self.request(&Request::Fork) {
+            Ok((Reply::Forked { process }, mut connection)) => {
+                connection.pop().map(|connection| (connection, process))
+            }
+            // The child hears of it when it wants something.
+            Ok(_) | Err(_) => None,
+        };
+        std::mem::forget(lanes);
+        Quiet { shared: self, lanes: all, pollers, child }
+    }
+}
+
+impl Quiet {
+    pub(crate) fn end_in_parent(self) {
+        self.lanes.iter().for_each(|lane| lane.release());
+        self.pollers.iter().for_each(|poller| poller.release());
+        fork::unlock(&self.shared.lanes);
+        // Who sleeps beside a connection that is shared from now on sleeps less deeply.
+        self.lanes.iter().for_each(|lane| lane.kick());
+    }
+
+    /// What was locked is free by itself.
+    pub(crate) fn end_in_child(self) {
+        let shared = &self.shared;
+        let replaced = match self.child {
+            Some((connection, process)) => {
+                shared.process.store(process.raw(), Ordering::Relaxed);
+                shared.control.replace(connection)
+            }
+            None => shared.control.hang_up().and(Err(gone())),
+        };
+        if replaced.is_err() || shared.control.announce(&Request::Arrived).is_err() {
+            shared.set_gone();
+        }
+        let mut lanes = shared.lanes.lock();
+        lanes.all.clear();
+        lanes.idle.clear();
+    }
+}
+
 /// A thread's lane at one daemon; goes back when the thread ends.
 struct ThreadLane {
     /// Weak: a thread that once used a socket does not keep the connection to the daemon.
     shared: Weak<Shared>,
     lane: Option<Arc<Lane>>,
+}
+
+impl ThreadLane {
+    fn is_inherited(&self) -> bool {
+        self.lane.as_ref().is_some_and(|lane| lane.is_inherited())
+    }
 }
 
 impl Drop for ThreadLane {

@@ -170,8 +170,7 @@ impl TcpStream {
     /// `ENETDOWN` when the daemon is gone.
     pub fn readiness(&self) -> io::Result<Readiness> {
         self.connection.shared.check()?;
-        let read_shut = self.connection.read.shut.load(Ordering::Relaxed);
-        Ok(Readiness::of_stream(self.connection.block(), read_shut, false))
+        Ok(Readiness::of_stream(self.connection.block(), false))
     }
 
     /// `FIONREAD`: how many received bytes wait to be read.

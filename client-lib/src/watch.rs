@@ -46,14 +46,19 @@ impl Connection {
     }
 
     /// After a blocking call: a poller is told again, and all look at what came meanwhile.
-    pub(crate) fn give_back(&self, word: &AtomicU16, wants: impl Fn(Interest) -> bool) {
+    pub(crate) fn give_back(&self, lane: u16, word: &AtomicU16, wants: impl Fn(Interest) -> bool) {
         let mut watchers = self.watchers();
         watchers.retain(|(_, interest)| wants(*interest));
-        let Some(next) = next(&watchers) else { return word.store(0, Ordering::Relaxed) };
+        let Some(next) = next(&watchers) else {
+            // Unless another process has asked meanwhile.
+            let (own, order) = (lane + 1, Ordering::Relaxed);
+            let _ = word.compare_exchange(own, 0, order, order);
+            return;
+        };
         word.store(next.lane().index() + 1, Ordering::Relaxed);
         publish_fence();
         for (core, _) in watchers {
-            core.changed(self.handle, |_| {});
+            core.changed(self.handle);
         }
     }
 
@@ -66,13 +71,15 @@ impl Connection {
         enter: impl FnOnce(),
     ) -> io::Result<()> {
         let mut watchers = self.watchers.lock();
-        watchers.retain(|own| own.core.strong_count() > 0);
-        match (watchers.iter_mut().find(|own| own.is(core)), new) {
-            (Some(_), true) => return Err(os(Errno::EXIST)),
-            (None, false) => return Err(os(Errno::NOENT)),
-            (Some(own), false) => own.interest = interest,
-            (None, true) => watchers.push(Watcher { core: Arc::downgrade(core), interest }),
+        match (watchers.iter().any(|own| own.is(core)), new) {
+            (true, true) => return Err(os(Errno::EXIST)),
+            (false, false) => return Err(os(Errno::NOENT)),
+            (true, false) | (false, true) => {}
         }
+        core.quietly(|| {
+            watchers.retain(|own| own.core.strong_count() > 0 && !own.is(core));
+            watchers.push(Watcher { core: Arc::downgrade(core), interest });
+        });
         enter();
         if watchers.len() > 1 {
             for own in watchers.iter().filter_map(Watcher::core) {
@@ -82,16 +89,14 @@ impl Connection {
         let client = &self.block().client;
         let lane = core.lane().index();
         // Whatever is asked for: failures are told always.
-        self.set_waker(&client.wake_reader, Some(lane));
+        self.set_waker(&client.wake_reader, lane);
         // The writer's side is armed by whoever finds no room.
-        self.set_waker(&client.wake_writer, None);
+        self.clear_waker(&client.wake_writer);
         publish_fence();
         let others: Vec<_> =
             watchers.iter().filter(|own| !own.is(core)).filter_map(Watcher::core).collect();
         drop(watchers);
-        core.changed(self.handle, |stream| {
-            stream.read_shut = self.read.shut.load(Ordering::Relaxed);
-        });
+        core.changed(self.handle);
         for other in others {
             other.nudge(self.handle);
         }
@@ -102,7 +107,9 @@ impl Connection {
     pub(crate) fn unwatch(&self, core: &Arc<Core>) -> io::Result<()> {
         let mut watchers = self.watchers.lock();
         let at = watchers.iter().position(|own| own.is(core)).ok_or_else(|| os(Errno::NOENT))?;
-        watchers.swap_remove(at);
+        core.quietly(|| {
+            watchers.swap_remove(at);
+        });
         let left: Vec<_> =
             watchers.iter().filter_map(|own| Some((own.core()?, own.interest))).collect();
         core.unshare(self.handle);
@@ -110,9 +117,11 @@ impl Connection {
             only.unshare(self.handle);
         }
         let client = &self.block().client;
-        let lane = next(&left).map(|core| core.lane().index());
-        self.set_waker(&client.wake_reader, lane);
-        self.set_waker(&client.wake_writer, None);
+        match next(&left) {
+            Some(core) => self.set_waker(&client.wake_reader, core.lane().index()),
+            None => self.clear_waker(&client.wake_reader),
+        }
+        self.clear_waker(&client.wake_writer);
         publish_fence();
         core.forget_stream(self.handle);
         drop(watchers);

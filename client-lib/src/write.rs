@@ -6,7 +6,7 @@ use crate::lane::Lane;
 use crate::patience::{Limit, Patience};
 use crate::poller::{Core, watch_room};
 use fourwave_protocol::command::Command;
-use fourwave_protocol::conn::status;
+use fourwave_protocol::conn::{shut, status};
 use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
@@ -125,11 +125,9 @@ impl Connection {
 
     /// Writes what fits of `bufs`, without their first `skip` bytes, and posts it.
     fn try_send(&self, lane: &Lane, bufs: &[IoSlice<'_>], skip: usize) -> io::Result<Progress> {
-        let _bytes = self.write.bytes.lock();
+        let _writer = self.section(&self.block().client.writer)?;
         let state = self.status()?;
-        if state & (status::FAILED | status::WRITE_CLOSED) != 0
-            || self.write.shut.load(Ordering::Relaxed)
-        {
+        if state & (status::FAILED | status::WRITE_CLOSED) != 0 || self.is_shut(shut::WRITE) {
             return Err(self.take_failure(state).unwrap_or_else(|| os(Errno::PIPE)));
         }
         if state & status::CONNECTED == 0 {

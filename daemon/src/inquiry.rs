@@ -8,6 +8,7 @@
 
 use crate::messages::GroupId;
 use crossbeam::queue::ArrayQueue;
+use fourwave_protocol::Process;
 use fourwave_protocol::query::{SocketFilter, SocketKind, SocketState, SocketTimer};
 use fourwave_stack::{Reason, Sample};
 use fourwave_wire::FourTuple;
@@ -49,6 +50,8 @@ pub struct Row {
     pub state: SocketState,
     /// Whose it is, unless nobody's.
     pub group: Option<GroupId>,
+    /// The process that holds it; of several, the one that was forked last.
+    pub holder: Option<Process>,
     /// Bytes that the application has not read.
     pub receive_queue: u32,
     /// Bytes that the peer has not acknowledged.

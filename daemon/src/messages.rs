@@ -6,8 +6,9 @@
 
 use crate::inquiry::Inquiry;
 use crate::path::PathTable;
-use crate::port::Group;
+use crate::port::{Group, Holder};
 use crate::tap::Tap;
+use fourwave_protocol::Process;
 use fourwave_stack::ListenerShared;
 use fourwave_tcp::Settings;
 use std::net::{IpAddr, SocketAddr};
@@ -37,10 +38,31 @@ pub enum ToWorker {
         /// The group that keeps its listeners, under the same indices, if one does.
         keeper: Option<GroupId>,
     },
+    /// A process of a group is about to fork: the new one holds what it holds, when every command
+    /// that it has posted until now is worked on; answered by [`FromWorker::Forked`].
+    Fork {
+        /// Whose.
+        group: GroupId,
+        /// The process that forks.
+        parent: Process,
+        /// The new one. Made by control, because it allocates.
+        child: Box<Holder>,
+    },
+    /// A process is gone, and others of its group are not. Its lanes were removed before; what
+    /// nobody else holds closes as the kernel would close it; answered by
+    /// [`FromWorker::ProcessRemoved`].
+    RemoveProcess {
+        /// Whose.
+        group: GroupId,
+        /// Which one.
+        process: Process,
+    },
     /// A lane begins.
     AddLane {
         /// Whose.
         group: GroupId,
+        /// The process that uses it.
+        process: Process,
         /// Index in the segment.
         lane: u16,
         /// Our end of this worker's socket pair.
@@ -119,6 +141,24 @@ pub enum FromWorker {
     GroupRemoved {
         /// Which one.
         group: GroupId,
+        /// Who says so.
+        worker: u32,
+    },
+    /// The process is known, and holds what its parent does.
+    Forked {
+        /// Whose.
+        group: GroupId,
+        /// The new process.
+        process: Process,
+        /// Who says so.
+        worker: u32,
+    },
+    /// The process holds nothing any more.
+    ProcessRemoved {
+        /// Whose.
+        group: GroupId,
+        /// Which one.
+        process: Process,
         /// Who says so.
         worker: u32,
     },

@@ -1,14 +1,17 @@
 //! Accept queues: one bounded ring per listener and worker, one producer (the worker), any
 //! number of consumers (threads of the group's processes).
 //!
-//! A consumer reads the entry first and then claims it by moving the head with one
-//! compare-and-swap. Killed before it, nothing has happened; killed after it, the connection was
-//! its own and closes with it. No state in between can block another consumer.
+//! A consumer reads the entry at the head, claims it by writing its process's name into it with
+//! one compare-and-swap, and moves the head on. Killed before the claim, nothing has happened;
+//! killed after it, the connection was its own and closes with it, and whoever looks next moves
+//! the head. No state in between can block another consumer, and the daemon can tell who has taken
+//! what.
 //!
-//! Indices are 64 bits and never wrap in practice, so a consumer that was stopped between read
-//! and claim for however long cannot claim a different entry by accident.
+//! Indices are 64 bits and never wrap in practice, and the word that is swapped says how often the
+//! ring has gone round, so a consumer that was stopped between read and claim for however long
+//! cannot claim a different entry by accident.
 
-use crate::ring::Entry;
+use crate::process::Process;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Corrupt, Handle};
 
@@ -138,11 +141,50 @@ impl Waiting {
     }
 }
 
+/// One place of an accept ring.
+#[repr(C, align(32))]
+#[derive(Debug)]
+pub struct AcceptEntry {
+    waiting: [AtomicU64; 2],
+    /// How often the ring had gone round when the entry was written, in the upper half; who has
+    /// taken it, in the lower.
+    claim: AtomicU64,
+}
+
+/// Stands in a claim for the daemon, which has taken the entry back. No process's name.
+const TAKEN_BACK: u32 = u32::MAX;
+
+impl AcceptEntry {
+    /// A zeroed entry, for tests and models.
+    pub fn new() -> AcceptEntry {
+        AcceptEntry {
+            waiting: core::array::from_fn(|_| AtomicU64::new(0)),
+            claim: AtomicU64::new(0),
+        }
+    }
+
+    /// Claims the entry for `name`, if it is still what `unclaimed` says.
+    fn claim(&self, unclaimed: u64, name: u32) -> Result<(), u64> {
+        // AcqRel: of several who try this one wins; the daemon takes the name with an Acquire.
+        // Acquire on failure: what is found is looked at.
+        let claimed = unclaimed | u64::from(name);
+        let swap =
+            self.claim.compare_exchange(unclaimed, claimed, Ordering::AcqRel, Ordering::Acquire);
+        swap.map(|_| ())
+    }
+}
+
+impl Default for AcceptEntry {
+    fn default() -> Self {
+        AcceptEntry::new()
+    }
+}
+
 /// Where an accept ring lies.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptRing<'a> {
     header: &'a AcceptHeader,
-    entries: &'a [Entry<2>],
+    entries: &'a [AcceptEntry],
 }
 
 impl<'a> AcceptRing<'a> {
@@ -150,7 +192,7 @@ impl<'a> AcceptRing<'a> {
     ///
     /// # Panics
     /// If the number of entries is not a power of two.
-    pub fn new(header: &'a AcceptHeader, entries: &'a [Entry<2>]) -> Self {
+    pub fn new(header: &'a AcceptHeader, entries: &'a [AcceptEntry]) -> Self {
         assert!(entries.len().is_power_of_two());
         AcceptRing { header, entries }
     }
@@ -160,19 +202,13 @@ impl<'a> AcceptRing<'a> {
         self.oldest().map(|(_, waiting)| waiting)
     }
 
-    /// Client: takes the oldest waiting connection. Any thread may call this at any time.
-    pub fn pop(&self) -> Option<Waiting> {
+    /// Client: takes the oldest waiting connection for a process. Any thread may call this at any
+    /// time.
+    pub fn pop(&self, process: Process) -> Option<Waiting> {
         loop {
             let (head, waiting) = self.oldest()?;
-            let next = head.wrapping_add(1);
-            // AcqRel: pairs with the Acquire in AcceptProducer::len(); our read of the entry
-            // is done before the place is given back. Acquire on failure: look again.
-            let claim = self.header.head.0.compare_exchange_weak(
-                head,
-                next,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let claim = self.entry(head).claim(self.unclaimed(head), process.raw());
+            self.advance(head);
             if claim.is_ok() {
                 return Some(waiting);
             }
@@ -191,16 +227,43 @@ impl<'a> AcceptRing<'a> {
         self.header.tail.0.load(Ordering::Acquire)
     }
 
+    /// The head, and what waits there. Moves the head past what is claimed: who did may have been
+    /// killed before it could.
     fn oldest(&self) -> Option<(u64, Waiting)> {
-        // Acquire: pairs with the AcqRel in pop(), so that tail is not older than head.
-        let head = self.header.head.0.load(Ordering::Acquire);
-        // Acquire: pairs with the Release in AcceptProducer::push(); the entry is written.
-        let tail = self.header.tail.0.load(Ordering::Acquire);
-        if head == tail {
-            return None;
+        loop {
+            // Acquire: pairs with the AcqRel in advance(), so that tail is not older than head.
+            let head = self.header.head.0.load(Ordering::Acquire);
+            // Acquire: pairs with the Release in AcceptProducer::push(); the entry is written.
+            let tail = self.header.tail.0.load(Ordering::Acquire);
+            if head >= tail {
+                return None;
+            }
+            let entry = self.entry(head);
+            let words = core::array::from_fn(|i| entry.waiting[i].load(Ordering::Relaxed));
+            // Acquire: whoever claimed it has read the words before; and pairs with the store in
+            // AcceptProducer::push(), which writes it before them when the ring has gone round.
+            if entry.claim.load(Ordering::Acquire) == self.unclaimed(head) {
+                return Some((head, Waiting::from_words(words)));
+            }
+            self.advance(head);
         }
-        let entry = &self.entries[head as usize & (self.entries.len() - 1)];
-        Some((head, Waiting::from_words(entry.load())))
+    }
+
+    /// Moves the head past `head`, unless somebody has. The entry there is claimed.
+    fn advance(&self, head: u64) {
+        // AcqRel: pairs with the Acquire in AcceptProducer; the claim is seen there, and our read
+        // of the entry is done before the place is given back.
+        let index = &self.header.head.0;
+        let _ = index.compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    fn entry(&self, index: u64) -> &'a AcceptEntry {
+        &self.entries[index as usize & (self.entries.len() - 1)]
+    }
+
+    /// The claim of the entry with this index while nobody has taken it.
+    fn unclaimed(&self, index: u64) -> u64 {
+        (index / self.entries.len() as u64) << 32
     }
 }
 
@@ -208,7 +271,10 @@ impl<'a> AcceptRing<'a> {
 #[derive(Debug, Default, Clone)]
 pub struct AcceptProducer {
     tail: u64,
+    /// The consumers' index as last seen and checked.
     seen_head: u64,
+    /// Entries below were given out by [`taken`](Self::taken), or taken back.
+    collected: u64,
 }
 
 impl AcceptProducer {
@@ -217,77 +283,137 @@ impl AcceptProducer {
         AcceptProducer::default()
     }
 
-    /// Connections that wait, by the consumers' index as checked just now.
-    ///
-    /// # Errors
-    /// [`Corrupt`] if the consumers' index went backwards or ahead of what was pushed.
-    pub fn len(&mut self, ring: &AcceptRing<'_>) -> Result<u64, Corrupt> {
-        // Acquire: pairs with the AcqRel in AcceptRing::pop(); the entries were read.
+    /// Connections pushed and not yet given out by [`taken`](Self::taken).
+    pub fn len(&self) -> u64 {
+        self.tail - self.collected
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn look(&mut self, ring: &AcceptRing<'_>) -> Result<(), Corrupt> {
+        // Acquire: pairs with the AcqRel in AcceptRing::advance(); entries were read and claimed.
         let head = ring.header.head.0.load(Ordering::Acquire);
-        if head.wrapping_sub(self.seen_head) > self.tail.wrapping_sub(self.seen_head) {
+        if head < self.seen_head || head > self.tail {
             return Err(Corrupt);
         }
         self.seen_head = head;
-        Ok(self.tail.wrapping_sub(head))
+        Ok(())
     }
 
-    /// Connections that waited when [`len`](Self::len) was last asked, plus those pushed since.
-    pub fn known_len(&self) -> u64 {
-        self.tail.wrapping_sub(self.seen_head)
-    }
-
-    /// Adds a connection. `Ok(false)` when the ring is full.
+    /// Who has taken the next entry, oldest first; `None` when no more have been taken.
     ///
     /// # Errors
-    /// As [`len`](Self::len).
-    pub fn push(&mut self, ring: &AcceptRing<'_>, waiting: Waiting) -> Result<bool, Corrupt> {
-        let capacity = ring.entries.len() as u64;
-        if self.known_len() >= capacity && self.len(ring)? >= capacity {
-            return Ok(false);
+    /// [`Corrupt`] if the consumers' index went backwards or ahead of what was pushed, or the entry
+    /// has been passed and nobody has signed.
+    pub fn taken(&mut self, ring: &AcceptRing<'_>) -> Result<Option<Process>, Corrupt> {
+        if self.collected == self.seen_head {
+            self.look(ring)?;
+            if self.collected == self.seen_head {
+                return Ok(None);
+            }
         }
-        ring.entries[self.tail as usize & (ring.entries.len() - 1)].store(waiting.words());
-        self.tail = self.tail.wrapping_add(1);
+        // Acquire: pairs with the AcqRel in AcceptEntry::claim().
+        let word = ring.entry(self.collected).claim.load(Ordering::Acquire);
+        let process = claimant(ring, self.collected, word)?;
+        self.collected += 1;
+        Ok(Some(process))
+    }
+
+    /// Adds a connection. `false` when the ring is full.
+    pub fn push(&mut self, ring: &AcceptRing<'_>, waiting: Waiting) -> bool {
+        if self.len() >= ring.entries.len() as u64 {
+            return false;
+        }
+        let entry = ring.entry(self.tail);
+        // Before the words: a consumer that was stopped since the last round and reads them now
+        // must not find its own round's claim after them.
+        entry.claim.store(ring.unclaimed(self.tail), Ordering::Relaxed);
+        for (cell, word) in entry.waiting.iter().zip(waiting.words()) {
+            // Release: pairs with nothing that is believed; keeps the claim's store before it.
+            cell.store(word, Ordering::Release);
+        }
+        self.tail += 1;
         // Release: pairs with the Acquire in AcceptRing::oldest(); publishes the entry.
         ring.header.tail.0.store(self.tail, Ordering::Release);
-        Ok(true)
+        true
     }
 
-    /// Takes back what nobody has accepted; the queue is empty then. Gives the number of entries
-    /// taken back: they are the ones pushed last, all before them were accepted.
+    /// Moves the head past what is claimed, for a consumer that may have been killed before it
+    /// did. Looks at as many entries as there are at the most.
     ///
     /// # Errors
-    /// [`Corrupt`] as for [`len`](Self::len), or when the head does not hold still.
-    pub fn take_back(&mut self, ring: &AcceptRing<'_>) -> Result<u64, Corrupt> {
-        // A failed attempt means that a consumer took an entry: there are not more than these.
-        for _ in 0..=ring.entries.len() {
-            let left = self.len(ring)?;
-            // AcqRel, Relaxed on failure: as the claim in AcceptRing::pop(), its competitor.
-            let claim = ring.header.head.0.compare_exchange(
-                self.seen_head,
-                self.tail,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            if claim.is_ok() {
-                self.seen_head = self.tail;
-                return Ok(left);
+    /// [`Corrupt`] as for [`taken`](Self::taken).
+    pub fn pass_claimed(&mut self, ring: &AcceptRing<'_>) -> Result<(), Corrupt> {
+        for _ in 0..ring.entries.len() {
+            self.look(ring)?;
+            let head = self.seen_head;
+            // Acquire: as in taken().
+            if head == self.tail
+                || ring.entry(head).claim.load(Ordering::Acquire) == ring.unclaimed(head)
+            {
+                return Ok(());
             }
+            ring.advance(head);
+        }
+        Ok(())
+    }
+
+    /// Takes back what nobody has accepted; the queue is empty then. Calls `each` for every entry
+    /// that [`taken`](Self::taken) has not given out, oldest first, with who has taken it, or
+    /// `None` for what was taken back.
+    ///
+    /// # Errors
+    /// [`Corrupt`] as for [`taken`](Self::taken), or when the head does not hold still.
+    pub fn take_back(
+        &mut self,
+        ring: &AcceptRing<'_>,
+        mut each: impl FnMut(Option<Process>),
+    ) -> Result<(), Corrupt> {
+        while self.collected < self.tail {
+            let entry = ring.entry(self.collected);
+            match entry.claim(ring.unclaimed(self.collected), TAKEN_BACK) {
+                Ok(()) => each(None),
+                Err(word) => each(Some(claimant(ring, self.collected, word)?)),
+            }
+            self.collected += 1;
+        }
+        // All are claimed: consumers only move the head, each time by one.
+        for _ in 0..=ring.entries.len() {
+            self.look(ring)?;
+            if self.seen_head == self.tail {
+                return Ok(());
+            }
+            // AcqRel, Relaxed on failure: as in AcceptRing::advance(), its competitor.
+            let head = &ring.header.head.0;
+            let (from, to) = (self.seen_head, self.tail);
+            let _ = head.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
         }
         Err(Corrupt)
     }
+}
+
+/// Who has signed the entry with this index.
+fn claimant(ring: &AcceptRing<'_>, index: u64, word: u64) -> Result<Process, Corrupt> {
+    let name = word ^ ring.unclaimed(index);
+    u32::try_from(name).ok().and_then(Process::from_raw).ok_or(Corrupt)
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    fn parts() -> (AcceptHeader, Vec<Entry<2>>) {
-        (AcceptHeader::new(), (0..4).map(|_| Entry::new()).collect())
+    fn parts() -> (AcceptHeader, Vec<AcceptEntry>) {
+        (AcceptHeader::new(), (0..4).map(|_| AcceptEntry::new()).collect())
     }
 
     fn waiting(n: u32) -> Waiting {
         Waiting { handle: Handle { index: n, generation: n + 7 }, stamp: u64::from(n) * 10 }
     }
+
+    const ONE: Process = Process::FIRST;
 
     #[test]
     fn first_in_first_out_until_full() {
@@ -295,28 +421,36 @@ mod tests {
         let ring = AcceptRing::new(&header, &entries);
         let mut producer = AcceptProducer::new();
         for n in 0..4 {
-            assert!(producer.push(&ring, waiting(n)).unwrap());
+            assert!(producer.push(&ring, waiting(n)));
         }
-        assert!(!producer.push(&ring, waiting(4)).unwrap());
+        assert!(!producer.push(&ring, waiting(4)));
         assert_eq!(ring.peek(), Some(waiting(0)));
-        assert_eq!(ring.pop(), Some(waiting(0)));
-        assert_eq!(producer.known_len(), 4);
-        assert_eq!(producer.len(&ring), Ok(3));
-        assert!(producer.push(&ring, waiting(4)).unwrap());
+        assert_eq!(ring.pop(ONE), Some(waiting(0)));
+        assert!(!producer.push(&ring, waiting(4)), "nobody has looked who took it");
+        assert_eq!(producer.taken(&ring), Ok(Some(ONE)));
+        assert_eq!((producer.taken(&ring), producer.len()), (Ok(None), 3));
+        assert!(producer.push(&ring, waiting(4)));
+        let two = Process::first(1);
         for n in 1..5 {
-            assert_eq!(ring.pop(), Some(waiting(n)));
+            assert_eq!(ring.pop(two), Some(waiting(n)));
+            assert_eq!(producer.taken(&ring), Ok(Some(two)));
         }
-        assert_eq!(ring.pop(), None);
+        assert_eq!(ring.pop(ONE), None);
     }
 
     #[test]
-    fn an_impossible_head_is_caught() {
+    fn impossible_indices_and_claims_are_caught() {
         let (header, entries) = parts();
         let ring = AcceptRing::new(&header, &entries);
         let mut producer = AcceptProducer::new();
-        assert!(producer.push(&ring, waiting(1)).unwrap());
+        assert!(producer.push(&ring, waiting(1)));
         header.head.0.store(2, Ordering::Relaxed);
-        assert_eq!(producer.len(&ring), Err(Corrupt));
+        assert_eq!(producer.taken(&ring), Err(Corrupt));
+        header.head.0.store(1, Ordering::Relaxed);
+        for unsigned in [0, 1, 1 << 31, 1 << 32 | 256, u64::from(TAKEN_BACK), u64::MAX] {
+            entries[0].claim.store(unsigned, Ordering::Relaxed);
+            assert_eq!(producer.clone().taken(&ring), Err(Corrupt), "{unsigned:#x}");
+        }
     }
 
     #[test]
@@ -325,15 +459,55 @@ mod tests {
         let ring = AcceptRing::new(&header, &entries);
         let mut producer = AcceptProducer::new();
         for n in 0..3 {
-            assert!(producer.push(&ring, waiting(n)).unwrap());
+            assert!(producer.push(&ring, waiting(n)));
         }
-        assert_eq!(ring.pop(), Some(waiting(0)));
-        assert_eq!(producer.take_back(&ring), Ok(2));
-        assert_eq!((ring.pop(), producer.take_back(&ring)), (None, Ok(0)));
-        assert!(producer.push(&ring, waiting(3)).unwrap());
-        assert_eq!(ring.pop(), Some(waiting(3)));
+        assert_eq!(ring.pop(ONE), Some(waiting(0)));
+        let mut seen = Vec::new();
+        assert_eq!(producer.take_back(&ring, |who| seen.push(who)), Ok(()));
+        assert_eq!(seen, [Some(ONE), None, None]);
+        assert_eq!(ring.pop(ONE), None);
+        assert_eq!(producer.take_back(&ring, |_| panic!("empty")), Ok(()));
+        assert!(producer.push(&ring, waiting(3)));
+        assert_eq!(ring.pop(ONE), Some(waiting(3)));
         header.head.0.store(9, Ordering::Relaxed);
-        assert_eq!(producer.take_back(&ring), Err(Corrupt));
+        assert_eq!(producer.take_back(&ring, |_| ()), Err(Corrupt));
+    }
+
+    #[test]
+    fn a_consumer_killed_after_its_claim_holds_up_nobody() {
+        let (header, entries) = parts();
+        let ring = AcceptRing::new(&header, &entries);
+        let mut producer = AcceptProducer::new();
+        let two = Process::first(1);
+        for n in 0..2 {
+            assert!(producer.push(&ring, waiting(n)));
+        }
+        entries[0].claim(ring.unclaimed(0), ONE.raw()).unwrap();
+        assert_eq!(producer.taken(&ring), Ok(None));
+        assert_eq!(ring.pop(two), Some(waiting(1)));
+        assert_eq!(producer.taken(&ring), Ok(Some(ONE)));
+        assert_eq!(producer.taken(&ring), Ok(Some(two)));
+        // And with nobody left who would look.
+        assert!(producer.push(&ring, waiting(2)));
+        entries[2].claim(ring.unclaimed(2), two.raw()).unwrap();
+        assert_eq!(producer.pass_claimed(&ring), Ok(()));
+        assert_eq!(producer.taken(&ring), Ok(Some(two)));
+    }
+
+    #[test]
+    fn who_was_stopped_for_a_round_claims_nothing() {
+        let (header, entries) = parts();
+        let ring = AcceptRing::new(&header, &entries);
+        let mut producer = AcceptProducer::new();
+        assert!(producer.push(&ring, waiting(0)));
+        let (head, _) = ring.oldest().unwrap();
+        for n in 1..5 {
+            assert_eq!(ring.pop(ONE).map(|waiting| waiting.handle.index), Some(n - 1));
+            assert_eq!(producer.taken(&ring), Ok(Some(ONE)));
+            assert!(producer.push(&ring, waiting(n)));
+        }
+        assert!(ring.entry(head).claim(ring.unclaimed(head), ONE.raw()).is_err());
+        assert_eq!(ring.peek(), Some(waiting(4)));
     }
 
     #[test]
@@ -358,28 +532,71 @@ mod model {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// Two consumers: each connection is accepted exactly once.
+    const ONE: Process = Process::FIRST;
+    const HANDLE: Handle = Handle { index: 1, generation: 1 };
+
+    type Parts = (AcceptHeader, [AcceptEntry; 2]);
+
+    fn parts() -> Arc<Parts> {
+        Arc::new((AcceptHeader::new(), [AcceptEntry::new(), AcceptEntry::new()]))
+    }
+
+    fn pop(shared: &Parts, process: Process) -> Option<u64> {
+        AcceptRing::new(&shared.0, &shared.1).pop(process).map(|waiting| waiting.stamp)
+    }
+
+    /// Two consumers: each connection is accepted exactly once, and by whom is known.
     #[test]
     fn each_connection_is_claimed_once() {
         loom::model(|| {
-            let shared = Arc::new((AcceptHeader::new(), [Entry::<2>::new(), Entry::new()]));
-            let take = |shared: Arc<(AcceptHeader, [Entry<2>; 2])>| {
-                move || AcceptRing::new(&shared.0, &shared.1).pop().map(|w| w.stamp)
-            };
+            let shared = parts();
+            let two = Process::first(1);
             let ring = AcceptRing::new(&shared.0, &shared.1);
             let mut producer = AcceptProducer::new();
-            let handle = Handle { index: 1, generation: 1 };
-            assert!(producer.push(&ring, Waiting { handle, stamp: 1 }).unwrap());
-            let other = thread::spawn(take(Arc::clone(&shared)));
-            assert!(producer.push(&ring, Waiting { handle, stamp: 2 }).unwrap());
-            let mine = ring.pop().map(|w| w.stamp);
-            let theirs = other.join().unwrap();
-            let mut got: Vec<u64> = [mine, theirs].into_iter().flatten().collect();
-            while let Some(rest) = ring.pop() {
-                got.push(rest.stamp);
+            assert!(producer.push(&ring, Waiting { handle: HANDLE, stamp: 1 }));
+            let theirs = Arc::clone(&shared);
+            let other = thread::spawn(move || pop(&theirs, two));
+            assert!(producer.push(&ring, Waiting { handle: HANDLE, stamp: 2 }));
+            let mut got = vec![(pop(&shared, ONE), ONE), (other.join().unwrap(), two)];
+            while let Some(rest) = pop(&shared, ONE) {
+                got.push((Some(rest), ONE));
             }
+            got.retain(|(stamp, _)| stamp.is_some());
             got.sort_unstable();
-            assert_eq!(got, [1, 2]);
+            assert_eq!(got.iter().map(|(stamp, _)| stamp.unwrap()).collect::<Vec<_>>(), [1, 2]);
+            for (_, process) in got {
+                assert_eq!(producer.taken(&ring), Ok(Some(process)));
+            }
+        });
+    }
+
+    /// A consumer that dies between claim and head, beside one that lives.
+    #[test]
+    fn a_killed_consumer_holds_up_nobody() {
+        loom::model(|| {
+            let shared = parts();
+            let dead = Process::first(1);
+            let ring = AcceptRing::new(&shared.0, &shared.1);
+            let mut producer = AcceptProducer::new();
+            for stamp in [1, 2] {
+                assert!(producer.push(&ring, Waiting { handle: HANDLE, stamp }));
+            }
+            let theirs = Arc::clone(&shared);
+            let killed = thread::spawn(move || {
+                let ring = AcceptRing::new(&theirs.0, &theirs.1);
+                let Some((head, waiting)) = ring.oldest() else { return None };
+                let claim = ring.entry(head).claim(ring.unclaimed(head), dead.raw());
+                claim.is_ok().then_some(waiting.stamp)
+            });
+            let mine = pop(&shared, ONE);
+            let lost = killed.join().unwrap();
+            let rest = pop(&shared, ONE);
+            let mut all: Vec<u64> = [mine, lost, rest].into_iter().flatten().collect();
+            all.sort_unstable();
+            assert_eq!(all, [1, 2]);
+            producer.pass_claimed(&ring).unwrap();
+            assert!(producer.taken(&ring).unwrap().is_some());
+            assert!(producer.taken(&ring).unwrap().is_some());
         });
     }
 
@@ -387,44 +604,22 @@ mod model {
     #[test]
     fn a_connection_is_accepted_or_taken_back() {
         loom::model(|| {
-            let shared = Arc::new((AcceptHeader::new(), [Entry::<2>::new(), Entry::new()]));
+            let shared = parts();
             let ring = AcceptRing::new(&shared.0, &shared.1);
             let mut producer = AcceptProducer::new();
-            let handle = Handle { index: 1, generation: 1 };
             for stamp in [1, 2] {
-                assert!(producer.push(&ring, Waiting { handle, stamp }).unwrap());
+                assert!(producer.push(&ring, Waiting { handle: HANDLE, stamp }));
             }
             let other = Arc::clone(&shared);
-            let consumer = thread::spawn(move || {
-                AcceptRing::new(&other.0, &other.1).pop().map(|waiting| waiting.stamp)
-            });
-            let back = producer.take_back(&ring).unwrap();
+            let consumer = thread::spawn(move || pop(&other, ONE));
+            let mut back = Vec::new();
+            producer.take_back(&ring, |who| back.push(who)).unwrap();
             match consumer.join().unwrap() {
-                Some(stamp) => assert_eq!((stamp, back), (1, 1)),
-                None => assert_eq!(back, 2),
+                Some(1) => assert_eq!(back, [Some(ONE), None]),
+                None => assert_eq!(back, [None, None]),
+                Some(other) => panic!("took {other}"),
             }
-        });
-    }
-
-    /// Whoever goes to sleep without having seen the connection is taken off the waiting set.
-    #[test]
-    fn no_sleeping_acceptor_is_forgotten() {
-        loom::model(|| {
-            let shared = Arc::new((ListenerBlock::new(), AcceptHeader::new(), [Entry::<2>::new()]));
-            let other = Arc::clone(&shared);
-            let worker = thread::spawn(move || {
-                let ring = AcceptRing::new(&other.1, &other.2);
-                let handle = Handle { index: 1, generation: 1 };
-                let waiting = Waiting { handle, stamp: 1 };
-                assert!(AcceptProducer::new().push(&ring, waiting).unwrap());
-                crate::wake::publish_fence();
-                other.0.take_waiter(0)
-            });
-            shared.0.wait(65);
-            crate::wake::publish_fence();
-            let seen = !AcceptRing::new(&shared.1, &shared.2).is_empty();
-            let woken = worker.join().unwrap();
-            assert!(seen || woken == Some(65));
+            assert_eq!(pop(&shared, ONE), None);
         });
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Daemon and client write different cache lines; each field says who writes it.
 
+use crate::lock::Lock;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use crate::{EXTENT_SLOTS, ExtentId, FIRST_WINDOW};
+use crate::{EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Process};
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Bits of [`ConnBlock::status`].
@@ -18,6 +19,14 @@ pub mod status {
     pub const WRITE_CLOSED: u32 = 1 << 3;
     /// The peer has acknowledged all that we sent and our FIN.
     pub const ALL_ACKED: u32 = 1 << 4;
+}
+
+/// Bits of [`ClientLine::shut`]: directions for which `shutdown` was called.
+pub mod shut {
+    /// Reading gives the end of the stream.
+    pub const READ: u32 = 1 << 0;
+    /// Writing gives `EPIPE`.
+    pub const WRITE: u32 = 1 << 1;
 }
 
 /// What [`DaemonLine::report_at`] starts as: half of the first window.
@@ -66,6 +75,9 @@ pub struct DaemonLine {
     receive_table: AtomicU32,
     /// Bytes read that are worth telling the daemon of.
     pub report_at: AtomicU32,
+    /// Processes that hold the connection, as far as the daemon knows; 0 while it waits to be
+    /// accepted.
+    pub holders: AtomicU32,
 }
 
 /// What the client says.
@@ -86,6 +98,14 @@ pub struct ClientLine {
     /// Extent of the last byte written, for all of the group's threads and processes; it may be
     /// another's by now. The daemon believes only the ones in commands.
     pub send_extent: AtomicU32,
+    /// Held by who reads: from the look at `receive_head` until it has been moved.
+    pub reader: Lock,
+    /// Held by who writes: from the look at `send_tail` until the command with the new one is
+    /// posted. While a dead process has it, `send_tail`, `send_extent` and `open_extent` are the
+    /// daemon's to put right.
+    pub writer: Lock,
+    /// Bits of [`shut`]; for all of the group's threads and processes.
+    pub shut: AtomicU32,
 }
 
 /// The two ends of a connection. Written once, before the client learns of it.
@@ -173,6 +193,10 @@ impl ConnBlock {
         self.client.wake_writer.store(0, Ordering::Relaxed);
         self.client.open_extent.store(partial::RELEASED, Ordering::Relaxed);
         self.client.send_extent.store(0, Ordering::Relaxed);
+        self.client.reader.reset();
+        self.client.writer.reset();
+        self.client.shut.store(0, Ordering::Relaxed);
+        self.daemon.holders.store(0, Ordering::Relaxed);
         self.addresses.set(local, peer);
         self.daemon.generation.store(generation, Ordering::Relaxed);
         // Release: pairs with the Acquire in status().
@@ -259,6 +283,23 @@ impl ConnBlock {
     /// acknowledged. `false`: the client is appending, or has appended more; the extent stays.
     pub fn release_open_extent(&self, tail: u64) -> bool {
         self.move_open_extent(partial::open(tail), partial::RELEASED)
+    }
+
+    /// Daemon: breaks the locks of a process that is dead. If it was writing, the stream ends at
+    /// `tail` for the client, `last` being the extent of the last byte: what the dead process had
+    /// not told the daemon of never was.
+    pub fn put_right(&self, dead: Process, tail: u64, last: Option<ExtentId>) {
+        self.client.reader.break_for(dead);
+        if self.client.writer.holder() == Some(dead) {
+            self.client.send_tail.store(tail, Ordering::Relaxed);
+            self.client.send_extent.store(last.map_or(0, ExtentId::raw), Ordering::Relaxed);
+            match last {
+                Some(_) => self.leave_open_extent(tail),
+                None => self.client.open_extent.store(partial::RELEASED, Ordering::Relaxed),
+            }
+            // Its Release publishes this to the next writer.
+            self.client.writer.break_for(dead);
+        }
     }
 
     fn move_open_extent(&self, from: u32, to: u32) -> bool {

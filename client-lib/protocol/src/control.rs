@@ -7,6 +7,7 @@
 use crate::capture::{CaptureCount, CapturedFrame, Step};
 use crate::layout::Params;
 use crate::option::ConnOption;
+use crate::process::Process;
 use crate::query::{DropSample, Query, Socket};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,11 @@ pub enum Request {
         /// Program name, for people who read lists.
         name: String,
     },
+    /// The asking process is about to fork: makes another process of the group, which holds what
+    /// this one holds. Commands that were posted before this are done before.
+    Fork,
+    /// A forked process's first word: from it the daemon learns which process it is.
+    Arrived,
     /// A new lane (a set of rings and doorbells).
     AttachLane,
     /// The lane is no longer used.
@@ -121,6 +127,14 @@ pub enum Reply {
     Welcome {
         /// How the segment is laid out.
         params: Params,
+        /// The client's name in the group.
+        process: Process,
+    },
+    /// Answer to `Fork`. One descriptor: the new process's control connection, which says no
+    /// `Hello`.
+    Forked {
+        /// The new process's name.
+        process: Process,
     },
     /// Answer to `AttachLane`. One descriptor per worker: the client's end of its doorbell.
     Attached {
@@ -226,7 +240,8 @@ mod tests {
         };
         let packet = encode(&request, &mut buffer).unwrap();
         assert_eq!(decode::<Request>(packet).unwrap(), request);
-        let reply = Reply::Welcome { params: Params::for_quota(2, 1000, 1 << 20, 4 << 20) };
+        let params = Params::for_quota(2, 1000, 1 << 20, 4 << 20);
+        let reply = Reply::Welcome { params, process: Process::FIRST };
         let packet = encode(&reply, &mut buffer).unwrap();
         assert_eq!(decode::<Reply>(packet).unwrap(), reply);
     }

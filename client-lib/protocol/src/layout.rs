@@ -1,6 +1,6 @@
 //! Where everything lies in a segment: a pure function of [`Params`], the same on both sides.
 
-use crate::accept::{AcceptHeader, ListenerBlock, MAX_LANES};
+use crate::accept::{AcceptEntry, AcceptHeader, ListenerBlock, MAX_LANES};
 use crate::command::{COMMAND_WORDS, EVENT_WORDS, GRANT_WORDS};
 use crate::conn::ConnBlock;
 use crate::report::ReportBlock;
@@ -59,7 +59,8 @@ impl Params {
         let pages = window.div_ceil(EXTENT_BYTES as u32).max(EXTENT_SLOTS as u32);
         Params {
             workers,
-            lanes: 128,
+            // Some for each process that may be.
+            lanes: MAX_LANES as u32,
             listeners: 64,
             accept_entries: 8192,
             connections: connections.div_ceil(workers.max(1)).max(1),
@@ -154,8 +155,9 @@ impl Layout {
         let lane_sleepers = worker_sleepers + align(count(params.workers) * size_of::<Sleeper>());
         let listeners = lane_sleepers + align(count(params.lanes) * size_of::<Sleeper>());
         let accept = listeners + align(count(params.listeners) * size_of::<ListenerBlock>());
-        let accept_stride =
-            align(size_of::<AcceptHeader>() + count(params.accept_entries) * size_of::<Entry<2>>());
+        let accept_stride = align(
+            size_of::<AcceptHeader>() + count(params.accept_entries) * size_of::<AcceptEntry>(),
+        );
         let rings = accept + count(params.listeners) * count(params.workers) * accept_stride;
         let command_bytes = ring_bytes::<COMMAND_WORDS>(params.command_entries);
         let event_bytes = ring_bytes::<EVENT_WORDS>(params.event_entries());
@@ -324,7 +326,7 @@ mod tests {
         for w in 0..p.workers {
             spans.push((l.worker_sleeper(w), size_of::<Sleeper>()));
             for n in 0..p.listeners {
-                let bytes = size_of::<AcceptHeader>() + 8 * size_of::<Entry<2>>();
+                let bytes = size_of::<AcceptHeader>() + 8 * size_of::<AcceptEntry>();
                 spans.push((l.accept_ring(n, w), bytes));
             }
             for t in 0..p.lanes as u16 {

@@ -29,6 +29,12 @@
 //! A **lane** is a set of rings, one per worker, with a socket pair per worker as doorbell. Each
 //! client thread has one of its own, and so has each poller.
 //!
+//! # Processes
+//! All processes of a group map the same segment: a [`Process`] begins with a `Hello`, or as a fork
+//! of another one. A fork holds what the asking process held, has a control connection of its own,
+//! whose end is the end of its holds, and no lane yet. What two processes do to one connection is
+//! ordered by the [locks](lock) in its block.
+//!
 //! # A stream's bytes
 //! Bytes are addressed by their offset in the stream (0 is the first byte after the SYN). The
 //! byte at offset `o` belongs to page `o / EXTENT_BYTES` and lies in that page's extent, at
@@ -52,9 +58,11 @@ pub mod command;
 pub mod conn;
 pub mod control;
 pub mod layout;
+pub mod lock;
 #[cfg(all(test, loom))]
 mod model;
 pub mod option;
+pub mod process;
 pub mod query;
 pub mod report;
 pub mod ring;
@@ -63,10 +71,11 @@ mod sync;
 pub mod wake;
 
 pub use layout::{Layout, Params};
+pub use process::Process;
 pub use segment::{Header, Segment, SegmentError};
 
 /// Version of everything in this crate. Client and daemon must agree on it exactly.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes in one payload extent: a page, so that returned extents can be punched out.
 pub const EXTENT_BYTES: usize = 4096;

@@ -1,8 +1,10 @@
 //! Rules that span modules, checked by loom in every interleaving.
 
 use crate::Handle;
-use crate::accept::{AcceptHeader, AcceptProducer, AcceptRing, ListenerBlock, Waiting};
-use crate::ring::Entry;
+use crate::accept::{
+    AcceptEntry, AcceptHeader, AcceptProducer, AcceptRing, ListenerBlock, Waiting,
+};
+use crate::process::Process;
 use crate::wake::publish_fence;
 use loom::sync::Arc;
 use loom::thread;
@@ -10,7 +12,7 @@ use loom::thread;
 struct Listener {
     block: ListenerBlock,
     header: AcceptHeader,
-    entries: [Entry<2>; 2],
+    entries: [AcceptEntry; 2],
 }
 
 impl Listener {
@@ -21,7 +23,7 @@ impl Listener {
     /// The worker's side: queues a connection, returns the lane that it wakes.
     fn push(&self, producer: &mut AcceptProducer, stamp: u64) -> Option<u16> {
         let handle = Handle { index: 1, generation: 1 };
-        assert!(producer.push(&self.ring(), Waiting { handle, stamp }).unwrap());
+        assert!(producer.push(&self.ring(), Waiting { handle, stamp }));
         publish_fence();
         self.block.take_waiter(0)
     }
@@ -46,7 +48,7 @@ impl Listener {
 
     fn leave_and_take(&self, lane: u16) -> bool {
         self.block.unwait(lane);
-        self.ring().pop().is_some()
+        self.ring().pop(Process::FIRST).is_some()
     }
 }
 
@@ -59,7 +61,7 @@ fn a_wake_up_is_worth_one_connection() {
         let listener = Arc::new(Listener {
             block: ListenerBlock::new(),
             header: AcceptHeader::new(),
-            entries: [Entry::new(), Entry::new()],
+            entries: [AcceptEntry::new(), AcceptEntry::new()],
         });
         let acceptors = [1, 2].map(|lane| {
             let listener = Arc::clone(&listener);

@@ -1,6 +1,6 @@
 //! A mapped segment: the one place where shared memory becomes references.
 
-use crate::accept::{AcceptHeader, AcceptRing, ListenerBlock};
+use crate::accept::{AcceptEntry, AcceptHeader, AcceptRing, ListenerBlock};
 use crate::command::{COMMAND_WORDS, EVENT_WORDS, GRANT_WORDS};
 use crate::conn::ConnBlock;
 use crate::layout::{Layout, LayoutError, Params};
@@ -285,22 +285,16 @@ impl Segment {
         )
     }
 
-    fn slice<const WORDS: usize>(&self, offset: usize, entries: u32) -> &[Entry<WORDS>] {
-        let bytes = entries as usize * size_of::<Entry<WORDS>>();
-        let start = self.pointer(offset, bytes).cast::<Entry<WORDS>>();
+    fn slice<T: Shared>(&self, offset: usize, count: u32) -> &[T] {
+        let start = self.pointer(offset, count as usize * size_of::<T>()).cast::<T>();
         assert!(start.is_aligned());
-        // SAFETY: in bounds and aligned as just checked; entries are atomics, valid for any bit
-        // pattern, and the mapping outlives `&self`.
-        unsafe { core::slice::from_raw_parts(start.as_ptr(), entries as usize) }
+        // SAFETY: in bounds and aligned as just checked; `Shared` promises that T is made of
+        // atomics only, valid for any bit pattern, and the mapping outlives `&self`.
+        unsafe { core::slice::from_raw_parts(start.as_ptr(), count as usize) }
     }
 
     fn words(&self, offset: usize, count: u32) -> &[AtomicU32] {
-        let bytes = count as usize * size_of::<AtomicU32>();
-        let start = self.pointer(offset, bytes).cast::<AtomicU32>();
-        assert!(start.is_aligned());
-        // SAFETY: in bounds and aligned as just checked; atomics are valid for any bit pattern,
-        // and the mapping outlives `&self`.
-        unsafe { core::slice::from_raw_parts(start.as_ptr(), count as usize) }
+        self.slice(offset, count)
     }
 
     /// A reference to one of this crate's all-atomic structures.
@@ -346,8 +340,14 @@ unsafe impl Shared for AcceptHeader {}
 unsafe impl Shared for RingHeader {}
 // SAFETY: atomics only.
 unsafe impl Shared for ReportBlock {}
-// SAFETY: atomics only.
+// SAFETY: atomics only, and locks, which are one each.
 unsafe impl Shared for ConnBlock {}
+// SAFETY: atomics only.
+unsafe impl Shared for AcceptEntry {}
+// SAFETY: atomics only.
+unsafe impl<const WORDS: usize> Shared for Entry<WORDS> {}
+// SAFETY: it is one.
+unsafe impl Shared for AtomicU32 {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

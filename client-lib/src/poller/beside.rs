@@ -42,6 +42,7 @@ impl Poller {
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn has_events(&self) -> io::Result<bool> {
+        self.core.settle()?;
         self.core.lane.quieten(&self.core.shared)?;
         self.core.look()
     }
@@ -54,6 +55,7 @@ impl Poller {
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn announce(&self) -> io::Result<bool> {
+        self.core.settle()?;
         self.core.lie_down();
         self.core.look()
     }
@@ -70,6 +72,7 @@ impl Poller {
     /// `ENETDOWN` when the daemon is gone.
     pub fn ring(&self) -> io::Result<()> {
         self.core.shared.check()?;
+        self.core.settle()?;
         self.core.lane.ring_bell();
         Ok(())
     }
@@ -82,6 +85,7 @@ impl Core {
         timeout: Option<Duration>,
         sleep: &mut dyn FnMut(Option<Duration>) -> io::Result<Slept>,
     ) -> io::Result<usize> {
+        self.settle()?;
         if self.collect(events)? {
             return Ok(events.len());
         }

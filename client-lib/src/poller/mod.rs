@@ -19,16 +19,17 @@ mod source;
 
 pub use beside::Slept;
 pub use event::{Event, Events, Interest, Readiness, Trigger};
-pub(crate) use registry::{Stream, watch_room};
+pub(crate) use registry::watch_room;
 pub use source::Source;
 pub(crate) use source::sealed;
 
+use crate::fork::{self, Mutex, MutexGuard};
 use crate::lane::{Lane, Woken};
 use crate::park::Spin;
 use crate::runtime::{Runtime, Shared};
 use fourwave_protocol::Handle;
 use fourwave_protocol::command::Event as Word;
-use parking_lot::Mutex;
+use fourwave_protocol::wake::publish_fence;
 use registry::Registry;
 use rustix::fd::{AsFd, BorrowedFd};
 use sharing::Sharing;
@@ -85,18 +86,18 @@ impl Poller {
         let shared = Arc::clone(&runtime.shared);
         let lane = shared.take_lane()?;
         let registry = Mutex::new(Registry::new(shared.params().workers));
-        Ok(Poller {
-            core: Arc::new(Core {
-                shared,
-                lane,
-                registry,
-                turn: Mutex::new(()),
-                armed: AtomicBool::new(false),
-                asleep_beside: AtomicU32::new(0),
-                sharing: Sharing::default(),
-                notified: AtomicBool::new(false),
-            }),
-        })
+        let core = Arc::new(Core {
+            shared,
+            lane,
+            registry,
+            turn: Mutex::new(()),
+            armed: AtomicBool::new(false),
+            asleep_beside: AtomicU32::new(0),
+            sharing: Sharing::default(),
+            notified: AtomicBool::new(false),
+        });
+        core.shared.note_poller(&core);
+        Ok(Poller { core })
     }
 
     /// Watches `source`; its events carry `key`. If it is ready already, that is an event.
@@ -152,6 +153,7 @@ impl Poller {
     /// `ENETDOWN` when the daemon is gone.
     pub fn notify(&self) -> io::Result<()> {
         self.core.shared.check()?;
+        self.core.settle()?;
         // Relaxed: kick() has the fence that orders this before its look at the sleeper.
         self.core.notified.store(true, Ordering::Relaxed);
         self.core.lane.kick();
@@ -177,6 +179,8 @@ impl Poller {
 
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        // Without a daemon the descriptor says nothing, and wait() says why.
+        let _ = self.core.settle();
         self.core.lane.readiness()
     }
 }
@@ -200,7 +204,44 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn lane(&self) -> &Lane {
+        // Without a daemon nobody is told anything, and whatever is tried next says so.
+        let _ = self.settle();
         &self.lane
+    }
+
+    /// In a child: the poller of its parent gets a lane of its own, and asks anew to be told about
+    /// what it watches.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        if !self.lane.is_inherited() {
+            return Ok(());
+        }
+        let mut registry = self.registry.lock();
+        if self.lane.is_inherited() {
+            self.lane.renew(&self.shared)?;
+            self.shared.note_lane(&self.lane);
+            self.armed.store(false, Ordering::Relaxed);
+            // Other threads are not here.
+            self.asleep_beside.store(0, Ordering::Relaxed);
+            registry.begin_anew(&self.shared, &self.lane);
+            publish_fence();
+        }
+        Ok(())
+    }
+
+    /// Changes what a child must not see half changed: no fork comes in between.
+    pub(crate) fn quietly(&self, change: impl FnOnce()) {
+        let _registry = self.registry.lock();
+        change();
+    }
+
+    /// Before a fork: nothing is registered until [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        std::mem::forget::<MutexGuard<'_, Registry>>(self.registry.lock());
+    }
+
+    /// In the parent, after a fork.
+    pub(crate) fn release(&self) {
+        fork::unlock(&self.registry);
     }
 
     pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
@@ -210,6 +251,7 @@ impl Core {
     fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let _turn = self.turn.lock();
+        self.settle()?;
         if self.armed.swap(false, Ordering::Relaxed) {
             self.end_sleep();
             self.lane.quieten(&self.shared)?;
@@ -290,6 +332,7 @@ impl Core {
 
     fn arm(&self) -> io::Result<bool> {
         let _turn = self.turn.lock();
+        self.settle()?;
         if self.armed.load(Ordering::Relaxed) {
             self.lane.quieten(&self.shared)?;
         }
@@ -311,18 +354,25 @@ impl Core {
     }
 
     /// Something about a watched stream changed in this process.
-    pub(crate) fn changed(&self, handle: Handle, change: impl FnOnce(&mut Stream)) {
+    pub(crate) fn changed(&self, handle: Handle) {
         let mut registry = self.registry.lock();
-        if let Some(stream) = registry.stream(handle) {
-            change(stream);
+        if registry.stream(handle).is_some() {
             registry.mark(handle);
             drop(registry);
+            self.kick();
+        }
+    }
+
+    fn kick(&self) {
+        // The parent's needs none.
+        if !self.lane.is_inherited() {
             self.lane.kick();
         }
     }
 
     /// A write found no extents, neither on its thread's lane nor on ours.
     pub(crate) fn want_grants(&self, handle: Handle, worker: u32) -> io::Result<()> {
+        self.settle()?;
         self.registry.lock().starve(handle, worker);
         self.lane.want_grants(&self.shared, worker)
     }
@@ -354,13 +404,16 @@ impl Core {
     ) {
         self.registry.lock().set_listener(index, key, interest, trigger);
         // A sleeping poller has to ask for this listener's connections too.
-        self.lane.kick();
+        self.kick();
     }
 
     /// Watches a listener no longer. A connection that this poller may have been woken for and
     /// that still waits wakes somebody else.
     pub(crate) fn forget_listener(&self, index: u32) {
         self.registry.lock().remove_listener(index);
+        if self.lane.is_inherited() {
+            return;
+        }
         let block = self.shared.segment.listener(index);
         block.unwait(self.lane.index());
         let mut workers = 0..self.shared.params().workers;
@@ -378,7 +431,9 @@ impl Drop for Core {
         for index in listeners {
             self.forget_listener(index);
         }
-        self.lane.awake(&self.shared);
-        self.shared.return_lane(Arc::clone(&self.lane));
+        if !self.lane.is_inherited() {
+            self.lane.awake(&self.shared);
+            self.shared.return_lane(Arc::clone(&self.lane));
+        }
     }
 }

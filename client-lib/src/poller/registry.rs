@@ -4,7 +4,7 @@ use super::event::{Event, Events, Interest, Readiness, Trigger};
 use crate::lane::Lane;
 use crate::runtime::Shared;
 use fourwave_protocol::Handle;
-use fourwave_protocol::conn::{ConnBlock, status};
+use fourwave_protocol::conn::{ConnBlock, shut, status};
 use fourwave_protocol::wake::publish_fence;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,6 @@ pub(crate) struct Stream {
     key: usize,
     interest: Interest,
     trigger: Trigger,
-    /// `shutdown(Read)` was called: readable for ever.
-    pub(crate) read_shut: bool,
     /// A write found no extents: not writable until some are granted.
     out_of_grants: bool,
     /// [`Trigger::Once`] has been told.
@@ -104,7 +102,6 @@ impl Registry {
             key,
             interest,
             trigger,
-            read_shut: false,
             out_of_grants: false,
             told: false,
             doubtful: false,
@@ -166,6 +163,25 @@ impl Registry {
             if let Some(stream) = self.stream(handle) {
                 stream.out_of_grants = false;
                 self.mark(handle);
+            }
+        }
+    }
+
+    /// The poller has another lane: it is told there about all streams, and looks at all of them.
+    /// The caller makes the fence.
+    pub(super) fn begin_anew(&mut self, shared: &Shared, lane: &Lane) {
+        self.starved.iter_mut().for_each(Vec::clear);
+        self.queue.clear();
+        for (page, places) in self.pages.iter_mut().enumerate() {
+            for (place, at) in places.iter_mut().flat_map(|places| places.iter_mut()).zip(0..) {
+                let number = (page * PAGE) as u32 + at;
+                place.queued = false;
+                let Some(stream) = &mut place.stream else { continue };
+                stream.out_of_grants = false;
+                let block = shared.segment.connection(number).expect("the daemon gave it");
+                block.client.wake_reader.store(lane.index() + 1, Ordering::Relaxed);
+                place.queued = true;
+                self.queue.push_back(number);
             }
         }
     }
@@ -301,6 +317,7 @@ impl Stream {
             }
         }
         let block = shared.segment.connection(index).expect("the daemon gave the number");
+        watch_bytes(block, lane);
         let ready = self.readiness(block);
         if !self.interest.is_writable() || self.out_of_grants {
             return ready.wanted(self.interest);
@@ -326,7 +343,7 @@ impl Stream {
     }
 
     fn readiness(&self, block: &ConnBlock) -> Readiness {
-        Readiness::of_stream(block, self.read_shut, self.out_of_grants)
+        Readiness::of_stream(block, self.out_of_grants)
     }
 }
 
@@ -338,10 +355,10 @@ impl Seen {
 }
 
 impl Readiness {
-    /// What a connection's block says. `read_shut`: this process reads no more; `out_of_grants`:
-    /// there is no extent to write into.
-    pub(crate) fn of_stream(block: &ConnBlock, read_shut: bool, out_of_grants: bool) -> Readiness {
+    /// What a connection's block says. `out_of_grants`: there is no extent to write into.
+    pub(crate) fn of_stream(block: &ConnBlock, out_of_grants: bool) -> Readiness {
         let state = block.status();
+        let read_shut = block.client.shut.load(Ordering::Relaxed) & shut::READ != 0;
         let tail = block.receive_tail();
         // Relaxed: written by this process under a lock; a stale value is put right by the next
         // event, or by the reader that moved it.
@@ -360,6 +377,17 @@ impl Readiness {
             read_closed,
             closed: failed || (read_closed && write_closed),
         }
+    }
+}
+
+/// Asks the daemon again to tell this poller's lane about bytes, if nobody is told: another process
+/// that held the stream and was told is gone.
+fn watch_bytes(block: &ConnBlock, lane: &Lane) {
+    let (word, own) = (&block.client.wake_reader, lane.index() + 1);
+    if word.load(Ordering::Relaxed) == 0 {
+        // Relaxed: ordered by the fence.
+        let _ = word.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed);
+        publish_fence();
     }
 }
 

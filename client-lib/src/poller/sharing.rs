@@ -2,8 +2,8 @@
 
 use super::Core;
 use crate::connection::Connection;
+use crate::fork::Mutex;
 use fourwave_protocol::Handle;
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -103,6 +103,6 @@ impl Core {
     /// only if it is not as it was told last.
     pub(crate) fn nudge(&self, handle: Handle) {
         self.registry.lock().nudge(handle);
-        self.lane.kick();
+        self.kick();
     }
 }

@@ -1,12 +1,12 @@
 //! Readiness of all sockets of one tokio runtime: a poller, and a task that wakes other tasks.
 
+use crate::fork::Mutex;
 use crate::poller::{Events, Interest, Poller, Source, Trigger};
 use crate::runtime::{Runtime, Shared};
 use ::tokio::io::Interest as Wanted;
 use ::tokio::net::UnixStream;
 use ::tokio::runtime::{Handle, Id};
 use ::tokio::task::{AbortHandle, coop};
-use parking_lot::Mutex;
 use rustix::fd::AsFd;
 use std::collections::HashMap;
 use std::future::poll_fn;

@@ -4,6 +4,7 @@ mod accepting;
 #[cfg(feature = "tokio")]
 mod awaiting;
 mod failing;
+#[allow(dead_code, reason = "the tests of forks use the rest")]
 mod fake;
 mod options;
 mod polling;

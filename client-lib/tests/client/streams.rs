@@ -133,8 +133,9 @@ fn appending_and_releasing_do_not_collide() {
 #[test]
 fn a_writer_without_extents_waits_for_them() {
     let fake = Fake::start(1);
-    let (mut stream, handle) = accepted(&fake);
+    // Before the thread has a lane.
     fake.with(|world| world.granting = false);
+    let (mut stream, handle) = accepted(&fake);
     let bytes = pattern(WINDOW);
     stream.set_nonblocking(true).unwrap();
     let mut done = 0;

@@ -1,9 +1,8 @@
 //! One client of the control socket, from its first packet to its last.
 
 use super::packets::{Packets, Peer};
-use super::registry::Refusal;
+use super::registry::{Client, Refusal, no_group};
 use super::{Control, capture, query, stats};
-use crate::messages::GroupId;
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
 use std::io;
@@ -43,24 +42,31 @@ impl From<Refusal> for Answer {
     }
 }
 
-struct Session {
+/// One process of a client, or a tool.
+pub(super) struct Session {
     control: Rc<Control>,
     peer: Peer,
-    group: Option<GroupId>,
+    client: Option<Client>,
     evict: Rc<Notify>,
 }
 
-/// Serves a client until it goes or is evicted. Whatever it had is then given back.
-pub(super) async fn serve(control: Rc<Control>, packets: Packets, peer: Peer) {
-    let mut session = Session { control, peer, group: None, evict: Rc::default() };
-    if let Err(error) = session.run(&packets).await {
-        tracing::debug!(pid = peer.pid, %error, "a client's connection has broken");
+impl Session {
+    /// Somebody has connected.
+    pub(super) fn new(control: Rc<Control>, peer: Peer) -> Session {
+        Session { control, peer, client: None, evict: Rc::default() }
     }
-    // Closed first: a client that is being removed gets no more answers.
-    drop(packets);
-    if let Some(group) = session.group {
-        let keeper = session.control.registry.borrow_mut().remove(group);
-        session.control.remove_later(keeper);
+
+    /// Serves a client until it goes or is evicted. Whatever it had is then given back.
+    pub(super) async fn serve(mut self, packets: Packets) {
+        if let Err(error) = self.run(&packets).await {
+            tracing::debug!(pid = self.peer.pid, %error, "a client's connection has broken");
+        }
+        // Closed first: a client that is being removed gets no more answers.
+        drop(packets);
+        if let Some((group, process)) = self.client {
+            let keeper = self.control.registry.borrow_mut().remove_process(group, process);
+            self.control.remove_later(keeper);
+        }
     }
 }
 
@@ -84,6 +90,7 @@ impl Session {
             let evict = Rc::clone(&self.evict);
             let work = async {
                 let Some(packet) = packets.receive(&mut buffer).await? else { return Ok(false) };
+                self.note_sender(packets);
                 let Ok(request) = decode::<Request>(packet) else {
                     let refusal = Refusal::new(Errno::PROTO, "this is no message of fourwave's");
                     send(packets, refusal.into()).await?;
@@ -132,21 +139,27 @@ impl Session {
         let registry = || control.registry.borrow_mut();
         Ok(match request {
             Request::Hello { version, name } => {
-                if self.group.is_some() {
+                if self.client.is_some() {
                     return Err(Refusal::new(Errno::ISCONN, "this client has said hello already"));
                 }
                 let admitted = registry().hello(self.peer, version, &name)?;
-                self.group = Some(admitted.group);
+                let process = admitted.process;
+                self.client = Some((admitted.group, process));
                 self.evict = admitted.evict;
-                let reply = Reply::Welcome { params: admitted.params };
+                let reply = Reply::Welcome { params: admitted.params, process };
                 Answer { reply, descriptors: vec![admitted.memory] }
             }
+            Request::Fork => self.fork().await?,
+            Request::Arrived => {
+                self.client()?;
+                Reply::Done.into()
+            }
             Request::AttachLane => {
-                let (lane, descriptors) = registry().attach_lane(self.group()?)?;
+                let (lane, descriptors) = registry().attach_lane(self.client()?)?;
                 Answer { reply: Reply::Attached { lane }, descriptors }
             }
             Request::DetachLane { lane } => {
-                registry().detach_lane(self.group()?, lane)?;
+                registry().detach_lane(self.client()?, lane)?;
                 Reply::Done.into()
             }
             Request::Bind { address, options } => {
@@ -154,25 +167,25 @@ impl Session {
                 Reply::Bound { listener, address }.into()
             }
             Request::Listen { listener, backlog } => {
-                let answer = registry().listen(self.group()?, listener, backlog)?;
+                let answer = registry().listen(self.client()?, listener, backlog)?;
                 self.wait_for(answer).await?;
                 Reply::Done.into()
             }
             Request::DeferAccept { listener, seconds } => {
-                registry().defer_accept(self.group()?, listener, seconds)?;
+                registry().defer_accept(self.client()?, listener, seconds)?;
                 Reply::Done.into()
             }
             Request::SetOption { listener, option, value } => {
-                registry().set_option(self.group()?, listener, option, value)?;
+                registry().set_option(self.client()?, listener, option, value)?;
                 Reply::Done.into()
             }
             Request::Options { listener } => {
-                let values = registry().options(self.group()?, listener)?;
+                let values = registry().options(self.client()?, listener)?;
                 Reply::Options { values }.into()
             }
             Request::CloseListener { listener } => {
                 let (told, gone) = oneshot::channel();
-                let keeper = registry().close_listener(self.group()?, listener, told)?;
+                let keeper = registry().close_listener(self.client()?, listener, told)?;
                 control.remove_later(keeper);
                 // So that nothing that begins after our answer finds it still there.
                 let _ = gone.await;
@@ -196,7 +209,7 @@ impl Session {
         let mut looks = if options.reuse_address { 1 } else { BIND_LOOKS };
         loop {
             looks -= 1;
-            let bound = self.control.registry.borrow_mut().bind(self.group()?, address, options);
+            let bound = self.control.registry.borrow_mut().bind(self.client()?, address, options);
             match bound {
                 Err(refusal) if refusal.errno == Errno::ADDRINUSE && looks > 0 => {
                     tokio::time::sleep(BIND_PAUSE).await;
@@ -219,8 +232,46 @@ impl Session {
         }
     }
 
-    fn group(&self) -> Result<GroupId, Refusal> {
-        self.group.ok_or_else(|| Refusal::new(Errno::INVAL, "a client says hello first"))
+    /// Makes another process of the group, and begins to serve it.
+    async fn fork(&mut self) -> Result<Answer, Refusal> {
+        let (group, parent) = self.client()?;
+        if !self.control.registry.borrow().has_room(self.control.clients.get()) {
+            let detail = "fourwaved has as many clients as clients.max_clients";
+            return Err(Refusal::new(Errno::AGAIN, detail));
+        }
+        let (ours, theirs) = Packets::pair().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::NFILE);
+            Refusal::new(errno, format!("fourwaved cannot make a socket pair: {error}"))
+        })?;
+        let forked = self.control.registry.borrow_mut().fork(group, parent)?;
+        let process = forked.process;
+        let session = Session {
+            control: Rc::clone(&self.control),
+            peer: self.peer,
+            client: Some((group, process)),
+            evict: forked.evict,
+        };
+        // From here on the other end's being closed is the end of the new process, be it that this
+        // very client is cut off.
+        self.control.serve(session, ours);
+        match forked.known.await {
+            Ok(()) => Ok(Answer { reply: Reply::Forked { process }, descriptors: vec![theirs] }),
+            Err(_gone) => Err(no_group()),
+        }
+    }
+
+    /// Remembers who has sent the last packet, where the kernel tells.
+    fn note_sender(&mut self, packets: &Packets) {
+        if let Some(peer) = packets.sender().filter(|&peer| peer != self.peer)
+            && let Some((group, process)) = self.client
+        {
+            self.peer = peer;
+            self.control.registry.borrow_mut().identify(group, process, peer);
+        }
+    }
+
+    fn client(&self) -> Result<Client, Refusal> {
+        self.client.ok_or_else(|| Refusal::new(Errno::INVAL, "a client says hello first"))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The lanes of a group: which are in use, and which workers still have a hand on them.
 
 use super::Mask;
-use fourwave_protocol::Segment;
+use fourwave_protocol::{Process, Segment};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Free,
-    Attached,
+    Attached(Process),
     /// These workers have let go of it.
     Detaching(Mask),
     /// Its rings could not be cleared: never used again.
@@ -22,22 +22,27 @@ impl Lanes {
         Lanes(vec![Lane::Free; count as usize])
     }
 
-    /// Takes a lane, the first that is free.
-    pub(super) fn attach(&mut self) -> Option<u16> {
+    /// Takes a lane for a process, the first that is free.
+    pub(super) fn attach(&mut self, process: Process) -> Option<u16> {
         let index = self.0.iter().position(|lane| *lane == Lane::Free)?;
-        self.0[index] = Lane::Attached;
+        self.0[index] = Lane::Attached(process);
         u16::try_from(index).ok()
     }
 
-    /// Begins to give a lane back; `false` if it is not attached.
-    pub(super) fn detach(&mut self, lane: u16) -> bool {
+    /// Begins to give a lane of a process back; `false` if it has no such lane.
+    pub(super) fn detach(&mut self, lane: u16, process: Process) -> bool {
         match self.0.get_mut(usize::from(lane)) {
-            Some(state @ Lane::Attached) => {
+            Some(state) if *state == Lane::Attached(process) => {
                 *state = Lane::Detaching(Mask::default());
                 true
             }
-            Some(Lane::Free | Lane::Detaching(_) | Lane::Broken) | None => false,
+            Some(_) | None => false,
         }
+    }
+
+    /// Begins to give all lanes of a process back: which those are.
+    pub(super) fn detach_all(&mut self, process: Process) -> Vec<u16> {
+        (0..self.0.len() as u16).filter(|&lane| self.detach(lane, process)).collect()
     }
 
     /// A worker has let go of a lane. After the last one it is cleared and free.
@@ -50,6 +55,7 @@ impl Lanes {
         }
         let cleared = (0..workers).try_for_each(|worker| segment.clear_rings(lane, worker));
         segment.lane_sleeper(lane).awake();
+        (0..segment.layout().params().listeners).for_each(|at| segment.listener(at).unwait(lane));
         *state = match cleared {
             Ok(()) => Lane::Free,
             Err(error) => {
@@ -70,18 +76,24 @@ mod tests {
         let params = Params { lanes: 2, ..Params::for_quota(2, 8, 0, 0) };
         let (segment, _fd) = Segment::create("test", params).unwrap();
         let mut lanes = Lanes::new(2);
-        assert_eq!((lanes.attach(), lanes.attach(), lanes.attach()), (Some(0), Some(1), None));
-        assert!(lanes.detach(0));
+        let one = Process::FIRST;
+        let all = [(); 3].map(|()| lanes.attach(one));
+        assert_eq!(all, [Some(0), Some(1), None]);
+        assert!(!lanes.detach(0, Process::first(1)), "another's");
+        assert!(lanes.detach(0, one));
         for wrong in [0, 2, u16::MAX] {
-            assert!(!lanes.detach(wrong), "{wrong}");
+            assert!(!lanes.detach(wrong, one), "{wrong}");
         }
         lanes.removed(0, 1, 2, &segment);
         lanes.removed(0, 1, 2, &segment);
         lanes.removed(1, 0, 2, &segment);
-        assert_eq!(lanes.attach(), None);
+        assert_eq!(lanes.attach(one), None);
         segment.lane_sleeper(0).prepare();
+        segment.listener(0).wait(0);
         lanes.removed(0, 0, 2, &segment);
-        assert_eq!(lanes.attach(), Some(0));
+        assert_eq!(lanes.attach(one), Some(0));
+        assert!(!segment.listener(0).is_waiting(0));
+        assert_eq!(lanes.detach_all(one), [0, 1]);
         assert!(!segment.lane_sleeper(0).is_sleeping());
     }
 }

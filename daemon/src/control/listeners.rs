@@ -2,6 +2,7 @@
 
 use super::Mask;
 use crate::port::settings;
+use fourwave_protocol::Process;
 use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Socket, SocketKind, SocketState};
@@ -21,6 +22,8 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) v6_only: bool,
     pub(super) reuse_port: bool,
+    /// Processes that hold it; none of a kept one.
+    holders: Vec<Process>,
     /// `TCP_DEFER_ACCEPT`, seconds.
     defer_accept: u32,
     /// What its connections begin with.
@@ -72,12 +75,19 @@ impl Listeners {
         self.0.iter().position(Option::is_none).map(|index| index as u32)
     }
 
-    /// Enters a bound listener at a free index.
-    pub(super) fn insert(&mut self, index: u32, address: SocketAddr, options: BindOptions) {
+    /// Enters a bound listener of a process at a free index.
+    pub(super) fn insert(
+        &mut self,
+        index: u32,
+        process: Process,
+        address: SocketAddr,
+        options: BindOptions,
+    ) {
         self.0[index as usize] = Some(Listener {
             address,
             v6_only: options.v6_only,
             reuse_port: options.reuse_port,
+            holders: vec![process],
             defer_accept: 0,
             settings: Settings::default(),
             phase: Phase::Bound,
@@ -92,10 +102,39 @@ impl Listeners {
             address,
             v6_only,
             reuse_port: false,
+            holders: Vec::new(),
             defer_accept: 0,
             settings: Settings::default(),
             phase,
         });
+    }
+
+    /// Whether a process holds a listener.
+    pub(super) fn is_held(&self, index: u32, process: Process) -> bool {
+        let listener = self.0.get(index as usize).and_then(Option::as_ref);
+        listener.is_some_and(|listener| listener.holders.contains(&process))
+    }
+
+    /// A fork holds what its parent holds.
+    pub(super) fn share(&mut self, parent: Process, child: Process) {
+        for listener in self.0.iter_mut().flatten() {
+            if listener.holders.contains(&parent) {
+                listener.holders.push(child);
+            }
+        }
+    }
+
+    /// A process gives a listener up; whether nobody holds it any more.
+    pub(super) fn let_go(&mut self, index: u32, process: Process) -> bool {
+        let Some(listener) = self.get(index) else { return false };
+        let before = listener.holders.len();
+        listener.holders.retain(|&holder| holder != process);
+        listener.holders.is_empty() && before > 0
+    }
+
+    /// A process is gone; the listeners that nobody holds any more.
+    pub(super) fn let_go_all(&mut self, process: Process) -> Vec<u32> {
+        self.indices().filter(|&index| self.let_go(index, process)).collect()
     }
 
     /// What others can go on with if this listener ends now; `None` if it does not listen.
@@ -178,10 +217,11 @@ impl Listeners {
     }
 
     /// Those that listen, for people.
-    pub(super) fn listening(&self, kept: bool) -> impl Iterator<Item = Socket> {
+    /// With the processes that hold each.
+    pub(super) fn listening(&self, kept: bool) -> impl Iterator<Item = (Socket, &[Process])> {
         self.0.iter().flatten().filter_map(move |listener| {
             let Phase::Listening(shared) = &listener.phase else { return None };
-            Some(Socket {
+            let socket = Socket {
                 state: SocketState::Listen,
                 receive_queue: shared.accept_len(),
                 send_queue: shared.backlog(),
@@ -196,7 +236,8 @@ impl Listeners {
                     v6_only: listener.v6_only,
                     kept,
                 },
-            })
+            };
+            Some((socket, &listener.holders[..]))
         })
     }
 
@@ -345,7 +386,8 @@ mod tests {
     fn bound() -> Listeners {
         let mut listeners = Listeners::new(2);
         assert_eq!(listeners.free(), Some(0));
-        listeners.insert(0, "10.0.0.1:80".parse().unwrap(), BindOptions::default());
+        let address = "10.0.0.1:80".parse().unwrap();
+        listeners.insert(0, Process::FIRST, address, BindOptions::default());
         listeners
     }
 
@@ -394,6 +436,19 @@ mod tests {
         assert_eq!(listeners.free(), Some(0));
         assert_eq!(listeners.close(0, None), Err(Errno::INVAL));
         assert_eq!(bound().close(0, None), Ok(Step::Gone));
+    }
+
+    #[test]
+    fn the_last_holder_ends_it() {
+        let (parent, child) = (Process::FIRST, Process::first(1));
+        let mut listeners = bound();
+        listeners.share(parent, child);
+        assert!(listeners.is_held(0, parent) && listeners.is_held(0, child));
+        assert!(!listeners.let_go(0, Process::first(2)), "it never had it");
+        assert!(!listeners.let_go(0, parent) && !listeners.let_go(0, parent));
+        assert!(!listeners.is_held(0, parent));
+        assert_eq!(listeners.let_go_all(child), [0]);
+        assert_eq!(listeners.let_go_all(child), [0; 0]);
     }
 
     #[test]

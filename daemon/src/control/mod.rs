@@ -9,6 +9,7 @@ mod lanes;
 mod link;
 mod listeners;
 mod packets;
+mod processes;
 mod query;
 mod registry;
 mod stats;
@@ -23,6 +24,7 @@ use crate::netlink::Paths;
 use crate::policy::Policy;
 use crate::served::ServedPorts;
 use fourwave_protocol::query::SocketKind;
+use packets::Packets;
 use registry::Registry;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -161,13 +163,18 @@ impl Control {
                 tokio::task::spawn_local(client::turn_away(packets));
                 continue;
             }
-            let control = Rc::clone(self);
-            self.clients.set(self.clients.get() + 1);
-            tokio::task::spawn_local(async move {
-                client::serve(Rc::clone(&control), packets, peer).await;
-                control.clients.set(control.clients.get() - 1);
-            });
+            self.serve(client::Session::new(Rc::clone(self), peer), packets);
         }
+    }
+
+    /// Serves a client, or another process of one, in a task of its own.
+    fn serve(self: &Rc<Control>, session: client::Session, packets: Packets) {
+        let control = Rc::clone(self);
+        self.clients.set(self.clients.get() + 1);
+        tokio::task::spawn_local(async move {
+            session.serve(packets).await;
+            control.clients.set(control.clients.get() - 1);
+        });
     }
 
     /// Refuses what is new, and waits until the last connection has ended (those in TIME_WAIT
@@ -215,7 +222,7 @@ impl Control {
         let registry = self.registry.borrow();
         let mut count = 0;
         let mut gauges = BTreeMap::new();
-        for socket in registry.listeners(|_| false) {
+        for socket in registry.listeners(&|_| false) {
             let SocketKind::Listener { syn_queue, .. } = socket.kind else { continue };
             count += 1;
             for (name, value) in [

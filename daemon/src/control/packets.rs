@@ -6,6 +6,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
 };
+use std::cell::Cell;
 use std::io;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -66,7 +67,7 @@ impl Door {
             match ready.try_io(accept) {
                 Ok(Ok(socket)) => {
                     let peer = credentials(socket.as_fd())?;
-                    return Ok((Packets { socket: register(socket)? }, peer));
+                    return Ok((Packets::new(socket, false)?, peer));
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => {}
@@ -86,9 +87,34 @@ impl Drop for Door {
 #[derive(Debug)]
 pub(super) struct Packets {
     socket: AsyncFd<OwnedFd>,
+    /// Whether the kernel tells who has sent each packet.
+    told: bool,
+    sender: Cell<Option<Peer>>,
 }
 
 impl Packets {
+    fn new(socket: OwnedFd, told: bool) -> io::Result<Packets> {
+        Ok(Packets { socket: register(socket)?, told, sender: Cell::new(None) })
+    }
+
+    /// A connection made by ourselves: our end, on which the kernel tells who sends, and the
+    /// client's, which is a blocking one.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub(super) fn pair() -> io::Result<(Packets, OwnedFd)> {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (ours, theirs) = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        rustix::net::sockopt::set_socket_passcred(&ours, true)?;
+        Ok((Packets::new(ours, true)?, theirs))
+    }
+
+    /// Who has sent the packet that was received last, if the kernel tells.
+    pub(super) fn sender(&self) -> Option<Peer> {
+        self.sender.get()
+    }
+
     /// The next packet; `None` when the client is gone.
     ///
     /// # Errors
@@ -101,6 +127,11 @@ impl Packets {
             let mut ready = self.socket.readable().await?;
             let receive = |fd: &AsyncFd<OwnedFd>| {
                 // TRUNC: the packet's own length. Descriptors that come along are not taken.
+                if self.told {
+                    let (length, sender) = receive_signed(fd.as_fd(), &mut buffer[..])?;
+                    self.sender.set(sender);
+                    return Ok(length);
+                }
                 let (_, length) = rustix::net::recv(fd, &mut buffer[..], RecvFlags::TRUNC)?;
                 Ok(length)
             };
@@ -156,6 +187,41 @@ fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     rustix::net::sendmsg(socket, &[IoSlice::new(packet)], &mut ancillary, flags)?;
     Ok(())
+}
+
+/// Receives a packet and who has sent it (`SCM_CREDENTIALS`). Not through rustix, whose `Pid`
+/// cannot be 0.
+fn receive_signed(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Peer>)> {
+    // Room for credentials alone: descriptors that come along are dropped by the kernel. In u64s,
+    // because a header must be aligned.
+    let mut space = [0u64; 8];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeroes are a valid msghdr, an empty one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = space.as_mut_ptr().cast();
+    // SAFETY: plain arithmetic on a size.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize;
+    assert!(message.msg_controllen <= size_of_val(&space));
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message names `buffer` and `space` with at most their sizes, and both live until
+    // after the call; the descriptor is open while it is borrowed.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written well-formed headers to `space` and their length to `message`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
+    let is_signature = |header: &&libc::cmsghdr| {
+        header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_CREDENTIALS
+    };
+    let sender = header.filter(is_signature).map(|header| {
+        // SAFETY: a header of this type is followed by a ucred, perhaps not aligned; any bytes are
+        // a valid one.
+        let found: libc::ucred =
+            unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
+        Peer { pid: found.pid, uid: found.uid }
+    });
+    Ok((length, sender))
 }
 
 /// `SO_PEERCRED`. Not through rustix, whose `Pid` cannot be 0.

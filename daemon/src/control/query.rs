@@ -113,13 +113,15 @@ impl Reader<'_> {
     async fn sockets(&self, asked: &Asked, filter: &SocketFilter) -> io::Result<()> {
         let listeners: Vec<Socket> = {
             let registry = self.control.registry.borrow();
-            let listeners = registry.listeners(|owner| self.may_know(owner.uid));
+            let may_know = |owner: &Owner| self.may_know(owner.uid);
+            let listeners = registry.listeners(&may_know);
             let takes = |socket: &Socket| filter.takes(socket.state, socket.local.port(), 0);
             listeners.filter(takes).collect()
         };
         let row = |worker, answer| match answer {
             Answer::Socket(row) => {
-                let owner = row.group.and_then(|group| self.control.registry.borrow().owner(group));
+                let registry = self.control.registry.borrow();
+                let owner = row.group.and_then(|group| registry.owner(group, row.holder));
                 let owner = owner.filter(|owner| self.may_know(owner.uid));
                 Some(socket(worker, &row, owner))
             }

@@ -8,15 +8,16 @@ use super::lanes::Lanes;
 use super::link::{Links, Outboxes};
 use super::listeners::{Answer, Listeners, Opening, Step};
 use super::packets::Peer;
+use super::processes::Members;
 use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::path::PathTable;
 use crate::policy::{Policy, Quota};
-use crate::port::{self, settings};
+use crate::port::{self, Holder, settings};
 use crate::served::{Claimant, ServedPorts, Terms};
 use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Owner, Socket};
-use fourwave_protocol::{Params, Segment, SegmentError, VERSION};
+use fourwave_protocol::{Params, Process, Segment, SegmentError, VERSION};
 use fourwave_tcp::Settings;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -43,9 +44,12 @@ impl Refusal {
     }
 }
 
+/// A process of a group.
+pub(super) type Client = (GroupId, Process);
+
 /// Everything that control knows about clients.
 pub(super) struct Registry {
-    workers: u32,
+    pub(super) workers: u32,
     pub(super) policy: Policy,
     pub(super) ports: ServedPorts,
     somaxconn: u32,
@@ -66,7 +70,9 @@ pub(super) struct Group {
     pub(super) peer: Peer,
     pub(super) name: String,
     pub(super) segment: Arc<Segment>,
-    lanes: Lanes,
+    /// None of a group that keeps.
+    pub(super) members: Members,
+    pub(super) lanes: Lanes,
     pub(super) listeners: Listeners,
     /// It has no client: it keeps listeners of one that is gone, for a successor.
     pub(super) keeps: bool,
@@ -74,13 +80,13 @@ pub(super) struct Group {
     pub(super) removed: Option<Mask>,
     /// A worker has found its client hostile: nothing of it is kept.
     pub(super) evicted: bool,
-    evict: Rc<Notify>,
 }
 
 /// What a new group's client gets.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) group: GroupId,
+    pub(super) process: Process,
     pub(super) params: Params,
     pub(super) memory: OwnedFd,
     /// Told when the client is to be disconnected.
@@ -88,8 +94,12 @@ pub(super) struct Admitted {
 }
 
 impl Group {
-    fn owner(&self) -> Owner {
-        Owner { pid: self.peer.pid, uid: self.peer.uid, name: self.name.clone() }
+    /// Whom to name for people: one of `holders`, or the process that has been there longest.
+    fn owner(&self, holders: &[Process]) -> Owner {
+        let one = |(process, _): &(Process, _)| holders.contains(process);
+        let member = self.members.live().find(one).or_else(|| self.members.live().next());
+        let Peer { pid, uid } = member.map_or(self.peer, |(_, member)| member.peer);
+        Owner { pid, uid, name: self.name.clone() }
     }
 }
 
@@ -146,47 +156,56 @@ impl Registry {
         let quota = self.policy.admit(peer.uid);
         let quota = quota.map_err(|refused| Refusal::new(Errno::ACCESS, refused.to_string()))?;
         let params = params(self.workers, quota, self.somaxconn, self.window);
+        let mut members = Members::default();
+        let (process, evict) = members.add(peer).expect("the first of many");
         let (group, memory) = self
-            .add(peer, printable(name), params, false)
+            .add(peer, printable(name), params, members)
             .map_err(|error| Refusal::new(Errno::NOMEM, error.to_string()))?;
-        let Group { name, peer: Peer { pid, uid }, evict, .. } = &self.groups[&group];
+        let Group { name, peer: Peer { pid, uid }, .. } = &self.groups[&group];
         tracing::info!(group = group.0, pid, uid, name, "a client has come");
-        Ok(Admitted { group, params, memory, evict: Rc::clone(evict) })
+        Ok(Admitted { group, process, params, memory, evict })
     }
 
-    /// Makes a group, which every worker is told of.
+    /// Makes a group, which every worker is told of. One without processes keeps listeners.
     pub(super) fn add(
         &mut self,
         peer: Peer,
         name: String,
         params: Params,
-        keeps: bool,
+        members: Members,
     ) -> Result<(GroupId, OwnedFd), SegmentError> {
         let group = GroupId(self.next);
         let (segment, memory) = Segment::create(&format!("fourwave-{}", group.0), params)?;
         let segment = Arc::new(segment);
         self.next += 1;
+        let first = members.live().next().map(|(process, _)| process);
         self.outboxes.broadcast(|worker| {
-            let group = port::Group::new(group, worker, Arc::clone(&segment));
+            let mut group = port::Group::new(group, worker, Arc::clone(&segment));
+            if let Some(first) = first {
+                group.add_process(Box::new(Holder::new(first, params.connections)), None);
+            }
             ToWorker::AddGroup { group: Box::new(group) }
         });
         let record = Group {
             peer,
             name,
             segment,
+            members,
             lanes: Lanes::new(params.lanes),
             listeners: Listeners::new(params.listeners),
-            keeps,
+            keeps: first.is_none(),
             removed: None,
             evicted: false,
-            evict: Rc::new(Notify::new()),
         };
         self.groups.insert(group, record);
         Ok((group, memory))
     }
 
     /// A new lane: its index, and the client's ends of its doorbells, one per worker.
-    pub(super) fn attach_lane(&mut self, group: GroupId) -> Result<(u16, Vec<OwnedFd>), Refusal> {
+    pub(super) fn attach_lane(
+        &mut self,
+        (group, process): Client,
+    ) -> Result<(u16, Vec<OwnedFd>), Refusal> {
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
         for _ in 0..self.workers {
@@ -198,21 +217,26 @@ impl Registry {
         }
         let record = self.record(group)?;
         let lanes = record.segment.layout().params().lanes;
-        let lane = record.lanes.attach().ok_or_else(|| {
+        let lane = record.lanes.attach(process).ok_or_else(|| {
             let detail =
                 format!("all {lanes} lanes (threads and pollers) of this program are used");
             Refusal::new(Errno::MFILE, detail)
         })?;
         for (worker, doorbell) in ours.iter_mut().enumerate() {
             if let Some(doorbell) = doorbell.take() {
-                self.outboxes.send(worker, ToWorker::AddLane { group, lane, doorbell });
+                let message = ToWorker::AddLane { group, process, lane, doorbell };
+                self.outboxes.send(worker, message);
             }
         }
         Ok((lane, theirs))
     }
 
-    pub(super) fn detach_lane(&mut self, group: GroupId, lane: u16) -> Result<(), Refusal> {
-        if !self.record(group)?.lanes.detach(lane) {
+    pub(super) fn detach_lane(
+        &mut self,
+        (group, process): Client,
+        lane: u16,
+    ) -> Result<(), Refusal> {
+        if !self.record(group)?.lanes.detach(lane, process) {
             return Err(Refusal::new(Errno::INVAL, format!("lane {lane} is not attached")));
         }
         self.outboxes.broadcast(|_| ToWorker::RemoveLane { group, lane });
@@ -222,15 +246,20 @@ impl Registry {
     /// Claims an address for a new listener; returns its index and where it is bound.
     pub(super) fn bind(
         &mut self,
-        group: GroupId,
+        (group, process): Client,
         address: SocketAddr,
         options: BindOptions,
     ) -> Result<(u32, SocketAddr), Refusal> {
         self.refuse_when_draining()?;
-        let uid = self.record(group)?.peer.uid;
+        let record = self.record(group)?;
+        let uid = record.peer.uid;
+        // A fork may have given privileges up since.
+        let now = record.members.get(process).ok_or_else(no_group)?.peer.uid;
         let access =
             |refused: crate::policy::Refused| Refusal::new(Errno::ACCESS, refused.to_string());
-        self.policy.may_bind(uid, address.port()).map_err(access)?;
+        for uid in [uid, now] {
+            self.policy.may_bind(uid, address.port()).map_err(access)?;
+        }
         // ::ffff:10.0.0.1 is 10.0.0.1; the scope of a link-local address stays.
         let address = match address.ip().to_canonical() {
             IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
@@ -250,7 +279,7 @@ impl Registry {
             .ports
             .claim(claimant, address, terms)
             .map_err(|error| Refusal::new(error.errno(), error.to_string()))?;
-        self.record(group)?.listeners.insert(listener, bound, options);
+        self.record(group)?.listeners.insert(listener, process, bound, options);
         tracing::debug!(group = group.0, address = %bound, "bound");
         Ok((listener, bound))
     }
@@ -258,11 +287,12 @@ impl Registry {
     /// Lets a listener listen, or changes its backlog (then there is nothing to wait for).
     pub(super) fn listen(
         &mut self,
-        group: GroupId,
+        client @ (group, _): Client,
         listener: u32,
         backlog: u32,
     ) -> Result<Option<Answer>, Refusal> {
         self.refuse_when_draining()?;
+        self.check_held(client, listener)?;
         let backlog = backlog.min(self.somaxconn);
         let claimant = Claimant { group, listener };
         let former = self.take_former(claimant);
@@ -296,10 +326,11 @@ impl Registry {
     /// `TCP_DEFER_ACCEPT`.
     pub(super) fn defer_accept(
         &mut self,
-        group: GroupId,
+        client @ (group, _): Client,
         listener: u32,
         seconds: u32,
     ) -> Result<(), Refusal> {
+        self.check_held(client, listener)?;
         let done = self.record(group)?.listeners.defer_accept(listener, seconds);
         done.map_err(|errno| no_listener(errno, listener))
     }
@@ -307,7 +338,7 @@ impl Registry {
     /// Sets an option of all that a listener accepts from now on.
     pub(super) fn set_option(
         &mut self,
-        group: GroupId,
+        client @ (group, _): Client,
         listener: u32,
         option: ConnOption,
         value: u32,
@@ -316,6 +347,7 @@ impl Registry {
             let detail = format!("{option:?} cannot be {value}");
             return Err(Refusal::new(Errno::INVAL, detail));
         }
+        self.check_held(client, listener)?;
         let settings = self.record(group)?.listeners.choose(listener, option, value);
         let settings = settings.map_err(|errno| no_listener(errno, listener))?;
         self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
@@ -325,22 +357,28 @@ impl Registry {
     /// All options of a listener, by [`ConnOption::index`].
     pub(super) fn options(
         &mut self,
-        group: GroupId,
+        client @ (group, _): Client,
         listener: u32,
     ) -> Result<[u32; ConnOption::ALL.len()], Refusal> {
+        self.check_held(client, listener)?;
         let settings = self.record(group)?.listeners.settings(listener);
         let settings = settings.map_err(|errno| no_listener(errno, listener))?;
         Ok(settings::all(&settings, &self.tcp))
     }
 
-    /// Closes a listener; `told` is dropped when no worker listens there any more. The group that
-    /// keeps it, if one does, is to be [removed](Self::remove) after `accept_grace`.
+    /// A process closes a listener. If no other one holds it, it ends, and `told` is dropped when
+    /// no worker listens there any more. The group that keeps it, if one does, is to be
+    /// [removed](Self::remove) after `accept_grace`.
     pub(super) fn close_listener(
         &mut self,
-        group: GroupId,
+        client @ (group, process): Client,
         listener: u32,
         told: oneshot::Sender<()>,
     ) -> Result<Option<GroupId>, Refusal> {
+        self.check_held(client, listener)?;
+        if !self.record(group)?.listeners.let_go(listener, process) {
+            return Ok(None);
+        }
         let former = self.record(group)?.listeners.former(listener);
         let step = self.record(group)?.listeners.close(listener, Some(told));
         let step = step.map_err(|errno| no_listener(errno, listener))?;
@@ -372,7 +410,7 @@ impl Registry {
         }
     }
 
-    /// The client is gone, or must go. The group that keeps its listeners, if one does, is to be
+    /// All of a group is gone. The group that keeps its listeners, if one does, is to be
     /// removed in the same way after `accept_grace`.
     pub(super) fn remove(&mut self, group: GroupId) -> Option<GroupId> {
         let record = self.groups.get_mut(&group)?;
@@ -397,22 +435,22 @@ impl Registry {
         keeper
     }
 
-    /// Who a group is.
-    pub(super) fn owner(&self, group: GroupId) -> Option<Owner> {
-        self.groups.get(&group).filter(|group| !group.keeps).map(Group::owner)
+    /// Who holds a connection of a group, as a worker says.
+    pub(super) fn owner(&self, group: GroupId, holder: Option<Process>) -> Option<Owner> {
+        let group = self.groups.get(&group).filter(|group| !group.keeps)?;
+        Some(group.owner(holder.as_slice()))
     }
 
     /// Every listener, for people; with its owner where `may_know` says so.
-    pub(super) fn listeners(
-        &self,
-        may_know: impl Fn(&Owner) -> bool,
+    pub(super) fn listeners<'a>(
+        &'a self,
+        may_know: &'a impl Fn(&Owner) -> bool,
     ) -> impl Iterator<Item = Socket> {
         self.groups.values().flat_map(move |group| {
-            let owner = Some(group.owner()).filter(&may_know);
-            group
-                .listeners
-                .listening(group.keeps)
-                .map(move |listener| Socket { owner: owner.clone(), ..listener })
+            group.listeners.listening(group.keeps).map(move |(listener, holders)| Socket {
+                owner: Some(group.owner(holders)).filter(may_know),
+                ..listener
+            })
         })
     }
 
@@ -425,7 +463,11 @@ impl Registry {
                 let (Peer { pid, uid }, name) = (record.peer, &record.name);
                 tracing::warn!(group = group.0, pid, uid, name, reason, "a client is evicted");
                 record.evicted = true;
-                record.evict.notify_one();
+                record.members.live().for_each(|(_, member)| member.evict.notify_one());
+            }
+            FromWorker::Forked { group, process, worker } => self.forked(group, process, worker),
+            FromWorker::ProcessRemoved { group, process, worker } => {
+                self.process_removed(group, process, worker);
             }
             FromWorker::GroupRemoved { group, worker } => self.group_removed(group, worker),
             FromWorker::LaneRemoved { group, lane, worker } => {
@@ -497,12 +539,20 @@ impl Registry {
         }
     }
 
+    /// Whether a listener is the client's.
+    fn check_held(&mut self, (group, process): Client, listener: u32) -> Result<(), Refusal> {
+        match self.record(group)?.listeners.is_held(listener, process) {
+            true => Ok(()),
+            false => Err(no_listener(Errno::INVAL, listener)),
+        }
+    }
+
     fn record(&mut self, group: GroupId) -> Result<&mut Group, Refusal> {
         self.groups.get_mut(&group).ok_or_else(no_group)
     }
 }
 
-fn no_group() -> Refusal {
+pub(super) fn no_group() -> Refusal {
     Refusal::new(Errno::NOTCONN, "the client has been disconnected")
 }
 

@@ -7,6 +7,7 @@
 //! removed like any other, and what waits there is reset.
 
 use super::listeners::Former;
+use super::processes::Members;
 use super::registry::Registry;
 use crate::messages::GroupId;
 use crate::served::Claimant;
@@ -37,7 +38,7 @@ impl Registry {
         let params = params(record.segment.layout().params(), waiting);
         let (peer, name) = (record.peer, record.name.clone());
         // Its memory is the workers' alone: the descriptor goes at once.
-        let keeper = match self.add(peer, name, params, true) {
+        let keeper = match self.add(peer, name, params, Members::default()) {
             Ok((keeper, _memory)) => keeper,
             Err(error) => {
                 tracing::warn!(%error, "no memory to keep un-accepted connections");

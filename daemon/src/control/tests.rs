@@ -12,7 +12,7 @@ use crate::worker::Name;
 use fourwave_protocol::capture::{CaptureCount, FrameVerdict, Step};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::query::{Query, SocketFilter, SocketKind, SocketState};
-use fourwave_protocol::{Params, Segment, VERSION};
+use fourwave_protocol::{Params, Process, Segment, VERSION};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -92,6 +92,12 @@ impl WorkerLink for FakeWorker {
                 return Ok(());
             }
             ToWorker::Drain => FromWorker::Drained { worker },
+            ToWorker::Fork { group, child, .. } => {
+                FromWorker::Forked { group, process: child.process(), worker }
+            }
+            ToWorker::RemoveProcess { group, process } => {
+                FromWorker::ProcessRemoved { group, process, worker }
+            }
             ToWorker::AddGroup { group } => {
                 self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
                 return Ok(());
@@ -158,6 +164,7 @@ fn row() -> Row {
         },
         state: SocketState::Established,
         group: Some(GroupId(1)),
+        holder: Some(Process::FIRST),
         receive_queue: 3,
         send_queue: 4,
         timer: None,
@@ -204,7 +211,7 @@ impl Client {
     fn greet(path: &Path) -> (Client, Params, OwnedFd) {
         let client = Client::connect(path);
         let (reply, mut fds) = client.ask(&hello());
-        let Reply::Welcome { params } = reply else { panic!("{reply:?}") };
+        let Reply::Welcome { params, .. } = reply else { panic!("{reply:?}") };
         (client, params, fds.pop().unwrap())
     }
 

@@ -7,7 +7,7 @@ use super::notify::Pending;
 use super::tables::{Pages, Tables};
 use fourwave_protocol::conn::ConnBlock;
 use fourwave_protocol::{
-    EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Segment, page_of, position_of,
+    EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Process, Segment, page_of, position_of,
 };
 use fourwave_tcp::Settings;
 
@@ -48,6 +48,8 @@ pub struct Conn {
     pub stack: u64,
     /// Listener of the segment that it came through; `None` for active opens.
     pub listener: Option<u32>,
+    /// Processes that hold it: none until it is accepted.
+    pub(super) holders: u16,
     /// What the application has chosen; the stack is told.
     pub settings: Settings,
     /// Status bits as published last.
@@ -80,6 +82,7 @@ impl Conn {
             generation: 0,
             stack: 0,
             listener: None,
+            holders: 0,
             settings: Settings::default(),
             status: 0,
             receive_tail: 0,
@@ -105,6 +108,7 @@ impl Conn {
         self.generation = self.generation.wrapping_add(1);
         self.stack = stack;
         self.listener = listener;
+        self.holders = 0;
         self.status = 0;
         (self.receive_tail, self.receive_head, self.stored_end) = (0, 0, 0);
         self.told_base = 0;
@@ -401,6 +405,18 @@ impl Conn {
         block.daemon.send_acked.store(acked, Relaxed);
         // Release: pairs with the client's Acquire load of send_limit.
         block.daemon.send_limit.store(self.send_limit, Release);
+    }
+
+    /// A process that may have been writing is dead: see [`ConnBlock::put_right`]. Every command
+    /// that others had posted before has been worked on.
+    pub(super) fn put_right(&mut self, block: &ConnBlock, pool: &mut ExtentPool, dead: Process) {
+        let last = self.chain.last().map(|(_, extent)| extent);
+        block.put_right(dead, self.send_tail, last);
+        // While the dead process was appending, nothing could be released.
+        let drained = self.send_acked == self.send_tail && !self.send_tail.is_multiple_of(PAGE);
+        if drained && block.release_open_extent(self.send_tail) {
+            self.chain.clear(pool);
+        }
     }
 
     /// The stack needs no bytes to send any more.

@@ -2,6 +2,7 @@
 
 use super::conn::{Conn, Life, Memory};
 use super::extents::ExtentPool;
+use super::holds::{Holder, Holders};
 use super::lane::Lane;
 use super::listener::{Ended, Listener, Unaccepted};
 use super::notify::{Notices, READ, WRITE};
@@ -10,12 +11,12 @@ use super::{AppId, Evict, settings};
 use crate::messages::GroupId;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
-use fourwave_protocol::accept::Waiting;
+use fourwave_protocol::accept::{MAX_LANES, Waiting};
 use fourwave_protocol::command::{COMMAND_WORDS, Event};
 use fourwave_protocol::conn::{ConnBlock, status};
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::report::Report;
-use fourwave_protocol::{ExtentId, Handle, Segment};
+use fourwave_protocol::{ExtentId, Handle, Process, Segment};
 use fourwave_tcp::Settings;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -40,8 +41,33 @@ pub struct Group {
     /// Numbers of the lanes that there are.
     attached: Vec<u16>,
     listeners: Vec<Option<Listener>>,
+    holders: Holders,
     evicted: Option<Evict>,
     reported: bool,
+}
+
+/// A connection that a process took off an accept queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The listener, as the stack names it.
+    pub listener: u32,
+    /// The connection, as the stack names it.
+    pub stack: u64,
+    /// The connection, as the group does.
+    pub index: u32,
+    /// Whether it is held now. If not, its process is gone, and it is to be closed.
+    pub held: bool,
+}
+
+/// What a process that closes a connection leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Nobody holds it any more: it ends.
+    Last,
+    /// Other processes go on with it.
+    Others,
+    /// The process did not hold it.
+    NotHeld,
 }
 
 /// What the stack reports about a connection, in the terms of the shared block.
@@ -82,6 +108,7 @@ impl Group {
             lanes: (0..params.lanes).map(|_| None).collect(),
             attached: Vec::with_capacity(params.lanes as usize),
             listeners: (0..params.listeners).map(|_| None).collect(),
+            holders: Holders::new(),
             evicted: None,
             reported: false,
             segment,
@@ -440,23 +467,12 @@ impl Group {
         let Some(index) = conn.listener else { return false };
         let Some(listener) = &mut self.listeners[index as usize] else { return false };
         let first = listener.pushed == 0;
-        match listener.push(
-            &self.segment,
-            Waiting { handle, stamp },
-            Unaccepted { stack: conn.stack, index: app.conn, stamp },
-        ) {
-            Ok(true) => {
-                if first {
-                    notices.listener(app.group, index);
-                }
-                true
-            }
-            Ok(false) => false,
-            Err(why) => {
-                self.evict(why);
-                false
-            }
+        let unaccepted = Unaccepted { stack: conn.stack, index: app.conn, stamp };
+        let pushed = listener.push(&self.segment, Waiting { handle, stamp }, unaccepted);
+        if pushed && first {
+            notices.listener(app.group, index);
         }
+        pushed
     }
 
     /// Opens listener `index` of the segment, known to the stack as `stack`; connections
@@ -485,11 +501,16 @@ impl Group {
     /// Ends listener `index`; what waits in its queue is the caller's to move or to
     /// [close](Self::close). Calls `accepted` as [`collect_accepted`](Self::collect_accepted)
     /// does, for what was taken until now.
-    pub fn unlisten(&mut self, index: u32, mut accepted: impl FnMut(u32, u64)) -> Option<Ended> {
-        let listener = self.listeners[index as usize].as_mut()?;
+    pub fn unlisten(&mut self, index: u32, mut accepted: impl FnMut(Accepted)) -> Option<Ended> {
+        let Group { segment, listeners, holders, conns, worker, .. } = self;
+        let listener = listeners[index as usize].as_mut()?;
         let stack = listener.stack.take()?;
-        let (waiting, broken) = listener.close(&self.segment, |conn| accepted(stack, conn));
+        let mut hold = holding(segment, *worker, holders, conns);
+        let (waiting, broken) = listener.close(segment, |connection, process| {
+            accepted(hold(stack, connection, process));
+        });
         let settings = listener.settings;
+        drop(hold);
         if let Some(why) = broken {
             self.evict(why);
         }
@@ -533,19 +554,98 @@ impl Group {
         self.conns[index as usize].listener = Some(listener);
     }
 
-    /// Calls `each` with (listener, connection), as the stack names them, for every connection
-    /// that was accepted since last time.
-    pub fn collect_accepted(&mut self, mut each: impl FnMut(u32, u64)) {
+    /// Calls `each` for every connection that was accepted since last time.
+    pub fn collect_accepted(&mut self, mut each: impl FnMut(Accepted)) {
+        let Group { segment, listeners, holders, conns, worker, .. } = self;
+        let mut hold = holding(segment, *worker, holders, conns);
         let mut broken = None;
-        for listener in self.listeners.iter_mut().flatten() {
+        for listener in listeners.iter_mut().flatten() {
             let Some(stack) = listener.stack else { continue };
-            if let Err(why) = listener.accepted(&self.segment, |conn| each(stack, conn)) {
-                broken = Some(why);
-            }
+            let accepted = listener.accepted(segment, |connection, process| {
+                each(hold(stack, connection, process));
+            });
+            broken = broken.or(accepted.err());
         }
+        drop(hold);
         if let Some(why) = broken {
             self.evict(why);
         }
+    }
+
+    /// A process begins; it holds what `parent` holds, if it is a fork. What that has accepted was
+    /// [collected](Self::collect_accepted) before.
+    pub fn add_process(&mut self, holder: Box<Holder>, parent: Option<Process>) {
+        let Group { segment, holders, conns, worker, .. } = self;
+        holders.add(holder, parent, |index| change_holders(segment, *worker, conns, index, 1));
+    }
+
+    /// A process is gone, and its lanes are: what it still holds is to be
+    /// [let go](Self::let_go_for), connection by connection. What others had posted before was worked
+    /// on; what it has claimed on accept queues can be [collected](Self::collect_accepted) after
+    /// this.
+    pub fn remove_process(&mut self, process: Process) -> Option<Box<Holder>> {
+        for index in 0..self.listeners.len() {
+            let Some(listener) = &mut self.listeners[index] else { continue };
+            if listener.stack.is_some()
+                && let Err(why) = listener.pass_claimed(&self.segment)
+            {
+                self.evict(why);
+            }
+        }
+        self.holders.remove(process)
+    }
+
+    /// Whether `process` was in the middle of a write, to a connection that it or others hold.
+    pub fn was_writing(&self, index: u32, process: Process) -> bool {
+        self.block(index).client.writer.holder() == Some(process)
+    }
+
+    /// A process that is gone holds a connection no longer. If others go on with it, they find
+    /// nothing half done.
+    pub fn let_go_for(&mut self, gone: &mut Holder, index: u32) -> Close {
+        if !gone.remove(index) {
+            return Close::NotHeld;
+        }
+        let left = self.let_go_of(index);
+        if left == Close::Others {
+            let block = block(&self.segment, self.worker, index);
+            let conn = &mut self.conns[index as usize];
+            conn.put_right(block, &mut self.memory.pool, gone.process());
+        }
+        left
+    }
+
+    /// A process holds a connection that it opened.
+    pub fn hold(&mut self, index: u32, process: Process) {
+        if self.holders.hold(process, index) {
+            change_holders(&self.segment, self.worker, &mut self.conns, index, 1);
+        }
+    }
+
+    /// A process gives its handle up.
+    pub fn let_go(&mut self, index: u32, process: Process) -> Close {
+        match self.holders.release(process, index) {
+            true => self.let_go_of(index),
+            false => Close::NotHeld,
+        }
+    }
+
+    fn let_go_of(&mut self, index: u32) -> Close {
+        change_holders(&self.segment, self.worker, &mut self.conns, index, -1);
+        match self.conns[index as usize].holders {
+            0 => Close::Last,
+            _ => Close::Others,
+        }
+    }
+
+    /// The process to name as a connection's owner.
+    pub fn holder_of(&self, index: u32) -> Option<Process> {
+        self.holders.holder_of(index)
+    }
+
+    /// Whose a lane is.
+    pub fn process_of(&self, lane: u16) -> Option<Process> {
+        self.lanes[usize::from(lane)].as_ref().map(|lane| lane.process)
     }
 
     /// Whether a connection waits to be accepted.
@@ -553,10 +653,11 @@ impl Group {
         self.listeners.iter().flatten().any(Listener::has_waiting)
     }
 
-    /// Attaches a lane; `doorbell` is the daemon's end of its socket pair with this worker.
-    pub fn add_lane(&mut self, lane: u16, doorbell: OwnedFd) {
+    /// Attaches a lane of `process`; `doorbell` is the daemon's end of its socket pair with this
+    /// worker.
+    pub fn add_lane(&mut self, lane: u16, process: Process, doorbell: OwnedFd) {
         self.remove_lane(lane);
-        let mut fresh = Lane::new(&self.segment, lane, self.worker, doorbell);
+        let mut fresh = Lane::new(&self.segment, (lane, self.worker), process, doorbell);
         let filled = fresh.refill(&self.segment, &mut self.memory.pool);
         self.lanes[usize::from(lane)] = Some(fresh);
         self.attached.push(lane);
@@ -571,6 +672,21 @@ impl Group {
         if self.lanes[usize::from(lane)].take().is_some() {
             self.attached.retain(|&other| other != lane);
             self.memory.pool.revoke(Some(lane));
+        }
+    }
+
+    /// A lane of slot `slot`'s group is gone, perhaps told of a connection that it will not take
+    /// any more: others that wait are told of what is queued.
+    pub fn pass_wake_ups_on(&mut self, slot: u32, lane: u16, notices: &mut Notices) {
+        for (index, listener) in (0..).zip(&mut self.listeners) {
+            let Some(listener) = listener else { continue };
+            self.segment.listener(index).unwait(lane);
+            if listener.stack.is_some() && listener.has_waiting() {
+                if listener.pushed == 0 {
+                    notices.listener(slot, index);
+                }
+                listener.pushed += listener.waiting();
+            }
         }
     }
 
@@ -712,10 +828,16 @@ impl Group {
     pub(super) fn tell_listener(&mut self, slot: u32, index: u32, lanes: &mut Vec<(u32, u16)>) {
         let Some(listener) = &mut self.listeners[index as usize] else { return };
         let waiters = self.segment.listener(index);
-        for _ in 0..std::mem::take(&mut listener.pushed) {
+        let mut left = std::mem::take(&mut listener.pushed);
+        // Lanes that are gone are passed over. A hostile client may set their bits again and again.
+        for _ in 0..left as usize + MAX_LANES {
+            if left == 0 {
+                break;
+            }
             let Some(lane) = waiters.take_waiter(listener.last_woken) else { break };
             listener.last_woken = lane;
             let Some(Some(target)) = self.lanes.get_mut(usize::from(lane)) else { continue };
+            left -= 1;
             let first = !target.touched;
             match target.post(&self.segment, Event::Acceptable { listener: index }) {
                 Ok(Some(_)) if first => lanes.push((slot, lane)),
@@ -761,6 +883,31 @@ fn tell(
         }
         None => Told::Full,
     })
+}
+
+/// What lets a process hold what it has taken off an accept queue.
+fn holding<'a>(
+    segment: &'a Segment,
+    worker: u32,
+    holders: &'a mut Holders,
+    conns: &'a mut [Conn],
+) -> impl FnMut(u32, Unaccepted, Process) -> Accepted + use<'a> {
+    move |listener, Unaccepted { stack, index, .. }, process| {
+        let held = holders.hold(process, index);
+        if held {
+            change_holders(segment, worker, conns, index, 1);
+        }
+        Accepted { listener, stack, index, held }
+    }
+}
+
+/// Counts a holder in or out, and lets the client know how many there are.
+fn change_holders(segment: &Segment, worker: u32, conns: &mut [Conn], index: u32, by: i16) {
+    let conn = &mut conns[index as usize];
+    conn.holders = conn.holders.strict_add_signed(by);
+    // Relaxed: a figure that orders nothing.
+    let shared = &block(segment, worker, index).daemon.holders;
+    shared.store(conn.holders.into(), Ordering::Relaxed);
 }
 
 fn block(segment: &Segment, worker: u32, index: u32) -> &ConnBlock {

@@ -2,10 +2,10 @@
 
 use super::Evict;
 use super::extents::ExtentPool;
-use fourwave_protocol::Segment;
 use fourwave_protocol::command::{COMMAND_WORDS, Event, encode_grant};
 use fourwave_protocol::report::Report;
 use fourwave_protocol::ring::{Consumer, Producer};
+use fourwave_protocol::{Process, Segment};
 use fourwave_tcp::Settings;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
@@ -20,6 +20,8 @@ const GRANT_FLOOR: u32 = 16;
 pub(super) struct Lane {
     lane: u16,
     worker: u32,
+    /// Whose it is.
+    pub(super) process: Process,
     doorbell: OwnedFd,
     commands: Consumer,
     events: Producer,
@@ -36,12 +38,18 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(segment: &Segment, lane: u16, worker: u32, doorbell: OwnedFd) -> Lane {
+    pub(super) fn new(
+        segment: &Segment,
+        (lane, worker): (u16, u32),
+        process: Process,
+        doorbell: OwnedFd,
+    ) -> Lane {
         let params = segment.layout().params();
         let share = params.extents / (4 * params.lanes);
         Lane {
             lane,
             worker,
+            process,
             doorbell,
             commands: Consumer::new(),
             events: Producer::new(),

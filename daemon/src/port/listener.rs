@@ -1,8 +1,8 @@
 //! One listener of a group at this worker: the accept ring's writing side.
 
 use super::Evict;
-use fourwave_protocol::Segment;
 use fourwave_protocol::accept::{AcceptProducer, Waiting};
+use fourwave_protocol::{Process, Segment};
 use fourwave_tcp::Settings;
 use std::collections::VecDeque;
 
@@ -60,64 +60,74 @@ impl Listener {
         }
     }
 
-    /// Puts a complete connection on the accept queue. `Ok(false)` when the ring is full, which
+    /// Puts a complete connection on the accept queue. `false` when the ring is full, which
     /// the exact backlog (far smaller than the ring) prevents.
     pub(super) fn push(
         &mut self,
         segment: &Segment,
         waiting: Waiting,
         unaccepted: Unaccepted,
-    ) -> Result<bool, Evict> {
+    ) -> bool {
         let ring = segment.accept_ring(self.index, self.worker);
-        let pushed = self.producer.push(&ring, waiting).map_err(|_| Evict::AcceptIndex)?;
+        let pushed = self.producer.push(&ring, waiting);
         if pushed {
             self.waiting.push_back(unaccepted);
             self.pushed += 1;
         }
-        Ok(pushed)
+        pushed
     }
 
-    /// Calls `each` with the stack's name of every connection that was accepted since last time.
+    /// Calls `each` with every connection that was accepted since last time, and who did.
     pub(super) fn accepted(
         &mut self,
         segment: &Segment,
-        mut each: impl FnMut(u64),
+        mut each: impl FnMut(Unaccepted, Process),
     ) -> Result<(), Evict> {
         if self.waiting.is_empty() {
             return Ok(());
         }
         let ring = segment.accept_ring(self.index, self.worker);
-        let left = self.producer.len(&ring).map_err(|_| Evict::AcceptIndex)?;
-        while self.waiting.len() as u64 > left {
-            each(self.waiting.pop_front().expect("longer than what is left").stack);
+        while let Some(process) = self.producer.taken(&ring).map_err(|_| Evict::AcceptIndex)? {
+            each(self.waiting.pop_front().expect("one for each in the ring"), process);
         }
         Ok(())
     }
 
+    /// A consumer is gone: what it had claimed and not passed is passed.
+    pub(super) fn pass_claimed(&mut self, segment: &Segment) -> Result<(), Evict> {
+        let ring = segment.accept_ring(self.index, self.worker);
+        self.producer.pass_claimed(&ring).map_err(|_| Evict::AcceptIndex)
+    }
+
     /// Empties the queue for good. Calls `each` as [`accepted`](Self::accepted) does for what the
-    /// client has taken; returns what it has not and never will. All of it, and why, if the
+    /// clients have taken; returns what they have not and never will. All of it, and why, if the
     /// queue's index cannot be believed.
     pub(super) fn close(
         &mut self,
         segment: &Segment,
-        mut each: impl FnMut(u64),
+        mut each: impl FnMut(Unaccepted, Process),
     ) -> (Vec<Unaccepted>, Option<Evict>) {
         self.pushed = 0;
         let ring = segment.accept_ring(self.index, self.worker);
-        let broken = match self.producer.take_back(&ring) {
-            Ok(left) => {
-                while self.waiting.len() as u64 > left {
-                    each(self.waiting.pop_front().expect("longer than what is left").stack);
-                }
-                None
+        let (mut back, waiting) = (Vec::new(), &mut self.waiting);
+        let result = self.producer.take_back(&ring, |who| {
+            let connection = waiting.pop_front().expect("one for each in the ring");
+            match who {
+                Some(process) => each(connection, process),
+                None => back.push(connection),
             }
-            Err(_) => Some(Evict::AcceptIndex),
-        };
-        (self.waiting.drain(..).collect(), broken)
+        });
+        back.extend(waiting.drain(..));
+        (back, result.err().map(|_| Evict::AcceptIndex))
     }
 
     /// Whether connections wait that the group has not accepted yet.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// How many.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.len() as u32
     }
 }

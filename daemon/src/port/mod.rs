@@ -10,6 +10,7 @@ mod chain;
 mod conn;
 mod extents;
 mod group;
+mod holds;
 mod lane;
 mod listener;
 mod notify;
@@ -17,7 +18,8 @@ pub mod settings;
 mod tables;
 
 pub use conn::{Conn, Life};
-pub use group::{Change, Group};
+pub use group::{Accepted, Change, Close, Group};
+pub use holds::Holder;
 pub use listener::{Ended, Unaccepted};
 pub use notify::Notices;
 

@@ -1,13 +1,13 @@
 //! The port against a client that plays by the rules, and against ones that do not.
 
-use super::{AppId, Change, Clients, Evict, Group, Notices};
+use super::{Accepted, AppId, Change, Clients, Evict, Group, Holder, Notices};
 use crate::messages::GroupId;
 use core::sync::atomic::Ordering;
 use fourwave_protocol::command::{Command, Event, decode_grant};
 use fourwave_protocol::conn::status;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{
-    EXTENT_BYTES, ExtentId, FIRST_WINDOW, Handle, Params, Segment, position_of,
+    EXTENT_BYTES, ExtentId, FIRST_WINDOW, Handle, Params, Process, Segment, position_of,
 };
 use fourwave_tcp::Settings;
 use rustix::fd::OwnedFd;
@@ -16,8 +16,12 @@ use std::sync::Arc;
 
 mod growth;
 mod options;
+mod processes;
 
 const LANE: u16 = 1;
+
+/// The only process, until another one comes.
+const ONE: Process = Process::FIRST;
 
 /// The second of two workers, so that a wrong base shows.
 const WORKER: u32 = 1;
@@ -34,32 +38,38 @@ struct Bench {
     commands: Producer,
 }
 
+fn small() -> Params {
+    Params {
+        workers: 2,
+        lanes: 2,
+        listeners: 2,
+        accept_entries: 8,
+        connections: 4,
+        extents: 64,
+        tables: 2,
+        table_slots: 16,
+        command_entries: 8,
+        grant_entries: 32,
+    }
+}
+
 impl Bench {
     fn new() -> Bench {
-        Bench::with(Params {
-            workers: 2,
-            lanes: 2,
-            listeners: 2,
-            accept_entries: 8,
-            connections: 4,
-            extents: 64,
-            tables: 2,
-            table_slots: 16,
-            command_entries: 8,
-            grant_entries: 32,
-        })
+        Bench::with(small())
     }
 
     fn with(params: Params) -> Bench {
         let (segment, _fd) = Segment::create("test", params).unwrap();
         let segment = Arc::new(segment);
         let mut clients = Clients::new();
-        let slot = clients.add(Box::new(Group::new(GroupId(7), WORKER, Arc::clone(&segment))));
+        let mut group = Group::new(GroupId(7), WORKER, Arc::clone(&segment));
+        group.add_process(Box::new(Holder::new(ONE, params.connections)), None);
+        let slot = clients.add(Box::new(group));
         let (ours, doorbell) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .unwrap();
         let group = clients.group(slot).unwrap();
-        group.add_lane(LANE, ours);
+        group.add_lane(LANE, ONE, ours);
         group.listen(0, 5, &Settings::default());
         Bench {
             clients,
@@ -379,12 +389,14 @@ fn accepting_gives_places_back_and_wakes_a_waiter() {
     bench.deliver();
     assert_eq!(bench.event(), Some(Event::Acceptable { listener: 0 }));
     let mut taken = Vec::new();
-    bench.group().collect_accepted(|listener, conn| taken.push((listener, conn)));
+    bench.group().collect_accepted(|accepted| taken.push(accepted));
     assert_eq!(taken, []);
-    let popped = bench.segment.accept_ring(0, WORKER).pop().unwrap();
+    let popped = bench.segment.accept_ring(0, WORKER).pop(ONE).unwrap();
     assert_eq!(popped.handle, handle);
-    bench.group().collect_accepted(|listener, conn| taken.push((listener, conn)));
-    assert_eq!(taken, [(5, 42)]);
+    bench.group().collect_accepted(|accepted| taken.push(accepted));
+    assert_eq!(taken, [Accepted { listener: 5, stack: 42, index: app.conn, held: true }]);
+    let block = bench.segment.connection(handle.index).unwrap();
+    assert_eq!(block.daemon.holders.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -392,11 +404,11 @@ fn a_closed_listener_leaves_what_waits() {
     let mut bench = Bench::new();
     let (app, _) = bench.open();
     assert!(bench.clients.of(app).push_accept(app, 17, &mut bench.notices));
-    let ended = bench.group().unlisten(0, |_, _| panic!("nobody accepted it")).unwrap();
+    let ended = bench.group().unlisten(0, |_| panic!("nobody accepted it")).unwrap();
     assert_eq!(ended.stack, 5);
     let [waiting] = ended.waiting[..] else { panic!("{ended:?}") };
     assert_eq!((waiting.stack, waiting.index, waiting.stamp), (42, app.conn, 17));
-    assert_eq!(bench.segment.accept_ring(0, WORKER).pop(), None);
+    assert_eq!(bench.segment.accept_ring(0, WORKER).pop(ONE), None);
     // Nobody takes it: the stack resets it and says so.
     bench.group().close(app.conn);
     bench.group().ended(app.conn);
@@ -412,10 +424,10 @@ fn a_closed_listener_leaves_what_was_accepted() {
         assert!(bench.clients.of(app).push_accept(app, 1, &mut bench.notices));
     }
     // Accepted, and the listener closed, before the worker looks.
-    assert_eq!(bench.segment.accept_ring(0, WORKER).pop().unwrap().handle, handle);
+    assert_eq!(bench.segment.accept_ring(0, WORKER).pop(ONE).unwrap().handle, handle);
     let mut taken = Vec::new();
-    let ended = bench.group().unlisten(0, |listener, conn| taken.push((listener, conn))).unwrap();
-    assert_eq!(taken, [(5, 42)]);
+    let ended = bench.group().unlisten(0, |accepted| taken.push(accepted)).unwrap();
+    assert_eq!(taken, [Accepted { listener: 5, stack: 42, index: first.conn, held: true }]);
     assert_eq!(ended.waiting.iter().map(|it| it.index).collect::<Vec<_>>(), [second.conn]);
 }
 
@@ -444,7 +456,7 @@ fn an_unaccepted_connection_moves_with_its_bytes() {
     assert_eq!((bench.group().used(), bench.group().evicted()), (0, None));
     assert!(bench.clients.of(moved).push_accept(moved, 1, &mut bench.notices));
 
-    let popped = segment.accept_ring(1, WORKER).pop().unwrap();
+    let popped = segment.accept_ring(1, WORKER).pop(ONE).unwrap();
     let block = segment.connection(popped.handle.index).unwrap();
     assert_eq!((block.addresses.local(), block.addresses.peer()), (local, peer));
     assert_eq!(block.status(), status::CONNECTED | status::PEER_CLOSED);
@@ -535,7 +547,7 @@ fn a_reused_lane_starts_empty() {
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     bench.group().remove_lane(LANE);
     bench.segment.clear_rings(LANE, WORKER).unwrap();
-    bench.group().add_lane(LANE, ours);
+    bench.group().add_lane(LANE, ONE, ours);
     assert!(!bench.group().has_command());
     bench.grants = Consumer::new();
     assert_eq!(std::iter::from_fn(|| bench.grant()).count(), 16);

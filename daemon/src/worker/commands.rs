@@ -3,7 +3,7 @@
 
 use super::Worker;
 use super::host::{conn_from_raw, conn_to_raw};
-use crate::port::{AppId, Evict, Life};
+use crate::port::{AppId, Close, Evict, Life};
 use core::net::SocketAddr;
 use fourwave_protocol::command::{Command, Event};
 use fourwave_protocol::{ExtentId, Handle};
@@ -26,9 +26,9 @@ impl Worker {
             if group.evicted().is_some() {
                 continue;
             }
-            let shard = &mut self.shard;
-            group.collect_accepted(|listener, conn| shard.accepted(listener, conn_from_raw(conn)));
-            for position in 0..group.attached().len() {
+            self.collect_accepted(slot);
+            let count = self.env.clients.find(slot).map_or(0, |group| group.attached().len());
+            for position in 0..count {
                 // Lanes come and go through control's messages only, never in this loop.
                 let group = self.env.clients.of(AppId { group: slot, conn: 0 });
                 let lane = group.attached()[position];
@@ -92,7 +92,7 @@ impl Worker {
             }
             Command::Close { handle, tail, last, abort } => {
                 self.send(slot, handle, tail, last)?;
-                self.close(slot, handle, abort)
+                self.close(slot, lane, handle, abort)
             }
             Command::Connect { token, peer } => self.connect(slot, lane, token, peer),
             Command::SetOption { handle, option, value } => {
@@ -195,12 +195,33 @@ impl Worker {
         Ok(())
     }
 
-    fn close(&mut self, slot: u32, handle: Handle, abort: bool) -> Result<(), Evict> {
+    /// A process closes its handle; the connection, if nobody else holds it.
+    fn close(&mut self, slot: u32, lane: u16, handle: Handle, abort: bool) -> Result<(), Evict> {
         let Some(index) = self.resolve(slot, handle)? else { return Ok(()) };
-        let group = self.env.clients.of(AppId { group: slot, conn: index });
-        group.look_at_head(index)?;
-        self.close_connection(slot, index, abort);
+        match self.let_go(slot, lane, index) {
+            Close::Last => {
+                let group = self.env.clients.of(AppId { group: slot, conn: index });
+                group.look_at_head(index)?;
+                self.close_connection(slot, index, abort);
+            }
+            Close::Others => {}
+            Close::NotHeld => self.counters.stale_handles += 1,
+        }
         Ok(())
+    }
+
+    fn let_go(&mut self, slot: u32, lane: u16, index: u32) -> Close {
+        let group = self.env.clients.of(AppId { group: slot, conn: index });
+        let Some(process) = group.process_of(lane) else { return Close::NotHeld };
+        match group.let_go(index, process) {
+            Close::NotHeld => {
+                // It may have been accepted in this very turn.
+                self.collect_accepted(slot);
+                let group = self.env.clients.of(AppId { group: slot, conn: index });
+                group.let_go(index, process)
+            }
+            left => left,
+        }
     }
 
     /// Closes as the kernel does: RST when received bytes were not read, else FIN.
@@ -251,6 +272,9 @@ impl Worker {
             Ok((conn, tuple)) => {
                 let group = self.env.clients.of(app);
                 group.bind_active(index, conn_to_raw(conn), tuple.local.into(), peer);
+                if let Some(process) = group.process_of(lane) {
+                    group.hold(index, process);
+                }
                 Ok(group.handle(index))
             }
             Err(why) => {

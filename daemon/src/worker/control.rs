@@ -69,6 +69,7 @@ impl Worker {
         self.env.outbox.flush();
         self.report_evictions();
         done += self.close_leaving();
+        done += self.release_departing();
         done += self.answer_inquiries();
         done
     }
@@ -80,10 +81,12 @@ impl Worker {
                 self.env.clients.add(group);
             }
             ToWorker::RemoveGroup { group, keeper } => self.remove_group(group, keeper),
-            ToWorker::AddLane { group, lane, doorbell } => {
+            ToWorker::Fork { group, parent, child } => self.fork(group, parent, child),
+            ToWorker::RemoveProcess { group, process } => self.remove_process(group, process),
+            ToWorker::AddLane { group, process, lane, doorbell } => {
                 let Some(slot) = self.env.clients.slot_of(group) else { return };
                 let group = self.env.clients.of(AppId { group: slot, conn: 0 });
-                group.add_lane(lane, doorbell);
+                group.add_lane(lane, process, doorbell);
                 if let Some(doorbell) = group.doorbell(lane) {
                     self.sleep.watch(doorbell, slot, lane);
                 }
@@ -91,7 +94,9 @@ impl Worker {
             ToWorker::RemoveLane { group, lane } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {
                     self.finish_lane(slot, lane);
-                    self.env.clients.of(AppId { group: slot, conn: 0 }).remove_lane(lane);
+                    let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+                    group.remove_lane(lane);
+                    group.pass_wake_ups_on(slot, lane, &mut self.env.notices);
                 }
                 self.env.outbox.send(FromWorker::LaneRemoved { group, lane, worker: self.index });
             }

@@ -116,6 +116,7 @@ fn row(env: &Environment, state: SocketState, listed: &Listed) -> Row {
         tuple: listed.tuple,
         state,
         group: group.filter(|_| !listed.orphan).map(|(group, _)| group.id()),
+        holder: group.and_then(|(group, conn)| group.holder_of(conn)),
         receive_queue: clamp(unread),
         send_queue: clamp(listed.send_queue),
         timer: listed.timer.map(|timer| remaining(env.now, &timer)),

@@ -142,9 +142,15 @@ impl Worker {
     }
 
     fn end(&mut self, place: Place) -> Option<Ended> {
-        let shard = &mut self.shard;
-        let accepted = |listener, conn| shard.accepted(listener, conn_from_raw(conn));
-        self.env.clients.group(place.slot)?.unlisten(place.index, accepted)
+        let (shard, forsaken) = (&mut self.shard, &mut self.forsaken);
+        let ended = self.env.clients.group(place.slot)?.unlisten(place.index, |accepted| {
+            shard.accepted(accepted.listener, conn_from_raw(accepted.stack));
+            if !accepted.held {
+                forsaken.push(accepted.index);
+            }
+        });
+        self.close_forsaken(place.slot);
+        ended
     }
 
     fn install(&mut self, stack: u32, place: Place, settings: &Settings) {

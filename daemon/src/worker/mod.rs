@@ -21,6 +21,7 @@ mod host;
 mod inquiries;
 mod listeners;
 mod options;
+mod processes;
 mod sleep;
 mod taps;
 mod turn;
@@ -186,6 +187,8 @@ fn start(
         counters: counters::Counters::new(by_rss),
         idle_ports: Vec::new(),
         leaving: Vec::new(),
+        departing: Vec::new(),
+        forsaken: Vec::new(),
         inquiries: inquiries::Inquiries::new(),
         draining: false,
         stopping: false,
@@ -273,6 +276,10 @@ struct Worker {
     idle_ports: Vec<u16>,
     /// Groups that are being closed: slot, and the connection to go on with.
     leaving: Vec<control::Leaving>,
+    /// Processes that are gone while others of their group are not.
+    departing: Vec<processes::Departing>,
+    /// Connections just accepted by a process that is gone, of one group; empty between turns.
+    forsaken: Vec<u32>,
     inquiries: inquiries::Inquiries,
     draining: bool,
     stopping: bool,

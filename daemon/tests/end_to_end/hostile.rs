@@ -101,7 +101,7 @@ impl Attacker {
 
         let hello = Request::Hello { version: VERSION, name: "attacker".into() };
         let (reply, mut descriptors) = request(&control, &hello).expect("it is welcome");
-        let Reply::Welcome { params } = reply else { panic!("{reply:?}") };
+        let Reply::Welcome { params, process } = reply else { panic!("{reply:?}") };
         let memory = descriptors.pop().expect("the segment comes with it");
         let segment = Segment::map(&memory, params).expect("it is as the protocol says");
         let (reply, doorbells) = request(&control, &Request::AttachLane).expect("it may");
@@ -114,7 +114,8 @@ impl Attacker {
 
         let peer = bed.kernel_connect(address);
         let mut accepted = None;
-        let pop = || (0..params.workers).find_map(|w| segment.accept_ring(listener, w).pop());
+        let pop =
+            || (0..params.workers).find_map(|w| segment.accept_ring(listener, w).pop(process));
         eventually("a connection to accept", || {
             accepted = pop();
             accepted.is_some()

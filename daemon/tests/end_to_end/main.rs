@@ -18,6 +18,7 @@ mod closing;
 mod doctor;
 mod examples;
 mod flood;
+mod forking;
 mod hostile;
 mod idle;
 mod instances;

@@ -1,8 +1,8 @@
 //! The control socket's other end.
 
 use super::Inner;
-use fourwave_protocol::VERSION;
 use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::{Process, VERSION};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
@@ -21,38 +21,65 @@ pub(super) fn listen(path: &Path) -> OwnedFd {
     socket
 }
 
-/// Serves one client after the other.
+/// Serves one client after the other, with all its processes.
 pub(super) fn serve(inner: &Inner, listener: &OwnedFd) {
-    while wait(inner, listener) {
-        let client = rustix::net::accept_with(listener, SocketFlags::CLOEXEC).unwrap();
-        let mut buffer = [0; MAX_MESSAGE];
-        while wait(inner, &client) {
-            let Ok((_, count @ 1..)) =
-                rustix::net::recv(&client, &mut buffer[..], RecvFlags::empty())
-            else {
-                break;
-            };
-            let (replies, fds) = answer(inner, &decode(&buffer[..count]).unwrap());
-            for reply in &replies {
-                send(&client, reply, &fds);
+    let mut processes = Vec::new();
+    while let Some(ready) = wait(inner, listener, &processes) {
+        if ready == 0 {
+            let client = rustix::net::accept_with(listener, SocketFlags::CLOEXEC).unwrap();
+            processes.push((client, Process::FIRST));
+        } else if !serve_one(inner, &mut processes, ready - 1) {
+            let (_, process) = processes.remove(ready - 1);
+            match processes.is_empty() {
+                true => inner.world.lock().forget_client(),
+                false => inner.world.lock().forget_process(process),
             }
-            // The worker's thread learns of new doorbells.
-            inner.ring();
         }
-        inner.world.lock().forget_client();
+        // The worker's thread learns of new doorbells.
+        inner.ring();
     }
 }
 
-/// Waits until there is something to read; `false` when the daemon is to end.
-fn wait(inner: &Inner, fd: &impl AsFd) -> bool {
+/// Answers a request of a process; `false`: it is gone.
+fn serve_one(inner: &Inner, processes: &mut Vec<(OwnedFd, Process)>, at: usize) -> bool {
+    let mut buffer = [0; MAX_MESSAGE];
+    let (client, process) = &processes[at];
+    let Ok((_, count @ 1..)) = rustix::net::recv(client, &mut buffer[..], RecvFlags::empty())
+    else {
+        return false;
+    };
+    let request = decode(&buffer[..count]).unwrap();
+    if request == Request::Fork {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (ours, theirs) =
+            rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let child = inner.world.lock().fork(*process);
+        send(client, &Reply::Forked { process: child }, &[theirs]);
+        processes.push((ours, child));
+        return true;
+    }
+    let (replies, fds) = answer(inner, &request, *process);
+    for reply in &replies {
+        send(client, reply, &fds);
+    }
+    true
+}
+
+/// Waits until there is something to read: 0 for a new client, the place of a process plus one;
+/// `None` when the daemon is to end.
+fn wait(inner: &Inner, listener: &OwnedFd, processes: &[(OwnedFd, Process)]) -> Option<usize> {
     loop {
-        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        // One client at a time.
+        let new = if processes.is_empty() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(listener, new)];
+        fds.extend(processes.iter().map(|(fd, _)| PollFd::new(fd, PollFlags::IN)));
         let tick = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-        if rustix::event::poll(&mut fds, Some(&tick)).unwrap() > 0 {
-            return !inner.stopped();
-        }
+        let ready = rustix::event::poll(&mut fds, Some(&tick)).unwrap() > 0;
         if inner.stopped() {
-            return false;
+            return None;
+        }
+        if ready {
+            return fds.iter().position(|fd| !fd.revents().is_empty());
         }
     }
 }
@@ -71,7 +98,7 @@ fn send(client: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) {
     let _ = rustix::net::sendmsg(client, &parts, &mut ancillary, SendFlags::NOSIGNAL);
 }
 
-fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
+fn answer(inner: &Inner, request: &Request, process: Process) -> (Vec<Reply>, Vec<OwnedFd>) {
     let mut world = inner.world.lock();
     let error = |errno: rustix::io::Errno, detail: &str| {
         vec![Reply::Error { errno: errno.raw_os_error(), detail: detail.to_owned() }]
@@ -80,9 +107,9 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
         Request::Hello { version, .. } => {
             assert_eq!(version, VERSION);
             let memory = world.welcome();
-            (vec![Reply::Welcome { params: world.params() }], vec![memory])
+            (vec![Reply::Welcome { params: world.params(), process }], vec![memory])
         }
-        Request::AttachLane => match world.attach() {
+        Request::AttachLane => match world.attach(process) {
             Some((lane, doorbells)) => (vec![Reply::Attached { lane }], doorbells),
             None => (error(rustix::io::Errno::NOBUFS, "no lane left"), vec![]),
         },
@@ -90,7 +117,7 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             world.detach(lane);
             (vec![Reply::Done], vec![])
         }
-        Request::Bind { address, .. } => match world.bind(address) {
+        Request::Bind { address, .. } => match world.bind(address, process) {
             Some((listener, address)) => (vec![Reply::Bound { listener, address }], vec![]),
             None => (error(rustix::io::Errno::ADDRINUSE, "the port is taken"), vec![]),
         },
@@ -98,7 +125,8 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             world.listen(listener, backlog);
             (vec![Reply::Done], vec![])
         }
-        Request::DeferAccept { .. } => (vec![Reply::Done], vec![]),
+        Request::Fork => panic!("answered before"),
+        Request::Arrived | Request::DeferAccept { .. } => (vec![Reply::Done], vec![]),
         Request::SetOption { listener, option, value } => {
             world.set_listener_option(listener, option, value);
             (vec![Reply::Done], vec![])
@@ -107,7 +135,7 @@ fn answer(inner: &Inner, request: &Request) -> (Vec<Reply>, Vec<OwnedFd>) {
             (vec![Reply::Options { values: world.listener_options(listener) }], vec![])
         }
         Request::CloseListener { listener } => {
-            world.close_listener(listener);
+            world.close_listener(listener, process);
             (vec![Reply::Done], vec![])
         }
         Request::Stats => {

@@ -9,11 +9,11 @@ use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::report::{ConnInfo, Report};
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::wake::publish_fence;
-use fourwave_protocol::{ExtentId, Handle, Params, Segment};
+use fourwave_protocol::{ExtentId, Handle, Params, Process, Segment};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +34,10 @@ pub(crate) struct World {
     free: Vec<Vec<ExtentId>>,
     granted: HashSet<ExtentId>,
     closed: HashMap<(u32, u32), Closed>,
+    /// The processes that were forked.
+    forks: u32,
+    /// Connections that each process holds.
+    holds: HashMap<Process, HashSet<u32>>,
     clock: u64,
     /// Bytes written to doorbells of clients.
     pub(crate) rings: u64,
@@ -42,6 +46,7 @@ pub(crate) struct World {
 }
 
 struct Lane {
+    process: Process,
     workers: Vec<LaneWorker>,
     /// Something was posted since it was last rung.
     touched: bool,
@@ -61,6 +66,9 @@ struct Listener {
     backlog: Option<u32>,
     options: Options,
     queues: Vec<AcceptProducer>,
+    /// Indices of the connections in the queues.
+    waiting: Vec<VecDeque<u32>>,
+    holders: HashSet<Process>,
     pushed: u32,
     woken: u16,
 }
@@ -77,6 +85,8 @@ impl World {
             free: Vec::new(),
             granted: HashSet::new(),
             closed: HashMap::new(),
+            forks: 0,
+            holds: HashMap::new(),
             clock: 0,
             rings: 0,
             granting: true,
@@ -104,6 +114,7 @@ impl World {
         self.free = (0..p.workers).map(extents).collect();
         self.listeners = (0..p.listeners).map(|_| None).collect();
         self.segment = Some(Arc::new(segment));
+        self.holds = HashMap::from([(Process::FIRST, HashSet::new())]);
         memory
     }
 
@@ -113,7 +124,7 @@ impl World {
         self.listeners.clear();
     }
 
-    pub(crate) fn attach(&mut self) -> Option<(u16, Vec<OwnedFd>)> {
+    pub(crate) fn attach(&mut self, process: Process) -> Option<(u16, Vec<OwnedFd>)> {
         let lane = (0..self.params.lanes as u16).find(|lane| !self.lanes.contains_key(lane))?;
         let mut theirs = Vec::new();
         let workers = (0..self.params.workers).map(|_| {
@@ -131,7 +142,7 @@ impl World {
             }
         });
         let workers = workers.collect();
-        self.lanes.insert(lane, Lane { workers, touched: false });
+        self.lanes.insert(lane, Lane { process, workers, touched: false });
         self.refill();
         Some((lane, theirs))
     }
@@ -145,7 +156,11 @@ impl World {
         }
     }
 
-    pub(crate) fn bind(&mut self, address: SocketAddr) -> Option<(u32, SocketAddr)> {
+    pub(crate) fn bind(
+        &mut self,
+        address: SocketAddr,
+        process: Process,
+    ) -> Option<(u32, SocketAddr)> {
         let taken =
             |port| self.listeners.iter().flatten().any(|other| other.address.port() == port);
         let port = match address.port() {
@@ -159,15 +174,21 @@ impl World {
         let queues = (0..self.params.workers)
             .map(|worker| {
                 // Its former use has left the indices where they are.
-                let mut queue = AcceptProducer::new();
                 let ring = segment.accept_ring(index as u32, worker);
                 assert_eq!(ring.pushed(), 0, "one use of each listener is enough for tests");
-                queue.len(&ring).unwrap();
-                queue
+                AcceptProducer::new()
             })
             .collect();
-        let options = Options::default();
-        let listener = Listener { address, backlog: None, options, queues, pushed: 0, woken: 0 };
+        let listener = Listener {
+            address,
+            backlog: None,
+            options: Options::default(),
+            queues,
+            waiting: vec![VecDeque::new(); self.params.workers as usize],
+            holders: HashSet::from([process]),
+            pushed: 0,
+            woken: 0,
+        };
         self.listeners[index] = Some(listener);
         Some((index as u32, address))
     }
@@ -185,8 +206,50 @@ impl World {
         self.listeners[listener as usize].as_ref().unwrap().options
     }
 
-    pub(crate) fn close_listener(&mut self, listener: u32) {
-        self.listeners[listener as usize] = None;
+    pub(crate) fn close_listener(&mut self, listener: u32, process: Process) {
+        // What was accepted until now is known for good.
+        self.collect_accepted();
+        let own = self.listeners[listener as usize].as_mut().unwrap();
+        assert!(own.holders.remove(&process), "closed a listener that it does not hold");
+        if own.holders.is_empty() {
+            self.listeners[listener as usize] = None;
+        }
+    }
+
+    /// A process that holds what `parent` holds, when all that this has said is done.
+    pub(crate) fn fork(&mut self, parent: Process) -> Process {
+        self.turn();
+        self.forks += 1;
+        let child = Process::first(self.forks as usize);
+        let held = self.holds[&parent].clone();
+        for &index in &held {
+            self.change_holders(index, 1);
+        }
+        self.holds.insert(child, held);
+        for listener in self.listeners.iter_mut().flatten() {
+            if listener.holders.contains(&parent) {
+                listener.holders.insert(child);
+            }
+        }
+        child
+    }
+
+    /// A process is gone, others are not.
+    pub(crate) fn forget_process(&mut self, process: Process) {
+        self.turn();
+        self.lanes.retain(|_, lane| lane.process != process);
+        for index in self.holds[&process].clone() {
+            self.let_go(process, self.handle(index), false);
+        }
+        self.holds.remove(&process);
+        for listener in &mut self.listeners {
+            if let Some(own) = listener
+                && own.holders.remove(&process)
+                && own.holders.is_empty()
+            {
+                *listener = None;
+            }
+        }
     }
 }
 
@@ -356,11 +419,69 @@ impl World {
     }
 
     fn enqueue(&mut self, listener: u32, worker: u32, index: u32, stamp: u64) {
+        // What was taken gives its places back.
+        self.collect_accepted();
         let (segment, handle) = (self.segment(), self.handle(index));
         let ring = segment.accept_ring(listener, worker);
         let own = self.listeners[listener as usize].as_mut().unwrap();
-        assert!(own.queues[worker as usize].push(&ring, Waiting { handle, stamp }).unwrap());
+        assert!(own.queues[worker as usize].push(&ring, Waiting { handle, stamp }));
+        own.waiting[worker as usize].push_back(index);
         own.pushed += 1;
+    }
+
+    /// Notes who has accepted what.
+    fn collect_accepted(&mut self) {
+        let Some(segment) = self.segment.clone() else { return };
+        for number in 0..self.listeners.len() {
+            for worker in 0..self.params.workers {
+                let ring = segment.accept_ring(number as u32, worker);
+                while let Some(own) = &mut self.listeners[number]
+                    && let Some(process) = own.queues[worker as usize].taken(&ring).unwrap()
+                {
+                    let index = own.waiting[worker as usize].pop_front().unwrap();
+                    self.hold(process, index);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, process: Process, index: u32) {
+        assert!(self.holds.get_mut(&process).expect("a process").insert(index));
+        self.change_holders(index, 1);
+    }
+
+    fn change_holders(&mut self, index: u32, by: i32) {
+        let segment = self.segment();
+        let holders = &segment.connection(index).unwrap().daemon.holders;
+        let now = holders.load(Ordering::Relaxed).strict_add_signed(by);
+        holders.store(now, Ordering::Relaxed);
+    }
+
+    /// A process closes a connection.
+    fn let_go(&mut self, process: Process, handle: Handle, abort: bool) {
+        if !self.is_current(handle) {
+            return;
+        }
+        let held = self.holds.get_mut(&process).unwrap().remove(&handle.index);
+        assert!(held, "closed a connection that it does not hold");
+        self.change_holders(handle.index, -1);
+        if !self.holds.values().any(|held| held.contains(&handle.index)) {
+            self.close(handle.index / self.params.connections, handle, abort);
+        }
+    }
+
+    /// How far the clients have read.
+    pub(crate) fn read(&self, handle: Handle) -> u64 {
+        self.segment().connection(handle.index).unwrap().receive_head()
+    }
+
+    /// Processes that hold a connection.
+    pub(crate) fn holders(&self, handle: Handle) -> usize {
+        self.holds.values().filter(|held| held.contains(&handle.index)).count()
+    }
+
+    pub(crate) fn processes(&self) -> usize {
+        self.holds.len()
     }
 }
 
@@ -369,6 +490,7 @@ impl World {
     /// Does all there is to do; `false` if there was nothing.
     pub(crate) fn turn(&mut self) -> bool {
         let Some(segment) = self.segment.clone() else { return false };
+        self.collect_accepted();
         let mut commands = Vec::new();
         for (&number, lane) in &mut self.lanes {
             for (worker, own) in (0..).zip(&mut lane.workers) {
@@ -378,6 +500,8 @@ impl World {
                 }
             }
         }
+        // What was accepted before it was closed.
+        self.collect_accepted();
         for &(lane, worker, command) in &commands {
             self.command(lane, worker, command);
         }
@@ -403,7 +527,7 @@ impl World {
             Command::Close { handle, tail, last, abort } => {
                 self.written(worker, handle, tail, last);
                 self.pump();
-                self.close(worker, handle, abort);
+                self.let_go(self.lanes[&lane].process, handle, abort);
             }
             Command::Connect { token, peer } => self.connect(lane, worker, token, peer),
             Command::SetOption { handle, option, value } => {
@@ -507,6 +631,7 @@ impl World {
         let handle = self.handle(index);
         let own = &mut self.lanes.get_mut(&lane).unwrap().workers[worker as usize];
         self.connections[index as usize].options = std::mem::take(&mut own.presets);
+        self.hold(self.lanes[&lane].process, index);
         self.post(lane, worker, Event::Opened { token, handle });
         match (peer.port(), self.listener(peer.port())) {
             (SILENT_PORT, _) => {}

@@ -87,7 +87,7 @@ fn what_was_chosen_outlives_the_listener() {
     let small = chosen(ConnOption::SendBuffer, 5000);
     bench.group().configure(0, &small);
     let (app, _) = bench.open();
-    let ended = bench.group().unlisten(0, |_, _| ()).unwrap();
+    let ended = bench.group().unlisten(0, |_| ()).unwrap();
     assert_eq!(ended.settings, small);
     // At a listener with choices of its own.
     let (slot, segment) = successor(&mut bench, 64);

@@ -35,6 +35,10 @@ pub enum Role {
     Written,
     /// Accepts a connection through fourwave and writes the same pattern without end.
     Endless,
+    /// Forks as its peers ask it to: see [`crate::forking`].
+    Forks,
+    /// Listens, forks two children that accept, and lets go of the listener.
+    Prefork,
     /// Listens through fourwave at every address, with `SO_REUSEPORT`, and never accepts.
     Hoard,
 }
@@ -45,12 +49,14 @@ pub const WRITTEN: usize = 48 * 1024;
 pub const WRITTEN_SEED: u64 = 99;
 
 impl Role {
-    const ALL: [(Role, &'static str); 6] = [
+    const ALL: [(Role, &'static str); 8] = [
         (Role::FourwaveEcho, "fourwave-echo"),
         (Role::KernelEcho, "kernel-echo"),
         (Role::Unread, "unread"),
         (Role::Written, "written"),
         (Role::Endless, "endless"),
+        (Role::Forks, "forks"),
+        (Role::Prefork, "prefork"),
         (Role::Hoard, "hoard"),
     ];
 
@@ -140,6 +146,8 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             (&accept_one(&listen)?).write_all(&bytes)?;
             hang()
         }
+        Role::Forks => crate::forking::serve(&listen),
+        Role::Prefork => crate::forking::prefork(&listen),
         Role::Hoard => {
             let options = fourwave::SocketOptions::new().reuse_port(true);
             let listeners = listen.iter().map(|address| options.bind(address));
@@ -175,7 +183,7 @@ fn hang() -> io::Result<()> {
     }
 }
 
-fn say(line: &str) -> io::Result<()> {
+pub fn say(line: &str) -> io::Result<()> {
     // Not println!: that is for the test harness's own output.
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
