@@ -29,7 +29,10 @@
 //! - [`socket_options`] is the table of all options; streams and listeners have a method for each,
 //!   and `setsockopt` and `getsockopt` for programs that bring Linux's numbers.
 //! - [`Poller`] waits for many sockets, and is a descriptor for other event loops.
-//! - With the feature `tokio`, the module `tokio` has sockets that are awaited.
+//! - With the feature `tokio`, the module `tokio` has sockets that are awaited; with `axum`,
+//!   `axum::serve` takes them.
+//! - [`guide`] has a page each for [Rust](guide::rust), [async](guide::awaiting) and
+//!   [C](guide::c) programs, and for programs that are [not changed](guide::preload).
 //!
 //! # Forks
 //! A child of `fork(2)` goes on with its parent's sockets, pollers and [`Runtime`]s: a listener can
@@ -98,6 +101,21 @@ pub use tcp_info::TcpInfo;
 
 #[doc = include_str!("../OPTIONS.md")]
 pub mod socket_options {}
+
+/// A page for each kind of user.
+pub mod guide {
+    #[doc = include_str!("../doc/rust.md")]
+    pub mod rust {}
+
+    #[doc = include_str!("../doc/async.md")]
+    pub mod awaiting {}
+
+    #[doc = include_str!("../doc/c.md")]
+    pub mod c {}
+
+    #[doc = include_str!("../doc/preload.md")]
+    pub mod preload {}
+}
 
 /// The README's example, so that it compiles.
 #[cfg(doctest)]

@@ -59,6 +59,24 @@ fn command(bed: &Bed, built: &Built) -> Command {
 }
 
 #[test]
+fn the_first_program() {
+    let Some(mut bed) = Bed::new("c-hello") else { return };
+    let built = build(&bed, "examples/hello.c");
+    let command = command(&bed, &built);
+    bed.spawn("c-hello", command, Ready::Prints("listening")).unwrap_or_else(|e| panic!("{e}"));
+    for v6 in FAMILIES {
+        for _ in 0..20 {
+            let mut said = String::new();
+            let mut stream = bed.kernel_connect(bed.server_address(v6, PORT));
+            stream.read_to_string(&mut said).expect("an orderly end");
+            assert_eq!(said, "hello over fourwave\n");
+        }
+    }
+    bed.stop("c-hello", STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
+    bed.wait_until_empty();
+}
+
+#[test]
 fn an_echo_server_in_c() {
     let Some(mut bed) = Bed::new("c-echo") else { return };
     let built = build(&bed, "examples/echo.c");

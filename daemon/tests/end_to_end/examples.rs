@@ -15,6 +15,8 @@ use crate::support::{Bed, FAMILIES, PATIENCE, STOP_GRACE};
 const PORT: u16 = 8080;
 /// Requests of each kind, for each address family.
 const REQUESTS: usize = 100;
+/// Bytes that are echoed to each of some clients: what the first windows hold.
+const SIZE: usize = 50_000;
 
 /// An example's executable.
 fn example(name: &str) -> PathBuf {
@@ -101,21 +103,30 @@ fn hyper_serves_http() {
 
 #[test]
 fn a_blocking_echo_server() {
-    let Some(mut bed) = Bed::new("echo") else { return };
-    start(&mut bed, "echo", PORT);
+    echoes("echo");
+}
+
+#[test]
+fn an_echo_server_in_the_loop_of_mio() {
+    echoes("mio");
+}
+
+fn echoes(name: &str) {
+    let Some(mut bed) = Bed::new(name) else { return };
+    start(&mut bed, name, PORT);
     for v6 in FAMILIES {
         let address = bed.server_address(v6, PORT);
         let mut streams: Vec<_> = (0..20).map(|_| bed.kernel_connect(address)).collect();
         for (number, stream) in streams.iter_mut().enumerate() {
-            stream.write_all(&[number as u8; 5000]).expect("it is connected");
+            stream.write_all(&[number as u8; SIZE]).expect("it is connected");
             stream.shutdown(Shutdown::Write).expect("it is connected");
         }
         for (number, stream) in streams.iter_mut().enumerate() {
             let mut echoed = Vec::new();
             stream.read_to_end(&mut echoed).expect("an orderly end");
-            assert_eq!(echoed, [number as u8; 5000]);
+            assert!(echoed == [number as u8; SIZE], "{} bytes of {number}", echoed.len());
         }
     }
-    bed.stop("echo", STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
+    bed.stop(name, STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
     bed.wait_until_empty();
 }
