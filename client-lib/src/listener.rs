@@ -94,6 +94,7 @@ impl TcpListener {
             defer_accept: AtomicU32::new(0),
             linger: AtomicU32::new(0),
             nonblocking: AtomicBool::new(options.nonblocking),
+            stopped: AtomicBool::new(false),
             pollers: Mutex::new(Vec::new()),
         };
         // From here on, dropping it closes it.
@@ -124,6 +125,7 @@ impl TcpListener {
         let inner = &*self.inner;
         let shared = &inner.shared;
         shared.check()?;
+        inner.check()?;
         let now = shared.with_lane(|lane| Ok(inner.take(lane)))?;
         let waiting = match (now, patience.limit()) {
             (Some(waiting), _) => waiting,
@@ -135,6 +137,7 @@ impl TcpListener {
                 .with_own_lane(|lane| {
                     block_on(shared, lane, limit, inner, || {
                         shared.check()?;
+                        inner.check()?;
                         Ok(inner.take_waiting(lane))
                     })
                 })?
@@ -145,6 +148,14 @@ impl TcpListener {
         let connection = Connection::new(Arc::clone(shared), handle, inner.family, linger);
         let peer = inner.family.show(connection.block().addresses.peer());
         Ok((TcpStream::new(connection), peer))
+    }
+
+    /// Accepts no more, for all clones: threads that wait in [`accept`](Self::accept), and whoever
+    /// tries, get `EINVAL`, as after `shutdown(2)`. The address is free, and what waits is dealt with
+    /// as after the last clone's end, when that has come.
+    pub fn stop(&self) {
+        self.inner.stopped.store(true, Ordering::Relaxed);
+        self.inner.shared.wake_all_lanes();
     }
 
     /// What it is ready for now: readable when a connection waits to be accepted.
@@ -445,10 +456,17 @@ struct Inner {
     /// `SO_LINGER` for accepted streams, as this process has set it last.
     linger: AtomicU32,
     nonblocking: AtomicBool,
+    stopped: AtomicBool,
     pollers: Mutex<Vec<Weak<Core>>>,
 }
 
 impl Inner {
+    /// `EINVAL` when it was stopped.
+    fn check(&self) -> io::Result<()> {
+        // Relaxed: who waits is woken after this was set, by a kick that has the fence.
+        if self.stopped.load(Ordering::Relaxed) { Err(os(Errno::INVAL)) } else { Ok(()) }
+    }
+
     /// Takes the connection with the oldest stamp from the workers' queues. Not while this process
     /// forks: the child would know of a connection that it does not hold.
     fn take(&self, lane: &Lane) -> Option<accept::Waiting> {

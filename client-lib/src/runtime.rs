@@ -287,6 +287,12 @@ impl Shared {
         }
     }
 
+    /// Makes all sleepers of this process look again.
+    pub(crate) fn wake_all_lanes(&self) {
+        let all: Vec<_> = self.lanes.lock().all.iter().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|lane| lane.kick());
+    }
+
     /// Runs `f` with the calling thread's lane, which is attached on first use: for waiting.
     ///
     /// `f` must not call this again for another daemon.

@@ -7,6 +7,7 @@
 
 use crate::description::{Description, Found};
 use crate::error::{Errno, Result, errno};
+use crate::fork;
 use crate::kernel::{self, Mask};
 use crate::socket::{Socket, Watchable};
 use crate::table::{self, Owner};
@@ -42,6 +43,9 @@ pub struct Epoll {
     entries: Mutex<Entries>,
     /// Waits since the kernel was asked.
     unfair: AtomicU32,
+    /// [`fork::generation`] of the process whose poller is in the kernel's set. Parent and child
+    /// share that; the child's poller stays out of it, or it would wake the parent.
+    generation: u32,
 }
 
 /// What the program has said of each socket.
@@ -206,7 +210,12 @@ fn instance(epfd: RawFd, make: bool) -> Result<Found> {
     let runtime = Runtime::default_instance().map_err(errno)?;
     let poller = Poller::with_runtime(&runtime).map_err(errno)?;
     let bell = poller.as_fd().as_raw_fd();
-    let epoll = Epoll { poller, entries: Mutex::default(), unfair: AtomicU32::new(0) };
+    let epoll = Epoll {
+        poller,
+        entries: Mutex::default(),
+        unfair: AtomicU32::new(0),
+        generation: fork::generation(),
+    };
     let description = Arc::new(Description::Epoll(epoll));
     // It fails if it is no epoll instance.
     let event = libc::epoll_event { events: IN, u64: marker(&description) };
@@ -353,7 +362,8 @@ impl Epoll {
             }
         }
         // What is taken has to be told: each side has its half of the room.
-        let half = (out.len() / 2).min(MOST_EVENTS);
+        let apart = out.len() == 1 || self.generation != fork::generation();
+        let half = if apart { 0 } else { (out.len() / 2).min(MOST_EVENTS) };
         let mut ours = Events::with_capacity(out.len().min(MOST_EVENTS) - half);
         let mut theirs = 0;
         let mut asked = false;
@@ -408,7 +418,8 @@ impl Epoll {
         Ok(strip(found, &mut out[..count]).0)
     }
 
-    /// Sleeps without taking events: there is room for one only, and it may be ours.
+    /// Sleeps without taking events: there is room for one only, and it may be ours; or the
+    /// poller's descriptor is not in the kernel's set.
     fn sleep_beside(
         &self,
         epfd: RawFd,

@@ -7,6 +7,7 @@
 
 use crate::numbers::{self, Kept};
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{MutexGuard, Once};
 
 thread_local! {
@@ -19,8 +20,15 @@ pub(crate) fn register() {
     ONCE.call_once(|| {
         // SAFETY: the handlers are functions of this library, which is never unloaded while its
         // sockets are in use.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release)) };
+        unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(begin_anew)) };
     });
+}
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// Forks between the first process and this one: what was made under another number is a parent's.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
 }
 
 extern "C" fn prepare() {
@@ -31,4 +39,9 @@ extern "C" fn prepare() {
 
 extern "C" fn release() {
     let _ = HELD.try_with(|held| held.borrow_mut().take());
+}
+
+extern "C" fn begin_anew() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    release();
 }

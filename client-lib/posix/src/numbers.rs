@@ -5,7 +5,6 @@
 //! next ones, so that a busy server makes no system call for them.
 
 use crate::error::Result;
-use crate::fork;
 use crate::kernel;
 use crate::table;
 use rustix::fd::OwnedFd;
@@ -112,7 +111,6 @@ fn placeholder() -> Result<&'static OwnedFd> {
     if let Some(placeholder) = PLACEHOLDER.get() {
         return Ok(placeholder);
     }
-    fork::register();
     let new = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Not a low number, which the program may count on.
     let new = fcntl_dupfd_cloexec(&new, HIGH).unwrap_or(new);

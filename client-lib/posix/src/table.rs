@@ -4,6 +4,7 @@
 //! in two loads. The entries are read without a lock, also in signal handlers and after `fork`.
 
 use crate::description::{Description, Found};
+use crate::fork;
 use arc_swap::ArcSwapOption;
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
@@ -154,6 +155,7 @@ pub(crate) fn used(first: RawFd, last: RawFd) -> Vec<RawFd> {
 }
 
 fn new_page(fd: RawFd) -> Option<(&'static Page, usize)> {
+    fork::register();
     let slot = TABLE.get(usize::try_from(fd).ok()? / PAGE)?;
     let new = Box::into_raw(Box::new(Page {
         kinds: [const { AtomicU8::new(0) }; PAGE],

@@ -39,6 +39,7 @@ unsafe extern "C" fn closefrom(first: c_int) {
 unsafe extern "C" fn dup(fd: c_int) -> c_int {
     match find(fd) {
         Some(found) => fourwave_posix::dup(fd, &found, 0, false).unwrap_or_else(fail),
+        None if is_kept(fd) => fail(Errno::BADF),
         // SAFETY: the caller's argument.
         None => unsafe { next::dup(fd) },
     }
@@ -46,6 +47,9 @@ unsafe extern "C" fn dup(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    if is_kept(old) {
+        return fail(Errno::BADF);
+    }
     if find(old).is_none() && find(new).is_none() && !is_kept(new) {
         // SAFETY: the caller's arguments.
         return unsafe { next::dup2(old, new) };
@@ -55,6 +59,9 @@ unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    if is_kept(old) {
+        return fail(Errno::BADF);
+    }
     if find(old).is_none() && find(new).is_none() && !is_kept(new) {
         // SAFETY: the caller's arguments.
         return unsafe { next::dup3(old, new, flags) };

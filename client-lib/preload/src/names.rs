@@ -61,11 +61,14 @@ unsafe extern "C" fn getsockopt(
         if value.is_null() || length.is_null() {
             return Err(Errno::FAULT);
         }
+        // SAFETY: not null.
+        let bytes = c_int::try_from(unsafe { length.read_unaligned() });
+        let bytes = bytes.map_err(|_| Errno::INVAL)? as usize;
         // SAFETY: `length` says how many bytes `value` has.
-        let room = unsafe { slice::from_raw_parts_mut(value.cast(), *length as usize) };
+        let room = unsafe { slice::from_raw_parts_mut(value.cast(), bytes) };
         let written = socket.getsockopt(fd, level, name, room)?;
         // SAFETY: not null.
-        unsafe { *length = written as socklen_t };
+        unsafe { length.write_unaligned(written as socklen_t) };
         Ok(())
     });
     match asked {

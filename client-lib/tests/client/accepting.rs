@@ -222,3 +222,23 @@ fn incoming_accepts_without_end() {
     let ports: Vec<_> = listener.into_incoming().take(2).map(port).collect();
     assert_eq!(ports, [1027, 1028]);
 }
+
+#[test]
+fn a_listener_that_is_stopped_accepts_no_more() {
+    let fake = Fake::start(2);
+    let listener = listener(&fake);
+    thread::scope(|scope| {
+        let waiting: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| errno_of(listener.accept().map(drop)))).collect();
+        thread::sleep(Duration::from_millis(2));
+        listener.stop();
+        for waiter in waiting {
+            assert_eq!(waiter.join().unwrap(), Errno::INVAL.raw_os_error());
+        }
+    });
+    fake.with(|world| world.arrive(80, 0, 1));
+    assert_eq!(errno_of(listener.accept().map(drop)), Errno::INVAL.raw_os_error());
+    assert!(fake.with(|world| world.listener(80)).is_some(), "it has its address to the end");
+    drop(listener);
+    fake.until(|world| world.listener(80).is_none().then_some(()));
+}

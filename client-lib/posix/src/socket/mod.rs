@@ -408,7 +408,8 @@ impl Socket {
     ///
     /// # Errors
     /// `ENOTCONN` without a connection, or when it has failed; `EINVAL` for a direction that there
-    /// is not.
+    /// is not. A listener stops listening when its receiving side is shut, for good: accepting
+    /// gives `EINVAL`, also to threads that wait.
     pub fn shutdown(&self, how: i32) -> Result<()> {
         let how = match how {
             libc::SHUT_RD => Shutdown::Read,
@@ -418,7 +419,12 @@ impl Socket {
         };
         match &**self.state.load() {
             State::Stream(stream) => stream.stream.shutdown(how).map_err(errno),
-            _ => Err(Errno::NOTCONN),
+            State::Listening(_) if how == Shutdown::Write => Ok(()),
+            State::Listening(listener) => {
+                listener.stop();
+                Ok(())
+            }
+            State::Fresh | State::Kernel | State::Bound(_) => Err(Errno::NOTCONN),
         }
     }
 
