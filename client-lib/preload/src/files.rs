@@ -98,6 +98,9 @@ unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_in
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     let Some(found) = find(fd) else {
+        if is_kept(fd) {
+            return fail(Errno::BADF);
+        }
         // SAFETY: the caller's arguments.
         return unsafe { next::ioctl(fd, request, argument) };
     };

@@ -6,6 +6,7 @@ use fourwave_posix::select::Sets;
 use fourwave_posix::{Errno, epoll, find, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -361,4 +362,72 @@ fn mistakes() {
     instance.add(&fd, libc::EPOLLIN, 0);
     let found = find(epfd).unwrap();
     assert_eq!(errno(epoll::wait(epfd, &found, &mut [], NOW, None)), Errno::INVAL);
+}
+
+/// Serves echoes from an instance until `over`.
+fn serve_echoes(instance: &Instance, flags: i32, over: &AtomicBool) {
+    while !over.load(Ordering::SeqCst) {
+        for (fd, _) in instance.wait_for(2, Some(Duration::from_millis(50))) {
+            let fd = std::mem::ManuallyDrop::new(Fd(fd as RawFd));
+            let mut buf = [0; 64];
+            loop {
+                match fd.recv(&mut buf) {
+                    Ok(count) => assert_eq!(fd.send(&buf[..count]), Ok(count)),
+                    Err(errno) => {
+                        assert_eq!(errno, Errno::AGAIN);
+                        break;
+                    }
+                }
+            }
+            if flags & libc::EPOLLONESHOT != 0 {
+                let again = libc::EPOLLIN | flags;
+                instance.control(libc::EPOLL_CTL_MOD, fd.0, again, fd.0 as u64).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    // One instance for several threads, and one more that watches the same sockets.
+    for (flags, threads) in [(libc::EPOLLONESHOT | libc::EPOLLET, 3), (libc::EPOLLET, 1), (0, 1)] {
+        let (instance, onlooker) = (Instance::new(), Instance::new());
+        let over = AtomicBool::new(false);
+        let pairs: Vec<_> = (0..4).map(|_| crate::pair()).collect();
+        let pairs: Vec<_> =
+            pairs.into_iter().map(|(client, server)| (client, server.nonblocking())).collect();
+        for (client, server) in &pairs {
+            instance.add(server, libc::EPOLLIN | flags, server.0 as u64);
+            onlooker.add(server, libc::EPOLLIN | libc::EPOLLET, 1);
+            let patience = [20i64.to_ne_bytes(), 0i64.to_ne_bytes()].concat();
+            let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVTIMEO);
+            client.with(|socket| socket.setsockopt(client.0, level, name, &patience)).unwrap();
+        }
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| serve_echoes(&instance, flags, &over));
+            }
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    onlooker.wait_for(8, Some(Duration::from_millis(1)));
+                }
+            });
+            let clients: Vec<_> = (pairs.iter())
+                .map(|(client, _)| {
+                    scope.spawn(|| {
+                        for round in 0..300u32 {
+                            assert_eq!(client.send(&round.to_ne_bytes()), Ok(4));
+                            let mut got = [0; 4];
+                            let flags = libc::MSG_WAITALL;
+                            let count = client.with(|socket| socket.recv(&mut got, flags));
+                            assert_eq!((count, u32::from_ne_bytes(got)), (Ok(4), round));
+                        }
+                    })
+                })
+                .collect();
+            let ended: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            over.store(true, Ordering::SeqCst);
+            assert!(ended.iter().all(Result::is_ok));
+        });
+    }
 }

@@ -18,7 +18,11 @@ fn library() -> PathBuf {
     let name = "libfourwave_preload.so";
     let places = [folder.join(name), folder.parent().unwrap().join(name)];
     let newest = |path: &PathBuf| path.metadata().and_then(|meta| meta.modified()).ok();
-    places.into_iter().filter(|path| path.is_file()).max_by_key(newest).expect("cargo build -p fourwave-preload")
+    places
+        .into_iter()
+        .filter(|path| path.is_file())
+        .max_by_key(newest)
+        .expect("cargo build -p fourwave-preload")
 }
 
 /// Runs a Python program with the library under it. `None`, and says so, without Python.
@@ -130,7 +134,7 @@ def fails(number, call, *arguments):
     except OSError as e:
         assert e.errno == number, e
     else:
-        raise SystemExit('it succeeded')
+        raise AssertionError(call, arguments)
 libc = ctypes.CDLL(None, use_errno=True)
 client, server = pair()
 assert client.getpeername() == ('10.99.0.2', 7000)
