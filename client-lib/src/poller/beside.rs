@@ -26,7 +26,7 @@ impl Poller {
     /// has something of its own.
     ///
     /// # Errors
-    /// Those of `sleep`; `ENETDOWN` when the daemon is gone.
+    /// Those of `sleep`, when there are no events; `ENETDOWN` when the daemon is gone.
     pub fn wait_beside(
         &self,
         events: &mut Events,
@@ -113,11 +113,16 @@ impl Core {
             let over = events.is_empty() && self.collect(events).unwrap_or(false);
             self.get_up();
             spin.slept();
+            if over || !events.is_empty() {
+                self.shared.check()?;
+                // Whatever ended the sleep, a signal too: what was taken is not told again.
+                return Ok(events.len());
+            }
             let slept = slept?;
             quiet?;
-            if over || !events.is_empty() || slept.own || slept == Slept::default() {
+            if slept.own || slept == Slept::default() {
                 self.shared.check()?;
-                return Ok(events.len());
+                return Ok(0);
             }
         }
     }

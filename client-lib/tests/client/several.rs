@@ -208,6 +208,21 @@ fn threads_wait_beside_each_other() {
     });
 }
 
+/// An edge is taken once: a signal that comes with it must not swallow it.
+#[test]
+fn what_was_taken_is_told_whatever_ended_the_sleep() {
+    for trigger in [Trigger::Edge, Trigger::Once] {
+        let bench = Bench::new(Interest::READABLE, trigger);
+        let (poller, mut events) = (&bench.pollers[0], Events::with_capacity(4));
+        let mut interrupted = |_| {
+            bench.send(b"x");
+            Err(std::io::ErrorKind::Interrupted.into())
+        };
+        assert_eq!(poller.wait_beside(&mut events, None, &mut interrupted).unwrap(), 1);
+        assert_eq!(wait(poller, Some(Duration::ZERO)), 0);
+    }
+}
+
 #[test]
 fn own_news_and_time_end_a_wait_beside() {
     let bench = Bench::new(Interest::READABLE, Trigger::Level);
