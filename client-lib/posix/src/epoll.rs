@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Waits that find something of ours before the kernel is asked too.
 const UNFAIR_WAITS: u32 = 16;
 
-/// Events taken at once, at the most: what a program has room for beyond that waits.
+/// Events of each side taken at once, at the most: what a program has room for beyond that waits.
 const MOST_EVENTS: usize = 1024;
 
 const IN: u32 = libc::EPOLLIN as u32;
@@ -364,7 +364,7 @@ impl Epoll {
         // What is taken has to be told: each side has its half of the room.
         let apart = out.len() == 1 || self.generation != fork::generation();
         let half = if apart { 0 } else { (out.len() / 2).min(MOST_EVENTS) };
-        let mut ours = Events::with_capacity(out.len().min(MOST_EVENTS) - half);
+        let mut ours = Events::with_capacity((out.len() - half).min(MOST_EVENTS));
         let mut theirs = 0;
         let mut asked = false;
         let waited = self.poller.wait_beside(&mut ours, timeout, &mut |left| {
@@ -379,7 +379,12 @@ impl Epoll {
         });
         match waited.map_err(errno) {
             Ok(_) => {}
-            Err(Errno::NETDOWN) => return self.wait_orphaned(epfd, found, out, timeout, mask),
+            Err(Errno::NETDOWN) => {
+                // What the kernel has told by then stays told.
+                let timeout = if theirs > 0 { Some(Duration::ZERO) } else { timeout };
+                let rest = &mut out[theirs..];
+                return Ok(theirs + self.wait_orphaned(epfd, found, rest, timeout, mask)?);
+            }
             Err(errno) => return Err(errno),
         }
         let mut count = theirs;

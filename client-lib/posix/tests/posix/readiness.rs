@@ -227,6 +227,31 @@ fn the_kernels_are_not_forgotten() {
     }
 }
 
+/// Redis has room for as many events as it may have clients.
+#[test]
+fn much_room_is_used() {
+    let instance = Instance::new();
+    let sockets: Vec<_> = (0..5).map(|_| accepted()).collect();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    instance.add_kernel(read.as_raw_fd(), 99);
+    for (data, (fd, _)) in (0..).zip(&sockets) {
+        instance.add(fd, libc::EPOLLIN, data);
+    }
+    for room in [6, 16, 1024, 2048, 10_128] {
+        for (_, handle) in &sockets {
+            sends(*handle, b"x");
+        }
+        let mut told = instance.wait_for(room, NOW);
+        told.sort_unstable();
+        let expected: Vec<_> = (0..3).map(|data| (data, libc::EPOLLIN)).collect();
+        assert_eq!(told[..3], expected, "{room}");
+        assert!(room < 10 || told.len() == 5, "{room}: {told:?}");
+    }
+    rustix::io::write(&write, b"x").unwrap();
+    let told: Vec<_> = (0..64).flat_map(|_| instance.wait_for(10_128, None)).collect();
+    assert!(told.contains(&(99, libc::EPOLLIN)), "the kernel's too");
+}
+
 #[test]
 fn sleepers_are_woken_by_both_kinds() {
     let instance = Instance::new();
