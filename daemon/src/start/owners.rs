@@ -81,7 +81,8 @@ fn look(interface: &str, queues: &[u32], rss: &Rss) -> io::Result<Seen> {
     Ok(seen)
 }
 
-/// What is told holds if it computes and nearly all flows obey it: a few may be steered one by one.
+/// What is told holds if it computes and nearly all flows obey it. A few may be steered one by one
+/// (`ethtool -N`, aRFS), and one by itself says little.
 fn decide(interface: &str, rss: Rss, seen: io::Result<Seen>) -> Owners {
     if !rss_self_test() {
         tracing::error!("hashes do not come out as published: flows belong to a keyed hash");
@@ -92,7 +93,7 @@ fn decide(interface: &str, rss: Rss, seen: io::Result<Seen>) -> Owners {
         Seen::default()
     });
     let (flows, elsewhere) = (seen.flows(), seen.elsewhere());
-    if elsewhere * 4 > flows {
+    if elsewhere > 1 && elsewhere * 4 > flows {
         tracing::warn!(
             interface,
             flows,
@@ -228,6 +229,9 @@ mod tests {
         assert_eq!(one.elsewhere(), 0);
         one.add(&nic, None, &segment(flow(1000)));
         assert_eq!((one.flows(), one.elsewhere()), (1, 1));
+        assert!(decided(Ok(one)), "it may be steered by itself");
+        let two = Seen([flow(1), flow(2)].map(|flow| (flow, false)).into());
+        assert!(!decided(Ok(two)));
     }
 
     /// Whether a NIC that deals out by `nic` is followed by who was told `told`. It is a TAP device
