@@ -373,6 +373,23 @@ pub fn raise_open_files() -> io::Result<()> {
     Ok(rustix::process::setrlimit(Resource::Nofile, all)?)
 }
 
+/// How many files a process may have open after [`raise_open_files`].
+pub fn open_files_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Puts the calling thread, and the threads and processes it starts, before everything that is
+/// scheduled as usual (`SCHED_FIFO`).
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_NICE`.
+pub fn before_all_others() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `parameters` lives until the call returns.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

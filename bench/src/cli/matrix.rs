@@ -25,6 +25,13 @@ pub(crate) struct Args {
     /// Also the series over idle connections, TIME_WAIT, workers, threads, listeners and programs
     #[arg(long)]
     full: bool,
+    /// Only those series
+    #[arg(long, conflicts_with_all = ["quick", "full"])]
+    series: bool,
+    /// Let what is measured go before everything else on the machine (SCHED_FIFO): for a look on
+    /// one that others use, who will notice
+    #[arg(long)]
+    realtime: bool,
     /// Rounds
     #[arg(long)]
     rounds: Option<usize>,
@@ -57,12 +64,14 @@ impl Args {
         let scope = match (self.quick, self.full) {
             (true, _) => Scope::Quick,
             (false, true) => Scope::Full,
+            (false, false) if self.series => Scope::Series,
             (false, false) => Scope::Standard,
         };
         let cpus = (cpu(self.server_cpu, 1)?, cpu(self.client_cpu, 0)?);
         let mut config = MatrixConfig::new(scope, self.lab, cpus.0, cpus.1);
         config.rounds = self.rounds.unwrap_or(config.rounds);
         config.length = self.duration.unwrap_or(config.length);
+        config.realtime = self.realtime;
         config.concurrency = self.concurrency.unwrap_or(config.concurrency);
         ensure!(config.rounds > 0, "--rounds must be above 0");
         ensure!(!config.length.is_zero(), "--duration must be above 0");
@@ -82,6 +91,7 @@ impl Args {
             Scope::Quick => QUICK,
             Scope::Standard => STANDARD,
             Scope::Full => FULL,
+            Scope::Series => FULL - STANDARD,
         };
         let progress = Progress::visible(expected);
         let report = matrix::run(&config, &cancelled, &progress);

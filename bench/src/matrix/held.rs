@@ -22,15 +22,21 @@ const SLABS: [&str; 7] = [
     "dentry",
 ];
 
+/// Connections that come before those that are counted.
+const WARM_UP: u64 = 500;
+
+/// Files that a server needs besides its connections, and some more.
+const OTHER_FILES: u64 = 1000;
+
 /// Opens many connections to a server of each bed and looks how memory grows.
 pub(super) fn measure(bench: &Bench<'_>, beds: [&mut Bed; 2]) -> Result<Vec<Memory>, CompareError> {
-    let connections = if bench.config.scope == Scope::Quick { 1000 } else { 20_000 };
+    let connections = if bench.config.scope == Scope::Quick { 1000 } else { per_keeper(20_000) };
     let mut found = Vec::new();
     for bed in beds {
         bench.progress.step(&format!("{connections} idle connections, {}", bed.subject().name()));
         let server = bed.serve(&keeper(bench, bed.subject()))?;
         // What the first connections touch is not theirs alone.
-        hold(bench, bed, &server, 1000)?;
+        hold(bench, bed, &server, WARM_UP)?;
         let before = bytes(bed, &server)?;
         hold(bench, bed, &server, connections)?;
         let grown = bytes(bed, &server)?.saturating_sub(before);
@@ -46,6 +52,11 @@ pub(super) fn measure(bench: &Bench<'_>, beds: [&mut Bed; 2]) -> Result<Vec<Memo
         });
     }
     Ok(found)
+}
+
+/// As many connections as one process may hold on kernel sockets, but no more than `wanted`.
+pub(super) fn per_keeper(wanted: u64) -> u64 {
+    wanted.min(machine::open_files_limit().saturating_sub(OTHER_FILES).max(1))
 }
 
 /// A server that leaves closing to its clients. On kernel sockets with epoll: it holds no buffer for

@@ -41,6 +41,8 @@ pub enum Scope {
     Quick,
     /// Half an hour at most.
     Standard,
+    /// Only the series.
+    Series,
     /// With the series over connections, TIME_WAIT, workers, threads, listeners and clients.
     Full,
 }
@@ -52,6 +54,7 @@ impl Scope {
             Scope::Quick => "quick",
             Scope::Standard => "standard",
             Scope::Full => "full",
+            Scope::Series => "series",
         }
     }
 }
@@ -71,6 +74,8 @@ pub struct MatrixConfig {
     pub trial: Duration,
     /// Connections in flight, where no other number is said.
     pub concurrency: usize,
+    /// Everything that is measured goes before what others run on the machine (`SCHED_FIFO`).
+    pub realtime: bool,
     /// The CPU of the servers and the daemon.
     pub server_cpu: usize,
     /// The CPU of the load.
@@ -82,7 +87,7 @@ impl MatrixConfig {
     pub fn new(scope: Scope, lab: String, server_cpu: usize, client_cpu: usize) -> MatrixConfig {
         let (rounds, length, trial) = match scope {
             Scope::Quick => (1, 250, 100),
-            Scope::Standard | Scope::Full => (7, 5000, 1500),
+            Scope::Standard | Scope::Full | Scope::Series => (7, 5000, 1500),
         };
         MatrixConfig {
             scope,
@@ -91,6 +96,7 @@ impl MatrixConfig {
             length: Duration::from_millis(length),
             trial: Duration::from_millis(trial),
             concurrency: 64,
+            realtime: false,
             server_cpu,
             client_cpu,
         }
@@ -108,6 +114,10 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Report, CompareError> {
     let load_average = machine::load_average().map_err(CompareError::io("load average"))?;
+    if config.realtime {
+        machine::before_all_others().map_err(CompareError::io("SCHED_FIFO"))?;
+    }
+    machine::raise_open_files().map_err(CompareError::io("the limit of open files"))?;
     let bench = Bench { config, cancelled, progress };
     progress.step("building three labs");
     // Beds are dropped, and their labs removed, however this ends.
@@ -118,10 +128,11 @@ pub fn run(
 
     report.idle_daemon_cpu = Some(bench.idle_cpu(&fourwave)?);
     let choices = Choices::find(&bench, &mut kernel, &mut fourwave, &mut report)?;
-    report.memory = held::measure(&bench, [&mut kernel, &mut fourwave])?;
-    plan::closed_loops(&bench, [&mut kernel, &mut fourwave, &mut limit], &choices, &mut report)?;
-    curve::measure(&bench, [&mut kernel, &mut fourwave], &choices, &mut report)?;
-    bulk::measure(&bench, [&kernel, &fourwave], &mut report)?;
+    if config.scope != Scope::Series {
+        report.memory = held::measure(&bench, [&mut kernel, &mut fourwave])?;
+        curves_and_rows(&bench, [&mut kernel, &mut fourwave, &mut limit], &choices, &mut report)?;
+        bulk::measure(&bench, [&kernel, &fourwave], &mut report)?;
+    }
     for bed in [&kernel, &fourwave] {
         report.overflow.insert(bed.subject().name(), bed.time_wait_overflow()?);
     }
@@ -134,4 +145,15 @@ pub fn run(
     }
     report.finish();
     Ok(report)
+}
+
+/// What the three beds are for.
+fn curves_and_rows(
+    bench: &Bench<'_>,
+    [kernel, fourwave, limit]: [&mut Bed; 3],
+    choices: &Choices,
+    report: &mut Report,
+) -> Result<(), CompareError> {
+    plan::closed_loops(bench, [&mut *kernel, &mut *fourwave, limit], choices, report)?;
+    curve::measure(bench, [kernel, fourwave], choices, report)
 }

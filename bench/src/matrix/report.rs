@@ -63,6 +63,8 @@ pub struct Settings {
     pub cpus: usize,
     /// Load average over a minute, before the run.
     pub load_average: f64,
+    /// `normal`, or `fifo` with `--realtime`.
+    pub scheduling: &'static str,
     /// CPU of the servers and the daemon.
     pub server_cpu: usize,
     /// CPU of the load.
@@ -333,6 +335,7 @@ impl Report {
             processor: machine::cpu_model(),
             cpus: machine::cpus().map_err(CompareError::io("CPU set"))?.len(),
             load_average,
+            scheduling: if config.realtime { "fifo" } else { "normal" },
             server_cpu: config.server_cpu,
             client_cpu: config.client_cpu,
             rounds: config.rounds,
@@ -393,6 +396,13 @@ impl Report {
                 "{} of the {} server was not server-bound: not all of the server's work was on its CPU.",
                 row.title, row.server
             ));
+        }
+        if self.settings.scheduling == "fifo" {
+            notes.push(
+                "Everything that was measured went before other processes (SCHED_FIFO): for a look on a \
+                 machine that others use."
+                    .to_owned(),
+            );
         }
         if self.settings.scope == Scope::Quick.name() {
             notes.push("A quick run: its loads are too short for figures.".to_owned());

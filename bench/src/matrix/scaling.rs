@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Scope;
 use super::bed::{Bed, Io, Placement, Server, ServerSpec, Subject};
 use super::choose::Choices;
-use super::held::{hold, keeper};
+use super::held::{hold, keeper, per_keeper};
 use super::measure::{Bench, Load, SIZE, Workload};
 use super::report::{Report, Series, SeriesPoint};
 use crate::compare::{CompareError, median};
@@ -179,14 +179,21 @@ impl Scaling<'_> {
         for subject in [Subject::Kernel, Subject::Fourwave] {
             let keys: &[(&str, String)] = if subject == Subject::Fourwave { &keys } else { &[] };
             let mut bed = Bed::with(self.bench, subject, 1, keys)?;
-            let idle = bed.serve(&keeper(self.bench, subject))?;
             let server = bed.serve(&self.spec(subject, Point::default()))?;
-            let mut open = 0;
+            // One process can hold so many kernel sockets; fourwave's take no descriptors.
+            let kernel = subject == Subject::Kernel;
+            let most = if kernel { per_keeper(HOLD_BATCH) } else { u64::MAX };
+            let (mut open, mut keepers) = (0, Vec::new());
             for &at in self.extent.idle {
                 self.bench.progress.step(&format!("{at} idle connections, {}", subject.name()));
                 while open < at {
-                    let more = HOLD_BATCH.min(at - open);
-                    hold(self.bench, &mut bed, &idle, more)?;
+                    if (keepers.len() as u64).saturating_mul(most) <= open {
+                        keepers.push(bed.serve(&keeper(self.bench, subject))?);
+                    }
+                    let room = (keepers.len() as u64).saturating_mul(most) - open;
+                    let more = HOLD_BATCH.min(at - open).min(room);
+                    let last = &keepers[keepers.len() - 1];
+                    hold(self.bench, &mut bed, last, more)?;
                     open += more;
                 }
                 points.push(self.point(&mut bed, &server, at as f64)?);
