@@ -13,6 +13,7 @@ use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, Ready, Side, bench_bina
 use fourwave_bench::limit::{self, LimitConfig};
 use fourwave_bench::load::xdp::XdpMode;
 use fourwave_bench::load::{self, LoadConfig, Until, Via};
+use fourwave_bench::machine::ProcessTimes;
 use fourwave_bench::server;
 use support::possible;
 
@@ -125,4 +126,27 @@ fn the_limit_is_measured_without_an_error() {
     assert_eq!(limit.errors, 0, "{limit:?}");
     // It answers every SYN, request and FIN.
     assert!(limit.frames_answered_per_second > 2.9 * limit.connections_per_second, "{limit:?}");
+}
+
+/// It is there while others are measured.
+#[test]
+fn a_responder_without_a_load_leaves_its_cpu_to_others() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::up(LabConfig::private("fwt-rest-")).unwrap();
+    let listen = SocketAddr::new(lab.server().v4(), 7777);
+    let mut command = lab.server().command(bench_binary().unwrap());
+    command
+        .arg("serve-reflector")
+        .arg(format!("--interface={}", lab.server().interface()))
+        .arg(format!("--listen={listen}"));
+    let responder = lab.spawn("reflector", command, Ready::Prints(server::READY)).unwrap();
+    let cpu = || ProcessTimes::read(responder.pid).unwrap().running_ns;
+    // What starting it takes is over.
+    std::thread::sleep(Duration::from_millis(100));
+    let before = cpu();
+    std::thread::sleep(Duration::from_millis(600));
+    let taken = Duration::from_nanos(cpu() - before);
+    assert!(taken < Duration::from_millis(200), "{taken:?} of 600 ms");
 }

@@ -17,12 +17,55 @@ const TRIES: usize = 3;
 /// alone rings the other CPU, which no NIC with interrupt moderation would do.
 const COALESCE_US: [u64; 4] = [0, 20, 50, 100];
 
+/// What a server is to be at its best in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// All of its work on one CPU.
+    ServerBound,
+    /// Both CPUs are its own and the generator's.
+    BestPlacement,
+    /// The client is the kernel's.
+    KernelClient,
+}
+
+impl Setting {
+    pub(super) const ALL: [Setting; 3] =
+        [Setting::ServerBound, Setting::BestPlacement, Setting::KernelClient];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Setting::ServerBound => "server-bound",
+            Setting::BestPlacement => "best placement",
+            Setting::KernelClient => "kernel client",
+        }
+    }
+
+    pub(super) fn placement(self) -> Placement {
+        match self {
+            Setting::ServerBound => Placement::ServerBound,
+            Setting::BestPlacement | Setting::KernelClient => Placement::Free,
+        }
+    }
+
+    pub(super) fn via(self) -> Via {
+        match self {
+            Setting::ServerBound | Setting::BestPlacement => Via::Xdp,
+            Setting::KernelClient => Via::Kernel,
+        }
+    }
+
+    /// Its short connections. What both CPUs do takes more of them at once to show.
+    pub(super) fn workload(self, concurrency: usize) -> Workload {
+        let times = if self == Setting::BestPlacement { 4 } else { 1 };
+        Workload::Short { concurrency: times * concurrency }
+    }
+}
+
 /// What was chosen, and the servers that run with it.
 pub(super) struct Choices {
-    pub(super) kernel_bound: Server,
-    pub(super) kernel_free: Server,
-    pub(super) fourwave_bound: Server,
-    pub(super) fourwave_free: Server,
+    /// In the order of [`Setting::ALL`].
+    kernel: Vec<Server>,
+    fourwave: Vec<Server>,
     /// Of the server-bound loads.
     pub(super) coalesce: Duration,
 }
@@ -55,45 +98,54 @@ impl Choices {
             ios.iter().flat_map(|&io| defer.map(|defer| spec(io, defer, cpus))).collect()
         };
 
-        let bound = Placement::ServerBound;
-        let mut tries = Tries { bench, report };
-        let start = Duration::from_micros(COALESCE_US[2]);
-        let kernel_bound = tries.best("server-bound", kernel, &ways(&alone), bound, start)?;
         let quick = config.scope == Scope::Quick;
-        let coalesce = tries.moderation(kernel, &kernel_bound)?;
-        let mut free = ways(&alone);
-        free.extend(ways(&both));
+        let mut spread = ways(&alone);
+        spread.extend(ways(&both));
         if quick {
             // One alone and one on both: enough to see that either works.
-            free = vec![free[0].clone(), free[free.len() - 1].clone()];
+            spread = vec![spread[0].clone(), spread[spread.len() - 1].clone()];
         }
-        let kernel_free =
-            tries.best("best placement", kernel, &free, Placement::Free, Duration::ZERO)?;
         let library = [spec(Io::Library, false, &alone), spec(Io::Library, true, &alone)];
-        let fourwave_bound = tries.best("server-bound", fourwave, &library, bound, coalesce)?;
-        let mut free = library.to_vec();
-        free.push(spec(Io::Library, false, &[config.client_cpu]));
-        let fourwave_free =
-            tries.best("best placement", fourwave, &free, Placement::Free, Duration::ZERO)?;
+        let mut apart = library.to_vec();
+        apart.push(spec(Io::Library, false, &[config.client_cpu]));
 
+        let mut tries = Tries { bench, report, coalesce: Duration::from_micros(COALESCE_US[2]) };
+        let mut best = [Vec::new(), Vec::new()];
+        for setting in Setting::ALL {
+            let bound = setting == Setting::ServerBound;
+            let specs = if bound { &ways(&alone) } else { &spread };
+            best[0].push(tries.best(setting, kernel, specs)?);
+            if bound {
+                tries.coalesce = tries.moderation(kernel, &best[0][0])?;
+            }
+            let specs = if bound { &library[..] } else { &apart[..] };
+            best[1].push(tries.best(setting, fourwave, specs)?);
+        }
+        let coalesce = tries.coalesce;
+        let described = |servers: &[Server]| {
+            let named = Setting::ALL.into_iter().zip(servers);
+            named.map(|(setting, server)| (setting.name(), server.spec.describe())).collect()
+        };
         let settings = &mut report.settings;
-        settings.kernel_server_bound = kernel_bound.spec.describe();
-        settings.kernel_free = kernel_free.spec.describe();
-        settings.fourwave_server_bound = fourwave_bound.spec.describe();
-        settings.fourwave_free = fourwave_free.spec.describe();
+        settings.kernel_servers = described(&best[0]);
+        settings.fourwave_servers = described(&best[1]);
         settings.coalesce_us = u64::try_from(coalesce.as_micros()).unwrap_or(u64::MAX);
-        Ok(Choices { kernel_bound, kernel_free, fourwave_bound, fourwave_free, coalesce })
+        let [kernel, fourwave] = best;
+        Ok(Choices { kernel, fourwave, coalesce })
     }
 
-    /// The server of a subject in a placement; none for the responder, which is always there.
-    pub(super) fn server(&self, subject: Subject, placement: Placement) -> Option<&Server> {
-        match (subject, placement) {
-            (Subject::Kernel, Placement::ServerBound) => Some(&self.kernel_bound),
-            (Subject::Kernel, Placement::Free) => Some(&self.kernel_free),
-            (Subject::Fourwave, Placement::ServerBound) => Some(&self.fourwave_bound),
-            (Subject::Fourwave, Placement::Free) => Some(&self.fourwave_free),
-            (Subject::Limit, _) => None,
+    /// The server of a subject in a setting; none for the responder, which is always there.
+    pub(super) fn server(&self, subject: Subject, setting: Setting) -> Option<&Server> {
+        match subject {
+            Subject::Kernel => self.kernel.get(setting as usize),
+            Subject::Fourwave => self.fourwave.get(setting as usize),
+            Subject::Limit => None,
         }
+    }
+
+    /// How the kernel's server does its work in a setting.
+    pub(super) fn io(&self, setting: Setting) -> Io {
+        self.kernel.get(setting as usize).map_or(Io::Epoll, |server| server.spec.io)
     }
 
     /// How long frames are held back in a placement: where the other CPU is not rung, not at all.
@@ -108,19 +160,19 @@ impl Choices {
 struct Tries<'a, 'b> {
     bench: &'a Bench<'b>,
     report: &'a mut Report,
+    /// Of server-bound loads.
+    coalesce: Duration,
 }
 
 impl Tries<'_, '_> {
     /// Starts all, loads them in turn, and stops all but the best.
     fn best(
         &mut self,
-        purpose: &'static str,
+        setting: Setting,
         bed: &mut Bed,
         specs: &[ServerSpec],
-        placement: Placement,
-        coalesce: Duration,
     ) -> Result<Server, CompareError> {
-        let name = bed.subject().name();
+        let (name, purpose) = (bed.subject().name(), setting.name());
         self.bench.progress.step(&format!("{purpose}: trying {} {name} servers", specs.len()));
         let mut servers = Vec::new();
         for spec in specs {
@@ -129,7 +181,7 @@ impl Tries<'_, '_> {
         let mut rates = vec![Vec::new(); servers.len()];
         for _ in 0..self.tries() {
             for (server, rates) in servers.iter().zip(&mut rates) {
-                rates.push(self.rate(bed, server, placement, coalesce)?);
+                rates.push(self.rate(bed, server, setting, self.coalesce)?);
             }
         }
         let best = self.record(purpose, bed, &rates, |index| specs[index].describe());
@@ -148,7 +200,7 @@ impl Tries<'_, '_> {
         for _ in 0..self.tries() {
             for (&held, rates) in COALESCE_US.iter().zip(&mut rates) {
                 let held = Duration::from_micros(held);
-                rates.push(self.rate(bed, server, Placement::ServerBound, held)?);
+                rates.push(self.rate(bed, server, Setting::ServerBound, held)?);
             }
         }
         let describe = |index: usize| format!("frames held back up to {} µs", COALESCE_US[index]);
@@ -164,13 +216,18 @@ impl Tries<'_, '_> {
         &self,
         bed: &mut Bed,
         server: &Server,
-        placement: Placement,
+        setting: Setting,
         coalesce: Duration,
     ) -> Result<f64, CompareError> {
         self.bench.check()?;
-        let workload = Workload::Short { concurrency: self.bench.config.concurrency };
+        let (via, placement) = (setting.via(), setting.placement());
+        let workload = setting.workload(self.bench.config.concurrency);
         let length = self.bench.config.trial;
-        let load = Load { via: Via::Xdp, placement, workload, length, coalesce };
+        let coalesce = match placement {
+            Placement::ServerBound => coalesce,
+            Placement::Free => Duration::ZERO,
+        };
+        let load = Load { via, placement, workload, length, coalesce };
         Ok(self.bench.sample(bed, Some(server), &load)?.per_second(workload))
     }
 

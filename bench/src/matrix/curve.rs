@@ -3,7 +3,7 @@
 use super::Scope;
 use super::aims::rate;
 use super::bed::{Bed, Placement, Server, Subject};
-use super::choose::Choices;
+use super::choose::{Choices, Setting};
 use super::measure::{Bench, Load, Workload};
 use super::plan::{Cell, rounds};
 use super::report::{CurvePoint, Label, Report};
@@ -33,7 +33,9 @@ pub(super) fn measure(
     };
     let subjects = [Subject::Kernel, Subject::Fourwave];
     let peaks = subjects.map(|subject| rate(report, "server_bound", subject));
-    let servers: [Server; 2] = [choices.kernel_bound.clone(), choices.fourwave_bound.clone()];
+    let served = subjects.map(|subject| choices.server(subject, Setting::ServerBound).cloned());
+    let [Some(kernel_server), Some(fourwave_server)] = served else { return Ok(()) };
+    let servers: [Server; 2] = [kernel_server, fourwave_server];
     let cell = |id: &str, title: &str, workload, entries| Cell {
         label: Label { id: id.to_owned(), title: title.to_owned() },
         load: load(workload, bench.config.length),

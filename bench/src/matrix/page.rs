@@ -391,10 +391,11 @@ fn method(report: &Report) -> String {
             s.server_cpu, s.client_cpu, s.coalesce_us
         ),
     );
-    entry("Kernel server, server-bound", &s.kernel_server_bound);
-    entry("Kernel server, else", &s.kernel_free);
-    entry("fourwave server, server-bound", &s.fourwave_server_bound);
-    entry("fourwave server, else", &s.fourwave_free);
+    for (whose, servers) in [("Kernel", &s.kernel_servers), ("fourwave", &s.fourwave_servers)] {
+        for (setting, how) in servers {
+            entry(&format!("{whose} server, {setting}"), how);
+        }
+    }
     entry("io_uring", &s.io_uring);
     let sysctls: Vec<String> =
         s.sysctls.iter().map(|(name, value)| format!("{name} = {value}")).collect();

@@ -2,7 +2,7 @@
 
 use super::Scope;
 use super::bed::{Bed, Io, Placement, Server, ServerSpec, Subject};
-use super::choose::Choices;
+use super::choose::{Choices, Setting};
 use super::measure::{Bench, Load, Sample, Workload};
 use super::report::{Label, Report, Row};
 use crate::compare::CompareError;
@@ -28,44 +28,33 @@ pub(super) fn closed_loops(
         let coalesce = choices.coalesce(placement);
         Load { via, placement, workload, length: config.length, coalesce }
     };
-    let entries = |subjects: &[Subject], placement| -> Vec<(usize, Option<Server>)> {
+    let entries = |setting: Setting| -> Vec<(usize, Option<Server>)> {
         let all = [Subject::Kernel, Subject::Fourwave, Subject::Limit];
-        let wanted = all.into_iter().enumerate().filter(|(_, subject)| subjects.contains(subject));
-        wanted.map(|(at, subject)| (at, choices.server(subject, placement).cloned())).collect()
+        // A kernel client's own cost hides what a responder could do.
+        let wanted = if setting == Setting::KernelClient { 2 } else { 3 };
+        let served = all.into_iter().take(wanted).enumerate();
+        served.map(|(at, subject)| (at, choices.server(subject, setting).cloned())).collect()
     };
-    let both = [Subject::Kernel, Subject::Fourwave];
-    let all = [Subject::Kernel, Subject::Fourwave, Subject::Limit];
-    let short = Workload::Short { concurrency: config.concurrency };
     let cell = |id: &str, title: &str, load: Load, entries| Cell {
         label: Label { id: id.to_owned(), title: title.to_owned() },
         load,
         entries,
     };
     let (bound, free) = (Placement::ServerBound, Placement::Free);
-    let mut cells = vec![
-        cell(
-            "server_bound",
-            "short connections, all server work on one core",
-            load(Via::Xdp, bound, short),
-            entries(&all, bound),
-        ),
-        cell(
-            "best_placement",
-            "short connections, best placement",
-            load(Via::Xdp, free, Workload::Short { concurrency: 4 * config.concurrency }),
-            entries(&all, free),
-        ),
-        cell(
-            "kernel_client",
-            "short connections of a kernel client",
-            load(Via::Kernel, free, short),
-            entries(&both, free),
-        ),
-    ];
+    let mut cells = Vec::new();
+    for (setting, id, title) in [
+        (Setting::ServerBound, "server_bound", "short connections, all server work on one core"),
+        (Setting::BestPlacement, "best_placement", "short connections, best placement"),
+        (Setting::KernelClient, "kernel_client", "short connections of a kernel client"),
+    ] {
+        let workload = setting.workload(config.concurrency);
+        let load = load(setting.via(), setting.placement(), workload);
+        cells.push(cell(id, title, load, entries(setting)));
+    }
 
     let [kernel, fourwave, limit] = beds;
     let kept = ServerSpec {
-        io: choices.kernel_bound.spec.io,
+        io: choices.io(Setting::ServerBound),
         defer_accept: false,
         cpus: vec![config.server_cpu],
         size: 0,

@@ -91,14 +91,10 @@ pub struct Settings {
     pub offloads_on: [Vec<&'static str>; 2],
     /// Whether io_uring can be used, or why not.
     pub io_uring: String,
-    /// The kernel server of the server-bound rows.
-    pub kernel_server_bound: String,
-    /// That of the others.
-    pub kernel_free: String,
-    /// fourwave's server-bound server.
-    pub fourwave_server_bound: String,
-    /// That of the others.
-    pub fourwave_free: String,
+    /// How the kernel's server does its work, by what it was chosen for.
+    pub kernel_servers: BTreeMap<&'static str, String>,
+    /// fourwave's.
+    pub fourwave_servers: BTreeMap<&'static str, String>,
     /// How long the generator holds frames back in server-bound rows, in microseconds.
     pub coalesce_us: u64,
     /// The daemon's configuration file.
@@ -350,10 +346,8 @@ impl Report {
             offloads_on: [status.server.offloads_on, status.client.offloads_on],
             io_uring: crate::server::uring::check()
                 .map_or_else(|why| why, |()| "usable".to_owned()),
-            kernel_server_bound: String::new(),
-            kernel_free: String::new(),
-            fourwave_server_bound: String::new(),
-            fourwave_free: String::new(),
+            kernel_servers: BTreeMap::new(),
+            fourwave_servers: BTreeMap::new(),
             coalesce_us: 0,
             daemon_config,
         };

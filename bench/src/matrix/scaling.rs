@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Scope;
 use super::bed::{Bed, Io, Placement, Server, ServerSpec, Subject};
-use super::choose::Choices;
+use super::choose::{Choices, Setting};
 use super::held::{hold, keeper, per_keeper};
 use super::measure::{Bench, Load, SIZE, Workload};
 use super::report::{Report, Series, SeriesPoint};
@@ -126,7 +126,7 @@ impl Scaling<'_> {
         // More threads than one take both CPUs in turn.
         let cpus = [config.server_cpu, config.client_cpu].into_iter().cycle();
         let io = match subject {
-            Subject::Kernel => self.choices.kernel_free.spec.io,
+            Subject::Kernel => self.choices.io(Setting::BestPlacement),
             Subject::Fourwave | Subject::Limit => Io::Library,
         };
         ServerSpec {

@@ -147,8 +147,8 @@ fn settings(report: &Report) -> String {
          client addresses\n\
          {}, {} CPUs, Linux {}, load average {:.2}; servers on CPU {}, load on CPU {}; offloads \
          {offloads}\n\
-         kernel server: {} (server-bound), {} (else); io_uring {}; {}\n\
-         fourwave server: {} (server-bound), {} (else); XDP generic, copy mode (veth)\n\
+         io_uring {}; {}\n\
+         {}\
          server-bound: RPS gives each end its own CPU, frames are held back up to {} µs\n",
         s.rounds,
         s.length_s,
@@ -163,12 +163,21 @@ fn settings(report: &Report) -> String {
         s.load_average,
         s.server_cpu,
         s.client_cpu,
-        s.kernel_server_bound,
-        s.kernel_free,
         s.io_uring,
         sysctls.join(" "),
-        s.fourwave_server_bound,
-        s.fourwave_free,
+        servers(report),
         s.coalesce_us,
     )
+}
+
+fn servers(report: &Report) -> String {
+    let s = &report.settings;
+    let mut text = String::new();
+    for (whose, servers) in [("kernel", &s.kernel_servers), ("fourwave", &s.fourwave_servers)] {
+        for (setting, how) in servers {
+            let _ = writeln!(text, "{whose} server, {setting}: {how}");
+        }
+    }
+    text.push_str("fourwave: XDP generic, copy mode (veth)\n");
+    text
 }

@@ -9,6 +9,8 @@ use fourwave_wire::{
     ChecksumPolicy, Flags, FrameHead, Inbound, Options, TcpFrame, Timestamps, build, parse,
 };
 use fourwave_xdp::Queue;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use super::announce;
 use crate::frames::{Frames, FramesError, XdpMode, any_like};
@@ -24,8 +26,15 @@ const WINDOW: u16 = 65_535;
 const WINDOW_SCALE: u8 = 7;
 const MSS: u16 = 1460;
 
-/// Answers the frames for `listen` on `interface`, polling, until `cancelled` becomes true.
-/// Returns how many it has answered.
+/// Nanoseconds without a frame after which it sleeps until there is one: others may use its CPU while
+/// nobody loads it.
+const PATIENCE: u64 = 2_000_000;
+
+/// How long it sleeps before it looks whether it is to end.
+const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Answers the frames for `listen` on `interface` until `cancelled` becomes true. It polls, and
+/// sleeps only when none come. Returns how many it has answered.
 ///
 /// # Errors
 /// See [`FramesError`].
@@ -38,9 +47,17 @@ pub fn serve(
     let port = std::iter::once(listen.port());
     let mut frames = Frames::take("reflector", interface, mode, any_like(listen.ip()), port)?;
     announce(&[listen])?;
-    let mut answered = 0;
+    let (mut answered, mut last) = (0, now_ns());
     while !cancelled.load(Ordering::Relaxed) {
-        answered += turn(&mut frames.queue);
+        let now = now_ns();
+        match turn(&mut frames.queue, now) {
+            0 if now - last > PATIENCE => sleep(&frames.queue)?,
+            0 => {}
+            some => {
+                answered += some;
+                last = now;
+            }
+        }
     }
     frames.leave()?;
     Ok(answered)
@@ -52,13 +69,20 @@ pub enum ReflectorError {
     /// No frames.
     #[error(transparent)]
     Frames(#[from] FramesError),
-    /// Standard output.
-    #[error("saying that it is ready: {0}")]
-    Announce(#[from] io::Error),
+    /// Standard output, or waiting for frames.
+    #[error("saying that it is ready, or waiting for frames: {0}")]
+    Io(#[from] io::Error),
 }
 
-fn turn(queue: &mut Queue) -> u64 {
-    let now = now_ns();
+/// Until there is a frame, or somebody may want it to end.
+fn sleep(queue: &Queue) -> io::Result<()> {
+    match rustix::event::poll(&mut [PollFd::new(queue, PollFlags::IN)], Some(&SLEEP)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn turn(queue: &mut Queue, now: u64) -> u64 {
     let mut answered = 0;
     let (rx, tx) = (&mut queue.rx, &mut queue.tx);
     rx.receive(BATCH, |frame| {
