@@ -29,7 +29,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["quick", "full"])]
     series: bool,
     /// Let what is measured go before everything else on the machine (SCHED_FIFO): for a look on
-    /// one that others use, who will notice
+    /// one that others use, who will notice. What shares a CPU with a thread that polls starves
+    /// then, so that overload, bulk, and servers on both CPUs say nothing
     #[arg(long)]
     realtime: bool,
     /// Rounds

@@ -393,8 +393,9 @@ impl Report {
         }
         if self.settings.scheduling == "fifo" {
             notes.push(
-                "Everything that was measured went before other processes (SCHED_FIFO): for a look on a \
-                 machine that others use."
+                "Everything that was measured went before other processes (SCHED_FIFO): a look on a \
+                 machine that others use. What shares a CPU with a thread that polls starves so: \
+                 overload, long streams and servers on both CPUs say nothing."
                     .to_owned(),
             );
         }

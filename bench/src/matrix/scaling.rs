@@ -52,7 +52,7 @@ const HOLD_BATCH: u64 = 100_000;
 const FILL_LIMIT: Duration = Duration::from_secs(400);
 
 /// Longer than filling and measuring take, instead of 60 s.
-const LONG_TIME_WAIT: &str = "\"20min\"";
+const LONG_TIME_WAIT: &str = "20min";
 
 /// Adds all series.
 pub(super) fn measure(
@@ -205,7 +205,7 @@ impl Scaling<'_> {
     }
 
     fn time_wait(&self) -> Result<Series, CompareError> {
-        let keys = [("tcp.time_wait", LONG_TIME_WAIT.to_owned())];
+        let keys = [("tcp.time_wait", format!("{LONG_TIME_WAIT:?}"))];
         let mut bed = Bed::with(self.bench, Subject::Fourwave, 1, &keys)?;
         let server = bed.serve(&self.spec(Subject::Fourwave, Point::default()))?;
         let mut points = Vec::new();
