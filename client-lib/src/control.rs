@@ -1,12 +1,12 @@
 //! The control socket: requests and replies, one at a time.
 
-use crate::aside::aside;
+use crate::aside::OwnDescriptor;
 use crate::error::{explained, gone};
 use crate::fork::Mutex;
 use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::layout::MAX_WORKERS;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection to the daemon's control socket.
 #[derive(Debug)]
 pub(crate) struct Control {
-    socket: OwnedFd,
+    socket: OwnDescriptor,
     /// Held from request to reply, so that replies find their requests. Large buffers live here
     /// and not on the stacks of small threads.
     buffer: Mutex<Box<[u8; MAX_MESSAGE]>>,
@@ -37,7 +37,8 @@ impl Control {
     pub(crate) fn connect(path: &Path) -> io::Result<Control> {
         let absent = |errno: Errno| absent(path, errno);
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let socket = aside(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?);
+        let socket =
+            OwnDescriptor::new(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?);
         let address = SocketAddrUnix::new(path)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         rustix::net::connect(&socket, &address).map_err(absent)?;
@@ -50,7 +51,7 @@ impl Control {
 
     /// Sends a request and waits for its reply and the descriptors that came with it. A refusal
     /// is an error with the daemon's words.
-    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
         let mut buffer = self.buffer.lock();
         self.skip_unwanted(&mut buffer)?;
         self.send(request, &mut buffer)?;
@@ -75,7 +76,7 @@ impl Control {
     }
 
     /// In a child: `connection`, made for it by the daemon, takes the place of its parent's.
-    pub(crate) fn replace(&self, connection: OwnedFd) -> io::Result<()> {
+    pub(crate) fn replace(&self, connection: OwnDescriptor) -> io::Result<()> {
         sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(PATIENCE))?;
         crate::fork::replace(self.socket.as_fd(), connection)?;
         self.unwanted.store(0, Ordering::Relaxed);
@@ -122,7 +123,7 @@ impl Control {
         }
     }
 
-    fn receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    fn receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_WORKERS as usize))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -146,7 +147,7 @@ impl Control {
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                descriptors.extend(fds.map(aside));
+                descriptors.extend(fds.map(OwnDescriptor::new));
             }
         }
         match decode(&buffer[..length]) {

@@ -3,7 +3,7 @@
 //! A lane belongs to one thread or one [`Poller`](crate::Poller). Others may still post through
 //! it and take its grants, so its private indices are behind a lock that is nearly always free.
 
-use crate::aside::aside;
+use crate::aside::OwnDescriptor;
 use crate::control::unexpected;
 use crate::error::explained;
 use crate::fork::{self, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use fourwave_protocol::report::Report;
 use fourwave_protocol::ring::{Consumer, Producer};
 use fourwave_protocol::{Corrupt, ExtentId, Handle};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
@@ -36,10 +36,10 @@ pub(crate) struct Lane {
     /// The [`epoch`](fork::epoch) of the process whose lane it is.
     epoch: AtomicU32,
     /// Readable when a doorbell, the control socket's end or a kick wants attention.
-    epoll: OwnedFd,
+    epoll: OwnDescriptor,
     /// The client's end of one socket pair per worker.
-    doorbells: Vec<OwnedFd>,
-    kick: OwnedFd,
+    doorbells: Vec<OwnDescriptor>,
+    kick: OwnDescriptor,
     /// Whether the owner sleeps or is about to; for kicks from this process.
     asleep: AtomicBool,
     /// How long spinning is worth it at the moment, microseconds.
@@ -80,9 +80,9 @@ struct PerWorker {
 /// What a lane is made of, besides what it remembers.
 struct Parts {
     index: u16,
-    epoll: OwnedFd,
-    doorbells: Vec<OwnedFd>,
-    kick: OwnedFd,
+    epoll: OwnDescriptor,
+    doorbells: Vec<OwnDescriptor>,
+    kick: OwnDescriptor,
 }
 
 impl Parts {
@@ -95,8 +95,8 @@ impl Parts {
                 "the fourwave daemon sent a lane without its doorbells",
             ));
         }
-        let kick = aside(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let epoll = aside(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        let kick = OwnDescriptor::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = OwnDescriptor::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let add = |fd: BorrowedFd<'_>, tag, flags| {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(tag), flags)
         };

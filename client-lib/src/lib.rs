@@ -88,6 +88,7 @@ pub mod tokio;
 mod watch;
 mod write;
 
+pub use aside::{OwnDescriptor, is_own_descriptor, own_descriptors};
 pub use choices::TcpKeepalive;
 pub use error::{Explained, errno};
 pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};

@@ -1,5 +1,6 @@
 //! A handle to one daemon: the segment, the control socket, and the lanes of this process.
 
+use crate::aside::OwnDescriptor;
 use crate::control::{Control, unexpected};
 use crate::error::gone;
 use crate::fork::{self, Mutex};
@@ -7,7 +8,6 @@ use crate::lane::Lane;
 use crate::poller::Core;
 use fourwave_protocol::control::{Reply, Request};
 use fourwave_protocol::{Handle, Params, Process, Segment, VERSION};
-use rustix::fd::OwnedFd;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -225,7 +225,7 @@ impl Shared {
     }
 
     /// Sends a request.
-    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
         self.check()?;
         self.noticing(self.control.request(request))
     }
@@ -363,7 +363,7 @@ pub(crate) struct Quiet {
     lanes: Vec<Arc<Lane>>,
     pollers: Vec<Arc<Core>>,
     /// The child's connection and name, if the daemon has made them.
-    child: Option<(OwnedFd, Process)>,
+    child: Option<(OwnDescriptor, Process)>,
 }
 
 impl Shared {

@@ -42,5 +42,6 @@ pub use control::{close, dup, dup_to, fcntl, forget, forget_range, ioctl};
 pub use copy::{sendfile, splice};
 pub use description::{Description, Found};
 pub use error::{Errno, Result, last_explanation, on_explanation};
+pub use fourwave::{is_own_descriptor, own_descriptors};
 pub use socket::{Domain, Received, Socket};
 pub use table::{find, is_kept};

@@ -7,8 +7,7 @@
 use crate::error::Result;
 use crate::kernel;
 use crate::table;
-use rustix::fd::OwnedFd;
-use rustix::io::fcntl_dupfd_cloexec;
+use fourwave::OwnDescriptor;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,10 +17,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Closed numbers that are kept at the most, of each kind: they count towards `RLIMIT_NOFILE`.
 const KEPT: usize = 128;
 
-/// Where descriptors begin that are not the program's, if the limit lets them.
-const HIGH: RawFd = 1024;
-
-static PLACEHOLDER: OnceLock<OwnedFd> = OnceLock::new();
+static PLACEHOLDER: OnceLock<OwnDescriptor> = OnceLock::new();
 static KEPT_NUMBERS: Mutex<Kept> =
     Mutex::new(Kept { cloexec: BinaryHeap::new(), plain: BinaryHeap::new() });
 
@@ -107,14 +103,13 @@ pub(crate) fn forget(first: RawFd, last: RawFd) {
     kept.plain.retain(outside);
 }
 
-fn placeholder() -> Result<&'static OwnedFd> {
+fn placeholder() -> Result<&'static OwnDescriptor> {
     if let Some(placeholder) = PLACEHOLDER.get() {
         return Ok(placeholder);
     }
     let new = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Not a low number, which the program may count on.
-    let new = fcntl_dupfd_cloexec(&new, HIGH).unwrap_or(new);
-    Ok(PLACEHOLDER.get_or_init(|| new))
+    Ok(PLACEHOLDER.get_or_init(|| OwnDescriptor::new(new)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! close, dup, fcntl, ioctl, fork.
 
 use crate::{done, fail, next};
-use fourwave_posix::{Errno, find, is_kept};
+use fourwave_posix::{Errno, find, is_kept, is_own_descriptor, own_descriptors};
 use libc::pid_t;
 use std::ffi::{c_int, c_uint, c_ulong};
 
@@ -10,7 +10,8 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     if find(fd).is_some() {
         return done(fourwave_posix::close(fd));
     }
-    if is_kept(fd) {
+    // A program that closes all that it does not know spares what carries its sockets.
+    if is_kept(fd) || is_own_descriptor(fd) {
         return fail(Errno::BADF);
     }
     // SAFETY: the caller's argument.
@@ -21,18 +22,38 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     // CLOSE_RANGE_CLOEXEC closes nothing now, and what is ours is closed by exec anyhow.
     if flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0 && first <= last {
-        let number = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
-        fourwave_posix::forget_range(number(first), number(last));
+        return close_but_own(first, last, flags);
     }
     // SAFETY: the caller's arguments.
     unsafe { next::close_range(first, last, flags) }
 }
 
+/// Closes a range, but for what carries the sockets; `exec` closes that.
+fn close_but_own(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let number = |fd: c_uint| c_int::try_from(fd).unwrap_or(c_int::MAX);
+    fourwave_posix::forget_range(number(first), number(last));
+    let mut from = first;
+    for own in own_descriptors().map(|fd| fd as c_uint).filter(|own| (first..=last).contains(own)) {
+        if from < own {
+            // SAFETY: the caller's numbers.
+            let result = unsafe { next::close_range(from, own - 1, flags) };
+            if result != 0 {
+                return result;
+            }
+        }
+        from = own + 1;
+    }
+    if from > last {
+        return 0;
+    }
+    // SAFETY: the caller's numbers.
+    unsafe { next::close_range(from, last, flags) }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn closefrom(first: c_int) {
-    fourwave_posix::forget_range(first, c_int::MAX);
-    // SAFETY: the caller's argument. The result is what the register happens to hold.
-    unsafe { next::closefrom(first) };
+    // No number is refused, as in libc, which has no error to tell either.
+    close_but_own(c_uint::try_from(first).unwrap_or(0), c_uint::MAX, 0);
 }
 
 #[unsafe(no_mangle)]
@@ -47,7 +68,7 @@ unsafe extern "C" fn dup(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    if is_kept(old) {
+    if is_kept(old) || is_own_descriptor(new) {
         return fail(Errno::BADF);
     }
     if find(old).is_none() && find(new).is_none() && !is_kept(new) {
@@ -59,7 +80,7 @@ unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-    if is_kept(old) {
+    if is_kept(old) || is_own_descriptor(new) {
         return fail(Errno::BADF);
     }
     if find(old).is_none() && find(new).is_none() && !is_kept(new) {

@@ -74,7 +74,6 @@ next! {
     fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, size: size_t, flags: c_uint) -> ssize_t;
     fn close(fd: c_int) -> c_int;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
-    fn closefrom(first: c_int) -> c_int;
     fn dup(fd: c_int) -> c_int;
     fn dup2(old: c_int, new: c_int) -> c_int;
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int;

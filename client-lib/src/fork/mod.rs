@@ -24,7 +24,7 @@ mod lock;
 pub(crate) use lock::{Mutex, MutexGuard};
 
 use crate::runtime::{Quiet, Shared};
-use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::DupFlags;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,7 +97,7 @@ pub(crate) fn unlock<T>(mutex: &Mutex<T>) {
 
 /// Puts `new` in the place of `old`: whatever has that descriptor's number has the new one's file
 /// from now on.
-pub(crate) fn replace(old: BorrowedFd<'_>, new: OwnedFd) -> rustix::io::Result<()> {
+pub(crate) fn replace(old: BorrowedFd<'_>, new: impl AsFd) -> rustix::io::Result<()> {
     // SAFETY: the number is open, because it is borrowed; it stays so, and is not closed here.
     let mut old = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(old.as_raw_fd()) });
     rustix::io::dup3(new, &mut old, DupFlags::CLOEXEC)

@@ -120,6 +120,32 @@ fn mistakes_are_said_where_sockets_are_made() {
     assert_eq!((text.lines().count(), text.matches("http").count()), (2, 1), "{text}");
 }
 
+#[test]
+fn programs_that_close_everything_go_on() {
+    let text = run_with_pair(
+        "
+first, limit = listener.fileno() + 1, 4096
+for fd in [client, server]:
+    assert fd.detach() >= first
+os.closerange(first, limit)
+def try_to_close(fd):
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+for fd in range(first, limit):
+    try_to_close(fd)
+libc.close_range(first, 0xffffffff, 0)
+libc.closefrom(first)
+# What carries the sockets is still there.
+client, server = pair()
+client.sendall(b'on')
+assert server.recv(10) == b'on'
+",
+    );
+    assert!(text.is_none_or(|text| text.is_empty()));
+}
+
 /// Two ends of a fourwave connection, `client` and `server`, of the program itself.
 const PAIR: &str = "
 import array, ctypes, errno, os, select, signal, socket, subprocess, sys, threading, time
