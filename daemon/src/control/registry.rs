@@ -13,7 +13,7 @@ use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::path::PathTable;
 use crate::policy::{Policy, Quota};
 use crate::port::{self, Holder, settings};
-use crate::served::{Claimant, ServedPorts, Terms};
+use crate::served::{ClaimError, Claimant, ServedPorts, Terms};
 use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Owner, Socket};
@@ -275,10 +275,11 @@ impl Registry {
             reuse_address: options.reuse_address,
             shared_by: options.reuse_port.then_some(uid),
         };
-        let bound = self
-            .ports
-            .claim(claimant, address, terms)
-            .map_err(|error| Refusal::new(error.errno(), error.to_string()))?;
+        let claimed = self.ports.claim(claimant, address, terms);
+        if let Err(ClaimError::Remembered(_)) = &claimed {
+            self.give_up_kept(uid, address, options.v6_only);
+        }
+        let bound = claimed.map_err(|error| Refusal::new(error.errno(), error.to_string()))?;
         self.record(group)?.listeners.insert(listener, process, bound, options);
         tracing::debug!(group = group.0, address = %bound, "bound");
         Ok((listener, bound))

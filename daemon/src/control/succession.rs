@@ -13,6 +13,7 @@ use crate::messages::GroupId;
 use crate::served::Claimant;
 use fourwave_protocol::{EXTENT_SLOTS, Params};
 use fourwave_stack::ListenerShared;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Groups that keep something at a time. A client that opens and closes listeners as fast as it
@@ -22,7 +23,13 @@ const MAX_KEEPERS: usize = 256;
 impl Registry {
     /// Gives listeners that end to a new group that keeps them, under the same indices. `None` if
     /// nothing is to be kept.
-    pub(super) fn keep(&mut self, group: GroupId, former: Vec<(u32, Former)>) -> Option<GroupId> {
+    pub(super) fn keep(
+        &mut self,
+        group: GroupId,
+        mut former: Vec<(u32, Former)>,
+    ) -> Option<GroupId> {
+        // To others that listen at the same address the workers give all at once.
+        former.retain(|&(listener, _)| !self.has_partner(Claimant { group, listener }));
         let record = self.groups.get(&group)?;
         let keepers = self.groups.values().filter(|group| group.keeps).count();
         if former.is_empty()
@@ -53,6 +60,26 @@ impl Registry {
             }
         }
         Some(keeper)
+    }
+
+    /// Whether somebody listens at the same address who does not end with this listener.
+    fn has_partner(&self, claimant: Claimant) -> bool {
+        let leaves = |group| self.groups.get(&group).is_none_or(|record| record.removed.is_some());
+        self.ports.partners(claimant).any(|partner| {
+            let record = self.groups.get(&partner.group);
+            let listens = record.is_some_and(|it| it.listeners.former(partner.listener).is_some());
+            listens && !leaves(partner.group)
+        })
+    }
+
+    /// Who binds without `SO_REUSEADDR` succeeds nobody: as in Linux, what a former listener of the
+    /// same user has left there ends, and is in the way for no longer than that takes.
+    pub(super) fn give_up_kept(&mut self, uid: u32, address: SocketAddr, v6_only: bool) {
+        for (kept, uid_of_kept) in self.kept() {
+            if uid_of_kept == uid && self.ports.is_at(kept, address, v6_only) {
+                self.end_kept(kept);
+            }
+        }
     }
 
     /// Makes way for a listener that is about to listen: what is kept of former ones where it will

@@ -436,6 +436,58 @@ fn listeners_are_kept_for_a_successor() {
     );
 }
 
+/// Of two listeners that share an address and are closed one after the other, only the last has
+/// something to keep: what the first had went to the other. Whoever comes goes on with the last.
+#[test]
+fn a_listener_with_a_partner_leaves_nothing_to_keep() {
+    let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            let (holder, address) = client.bind("0.0.0.0:0");
+            assert_eq!(client.ask(&Request::CloseListener { listener: holder }).0, Reply::Done);
+            let options = BindOptions { reuse_port: true, ..BindOptions::default() };
+            for expected in [0, 1] {
+                let bound = client.ask(&Request::Bind { address, options }).0;
+                assert_eq!(bound, Reply::Bound { listener: expected, address });
+                let listen = Request::Listen { listener: expected, backlog: 5 };
+                assert_eq!(client.ask(&listen).0, Reply::Done);
+            }
+            for listener in [0, 1] {
+                assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+            }
+            client.listen(&address.to_string());
+            scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
+            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("group 3")));
+        },
+    );
+}
+
+/// Without `SO_REUSEADDR` nothing is taken over, and what was kept is not in the way for long.
+#[test]
+fn what_is_kept_gives_way_to_who_takes_nothing_over() {
+    let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
+    with_control(
+        clients,
+        usize::MAX,
+        |_, _| async {},
+        |scene| {
+            let (client, ..) = Client::greet(&scene.path);
+            let (listener, address) = client.listen("0.0.0.0:0");
+            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+            scene.until_told(&["0:group 2", "1:group 2"]);
+            let options = BindOptions { reuse_address: false, ..BindOptions::default() };
+            let (reply, _) = client.ask(&Request::Bind { address, options });
+            assert_eq!(reply, Reply::Bound { listener, address });
+            assert_eq!(client.ask(&Request::Listen { listener, backlog: 5 }).0, Reply::Done);
+            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("goes on with")));
+        },
+    );
+}
+
 /// A listener closed by its client is kept too; when its time is over everything of it goes.
 #[test]
 fn nothing_is_kept_for_longer_than_accept_grace() {

@@ -149,6 +149,15 @@ impl Claim {
         !self.leaving && !shared && self.overlaps(address, terms.v6_only)
     }
 
+    /// Whether another one gets connections to this address too, and stays.
+    fn shares_with(&self, other: &Claim) -> bool {
+        let terms = |claim: &Claim| (claim.address, claim.terms.v6_only, claim.terms.shared_by);
+        self.terms.shared_by.is_some()
+            && other.claimant != self.claimant
+            && !other.leaving
+            && terms(self) == terms(other)
+    }
+
     fn overlaps(&self, address: IpAddr, v6_only: bool) -> bool {
         let covers = |a: IpAddr, only: bool, b: IpAddr| match a.is_unspecified() {
             true => a.is_ipv4() == b.is_ipv4() || a.is_ipv6() && !only,
@@ -261,6 +270,21 @@ impl ServedPorts {
         }
     }
 
+    /// Those that share exactly this listener's address with it, and stay.
+    pub fn partners(&self, claimant: Claimant) -> impl Iterator<Item = Claimant> {
+        let port = self.ports.values().find(|port| port.claim_of(claimant).is_some());
+        port.into_iter().flat_map(move |port| {
+            let own = port.claim_of(claimant).expect("found by it");
+            port.claims.iter().filter(|claim| own.shares_with(claim)).map(|claim| claim.claimant)
+        })
+    }
+
+    /// Whether a listener's claim covers what another one asks for.
+    pub fn is_at(&self, claimant: Claimant, address: SocketAddr, v6_only: bool) -> bool {
+        let claim = self.ports.get(&address.port()).and_then(|port| port.claim_of(claimant));
+        claim.is_some_and(|claim| claim.overlaps(address.ip(), v6_only))
+    }
+
     /// Whether the claims of these two listeners overlap.
     pub fn overlap(&self, one: Claimant, other: Claimant) -> bool {
         self.ports.values().any(|port| {
@@ -346,6 +370,10 @@ impl ServedPorts {
 
 impl Port {
     /// Whether it is ours only because of what former listeners have left.
+    fn claim_of(&self, claimant: Claimant) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.claimant == claimant)
+    }
+
     fn is_remembered(&self) -> bool {
         !self.reserved && self.claims.iter().all(|claim| claim.leaving)
     }
