@@ -9,8 +9,10 @@ use std::process::Output;
 
 use fourwave_bench::lab::{Ready, Side};
 
+use crate::programs::are_there;
+use crate::programs::web::{Load, WRK};
 use crate::support::bytes::Pattern;
-use crate::support::{Bed, FAMILIES, PATIENCE, STOP_GRACE};
+use crate::support::{Bed, FAMILIES, PATIENCE, STOP_GRACE, soaking};
 
 const PORT: u16 = 8080;
 /// Requests of each kind, for each address family.
@@ -94,6 +96,26 @@ fn serves_http(name: &str) {
 #[test]
 fn axum_serves_http() {
     serves_http("axum");
+}
+
+/// Many requests, on a connection each and on some that stay, each answered well.
+#[test]
+fn axum_under_wrk() {
+    if !are_there(&[WRK]) {
+        return;
+    }
+    let Some(mut bed) = Bed::new("axum-wrk") else { return };
+    start(&mut bed, "axum", PORT);
+    let requests = if soaking() { 100_000 } else { 5000 };
+    for v6 in FAMILIES {
+        for header in [Some("Connection: close"), None] {
+            let url = format!("http://{}/", bed.server_address(v6, PORT));
+            let load = Load { url, connections: 32, header };
+            load.run(|| bed.client().command(WRK), requests);
+        }
+    }
+    bed.stop("axum", STOP_GRACE).unwrap_or_else(|error| panic!("{error}"));
+    bed.wait_until_empty();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod nginx;
 mod python;
 mod redis;
 mod stage;
-mod web;
+pub mod web;
 
+pub use stage::are_there;
 use stage::{PORT, Running, Stage, compare, finish};

@@ -82,7 +82,6 @@ fn nginx_serves_wrk_and_curl() {
 }
 
 #[test]
-#[ignore = "forked workers that end take the listener with them"]
 fn nginx_reloads_under_load() {
     compare("reload", Side::Server, &[NGINX, WRK], |stage| {
         let folder = site(stage);

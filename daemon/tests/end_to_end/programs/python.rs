@@ -16,7 +16,6 @@ fn script(name: &str) -> PathBuf {
 
 /// `socket`, `select` and `selectors`, as a transcript that must be the same word for word.
 #[test]
-#[ignore = "a connection is in one epoll instance only"]
 fn python_sockets_behave_alike() {
     compare("py-socket", Side::Server, &[PYTHON], |stage| {
         let control = stage.folder("python").join("control.sock");

@@ -175,7 +175,6 @@ fn redis_clients() {
 
 /// A child writes the data to a file, while the parent keeps serving its connections.
 #[test]
-#[ignore = "a forked child that ends takes the connections with it"]
 fn redis_saves_in_the_background() {
     compare("redis-bg", Side::Server, &PROGRAMS, |stage| {
         let redis = Redis::start(stage, Side::Server, &["--dbfilename", "saved.rdb"]);

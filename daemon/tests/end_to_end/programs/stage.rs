@@ -43,9 +43,7 @@ pub fn compare<T: Debug + PartialEq>(
     programs: &[&str],
     play: impl Fn(&mut Stage) -> T,
 ) {
-    if let Some(missing) = programs.iter().find(|program| !Path::new(program).exists()) {
-        assert!(std::env::var_os("CI").is_none(), "CI has to have {missing}: .ci/deps installs it");
-        let _ = writeln!(io::stderr(), "skipped: needs {missing}, which .ci/deps installs");
+    if !are_there(programs) {
         return;
     }
     let Some(mut bed) = Bed::without_daemon(name, |lab| lab, settings(side)) else { return };
@@ -65,6 +63,16 @@ pub fn compare<T: Debug + PartialEq>(
     };
     assert_ne!(stage.bed.stats().get(counter), 0, "no connection went over fourwave");
     stage.bed.wait_until_empty();
+}
+
+/// Whether these programs are installed; says which is not. Where `CI` is set they must be.
+pub fn are_there(programs: &[&str]) -> bool {
+    let Some(missing) = programs.iter().find(|program| !Path::new(program).exists()) else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none(), "CI has to have {missing}: .ci/deps installs it");
+    let _ = writeln!(io::stderr(), "skipped: needs {missing}, which .ci/deps installs");
+    false
 }
 
 /// Clients have the upper half of the ports, and come to one again as soon as the kernel's do.

@@ -159,6 +159,16 @@ def wait_readable(sock):
     assert poll.poll(PATIENCE * 1000), "nothing comes"
 
 
+def until_over(sock):
+    """Waits for the acknowledgement of our FIN, the last that comes."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while sock.getpeername() and time.monotonic() < deadline:
+            time.sleep(0.001)
+    except OSError:
+        pass
+
+
 def receive(sock, size):
     data = bytearray()
     while len(data) < size:
@@ -434,6 +444,7 @@ def half_close(stage, stream, name):
     attempt("shutdown", stream.shutdown, socket.SHUT_WR)
     say("ends", stage.tell("ends", name))
     say("closed both ways", ready(stream))
+    until_over(stream)
     attempt("peer", stream.getpeername)
     attempt("send", stream.send, b"x", socket.MSG_NOSIGNAL)
     attempt("shutdown again", stream.shutdown, socket.SHUT_WR)
