@@ -97,6 +97,7 @@ static int listener_at(const struct sockaddr_in *own)
     int flags = fw_fcntl(fd, F_GETFL);
     CHECK(flags >= 0 && !(flags & O_NONBLOCK) && fw_fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
     CHECK(fw_fcntl(fd, F_GETFL) & O_NONBLOCK);
+    FAILS(fw_fcntl(fd, F_SETFL, flags | O_ASYNC), EINVAL);
     FAILS(fw_accept(fd, NULL, NULL), EAGAIN);
     return fd;
 }
@@ -151,6 +152,12 @@ static void accepted(int listener)
     } while (unread < 5);
     CHECK(fw_readv(fd, in, 2) == 5 && !memcmp(first, "wo", 2) && !memcmp(rest, "rld", 3));
     FAILS(fw_ioctl(fd, TCGETS, bytes), ENOTTY);
+    FAILS(fw_ioctl(fd, TIOCOUTQ, &unread), ENOTTY);
+    FAILS(fw_ioctl(fd, FIOASYNC, &on), ENOTTY);
+    CHECK(fw_ioctl(fd, FIONCLEX) == 0 && fw_fcntl(fd, F_GETFD) == 0);
+    CHECK(fw_ioctl(fd, FIONBIO, &on) == 0 && fw_fcntl(fd, F_GETFL) & O_NONBLOCK);
+    on = 0;
+    CHECK(fw_ioctl(fd, FIONBIO, &on) == 0 && !(fw_fcntl(fd, F_GETFL) & O_NONBLOCK));
     FAILS(fw_recv(fd, NULL, 1, 0), EFAULT);
 
     /* A duplicate is the same connection. */

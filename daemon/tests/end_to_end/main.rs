@@ -17,6 +17,7 @@ mod capture;
 mod closing;
 mod doctor;
 mod examples;
+mod flags;
 mod flood;
 mod forking;
 mod hostile;
