@@ -1,12 +1,12 @@
 //! Calls that wait, and signals.
 
-use crate::error::{Errno, Result, errno};
-use crate::kernel;
+use crate::error::{Errno, Result, errno, explain};
+use crate::kernel::{self, Mask};
 use fourwave::Patience;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::null;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The last real-time signal.
 const LAST_SIGNAL: i32 = 64;
@@ -29,8 +29,62 @@ pub(crate) fn patiently<T>(
     loop {
         match call(Patience::until(deadline).interruptible()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted && signals_restart() => {}
+            Err(error) if fourwave::errno(&error) == Some(libc::ENOBUFS) => {
+                return without_lane(deadline, call);
+            }
             result => return result.map_err(errno),
         }
+    }
+}
+
+/// The daemon has no lane left on which the thread could be told: it looks now and then.
+fn without_lane<T>(
+    deadline: Option<Instant>,
+    mut call: impl FnMut(Patience) -> io::Result<T>,
+) -> Result<T> {
+    let mut tick = Tick::begin();
+    loop {
+        match call(Patience::NONE).map_err(errno) {
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Errno::AGAIN);
+        }
+        match tick.sleep(&mut [], left, None) {
+            Err(Errno::INTR) if signals_restart() => {}
+            result => result.map(drop)?,
+        }
+    }
+}
+
+/// Longer and longer sleeps of who is not told.
+#[derive(Debug)]
+pub(crate) struct Tick(Duration);
+
+impl Tick {
+    const FIRST: Duration = Duration::from_micros(250);
+    const LONGEST: Duration = Duration::from_millis(8);
+
+    pub(crate) fn begin() -> Tick {
+        explain(
+            "the daemon has no lane left for a waiting thread: such threads look for themselves, \
+             every few milliseconds",
+        );
+        Tick(Tick::FIRST)
+    }
+
+    /// Sleeps, at most for `left`, and waits for descriptors of the kernel meanwhile.
+    pub(crate) fn sleep(
+        &mut self,
+        theirs: &mut [libc::pollfd],
+        left: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        let time = left.map_or(self.0, |left| left.min(self.0));
+        self.0 = (self.0 * 2).min(Tick::LONGEST);
+        kernel::poll(theirs, Some(time), mask)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `poll` and `ppoll` over descriptors of the kernel's and of ours.
 
+use crate::blocking::Tick;
 use crate::description::{Description, Found};
 use crate::error::{Errno, Result, errno};
 use crate::kernel::{self, Mask};
@@ -28,8 +29,7 @@ pub fn concerns(fds: &[libc::pollfd]) -> bool {
 /// sleeps. Returns how many entries have something.
 ///
 /// # Errors
-/// `EINTR`, and `ENOBUFS` when the daemon has no lane left for this thread; otherwise what the
-/// kernel says.
+/// `EINTR`; otherwise what the kernel says.
 pub fn poll(
     fds: &mut [libc::pollfd],
     timeout: Option<Duration>,
@@ -41,7 +41,10 @@ pub fn poll(
     if ready > 0 || timeout == Some(Duration::ZERO) {
         return Ok(ready);
     }
-    let poller = thread_poller(&set)?;
+    let poller = match thread_poller(&set) {
+        Err(Errno::NOBUFS) => return set.look_until(fds, deadline, mask),
+        poller => poller?,
+    };
     let watched = set.watch(&poller, fds);
     let result = watched.and_then(|()| {
         loop {
@@ -147,6 +150,24 @@ impl Set {
             }
         }
         Ok(fds.iter().filter(|entry| entry.revents != 0).count())
+    }
+
+    /// Without a poller: looks now and then.
+    fn look_until(
+        &mut self,
+        fds: &mut [libc::pollfd],
+        deadline: Option<Instant>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        let mut tick = Tick::begin();
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            tick.sleep(&mut self.theirs, left, mask)?;
+            match self.look(fds, None) {
+                Ok(0) if left.is_none_or(|left| !left.is_zero()) => {}
+                result => return result,
+            }
+        }
     }
 
     /// Whether a poller is for sockets of the same daemon as these.

@@ -15,10 +15,27 @@ use std::os::fd::RawFd;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
+/// How many lanes the daemon has in a process of a test of its own.
+const LANES: &str = "FOURWAVE_TEST_LANES";
+
+/// Runs a test in a process of its own, with this variable set; `true` in that process.
+fn alone(name: &str, variable: &str, value: &str) -> bool {
+    if std::env::var_os(variable).is_some() {
+        return true;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--test-threads=1"])
+        .env(variable, value)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    false
+}
+
 /// The process's daemon, which all tests share.
 static FAKE: LazyLock<Fake> = LazyLock::new(|| {
     let fake = Fake::with_params(fourwave_protocol::Params {
-        lanes: 64,
+        lanes: std::env::var(LANES).map_or(64, |lanes| lanes.parse().unwrap()),
         listeners: 64,
         ..Fake::params(2)
     });

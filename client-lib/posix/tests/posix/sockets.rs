@@ -1,7 +1,7 @@
 //! socket, bind, listen, accept, connect, send, receive, options.
 
 use crate::fake::{CLOSED_PORT, SILENT_PORT};
-use crate::{FAKE, Fd, accepted, address, arrive, errno, listener, pair, sends};
+use crate::{FAKE, Fd, LANES, accepted, address, alone, arrive, errno, listener, pair, sends};
 use fourwave_posix::{Domain, Errno, Socket, last_explanation};
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -265,15 +265,7 @@ fn signal_until(signal: i32, over: impl Fn() -> bool) {
 /// In a process of its own: handlers are the process's.
 #[test]
 fn signals_end_waits_unless_they_restart() {
-    const CHILD: &str = "FOURWAVE_TEST_SIGNALS";
-    if std::env::var_os(CHILD).is_none() {
-        let name = "sockets::signals_end_waits_unless_they_restart";
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--test-threads=1"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    if !alone("sockets::signals_end_waits_unless_they_restart", "FOURWAVE_TEST_SIGNALS", "1") {
         return;
     }
     // The test harness's own runtime has handlers that do not restart, for stack overflows.
@@ -323,4 +315,34 @@ fn bytes_go_both_ways() {
     assert_eq!((client.recv(&mut got), &got), (Ok(4), b"back"));
     let v6 = Socket::create(Domain::V6, libc::SOCK_CLOEXEC).map(Fd).unwrap();
     assert_eq!(v6.with(Socket::domain), Domain::V6);
+}
+
+#[test]
+fn threads_without_a_lane_wait_all_the_same() {
+    if !alone("sockets::threads_without_a_lane_wait_all_the_same", LANES, "4") {
+        return;
+    }
+    let sockets: Vec<_> = (0..12).map(|_| accepted()).collect();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (sockets.iter())
+            .map(|(fd, _)| {
+                scope.spawn(|| {
+                    let mut entries = [libc::pollfd { fd: fd.0, events: libc::POLLIN, revents: 0 }];
+                    assert_eq!(fourwave_posix::poll::poll(&mut entries, None, None), Ok(1));
+                    let mut buf = [0; 2];
+                    fd.with(|socket| socket.recv(&mut buf, libc::MSG_WAITALL))
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(5));
+        for part in [b"a", b"b"] {
+            for (_, handle) in &sockets {
+                sends(*handle, part);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), Ok(2));
+        }
+    });
 }
