@@ -48,20 +48,6 @@ fn curl(bed: &Bed, arguments: &[&str]) -> Output {
     output
 }
 
-/// Loads the server for a second from 32 connections: every answer is the right one.
-fn wrk(bed: &Bed, url: &str, arguments: &[&str]) {
-    let mut command = bed.client().command("wrk");
-    command.args(["--threads", "2", "--connections", "32", "--duration", "1s"]);
-    let output = command.args(arguments).arg(url).output().expect("wrk is installed");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
-    let mut words = said.split_whitespace();
-    let requests = words.position(|word| word == "requests").expect("it counts");
-    let count: u64 = said.split_whitespace().nth(requests - 1).unwrap().parse().unwrap();
-    assert!(count > 0, "{said}");
-}
-
 fn serves_http(name: &str) {
     let Some(mut bed) = Bed::new(name) else { return };
     start(&mut bed, name, PORT);
@@ -83,9 +69,6 @@ fn serves_http(name: &str) {
         assert_eq!(String::from_utf8_lossy(&kept.stdout), hello.repeat(REQUESTS));
         let closed = curl(&bed, &["--parallel", "-H", "Connection: close", &many]);
         assert_eq!(String::from_utf8_lossy(&closed.stdout), hello.repeat(REQUESTS));
-
-        wrk(&bed, &url, &[]);
-        wrk(&bed, &url, &["-H", "Connection: close"]);
 
         let upload = format!("@{}", body.display());
         let echoed = curl(&bed, &["--data-binary", &upload, &format!("{url}/echo")]);
