@@ -16,8 +16,13 @@ pub fn raise_sigpipe() {
     kernel::raise(libc::SIGPIPE);
 }
 
-/// Makes a call that waits, until `deadline` at the most; again after signals whose handlers all ask for
-/// that.
+/// Signals of a thread's own faults, which do not come while it waits. Runtimes (Rust's, Java's)
+/// handle them without `SA_RESTART`.
+const FAULTS: [i32; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+/// Makes a call that waits, until `deadline` at the most; again after signals whose handlers all ask
+/// for that, but never with a deadline (signal(7)).
 pub(crate) fn patiently<T>(
     nonblocking: bool,
     deadline: Option<Instant>,
@@ -28,7 +33,10 @@ pub(crate) fn patiently<T>(
     }
     loop {
         match call(Patience::until(deadline).interruptible()) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && signals_restart() => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted
+                    && deadline.is_none()
+                    && signals_restart() => {}
             Err(error) if fourwave::errno(&error) == Some(libc::ENOBUFS) => {
                 return without_lane(deadline, call);
             }
@@ -53,7 +61,7 @@ fn without_lane<T>(
             return Err(Errno::AGAIN);
         }
         match tick.sleep(&mut [], left, None) {
-            Err(Errno::INTR) if signals_restart() => {}
+            Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}
             result => result.map(drop)?,
         }
     }
@@ -88,10 +96,11 @@ impl Tick {
     }
 }
 
-/// Whether every handler of the process was installed with `SA_RESTART`. Which one has run cannot
+/// Whether every handler of the process was installed with `SA_RESTART`, those of faults apart.
+/// Which one has run cannot
 /// be known.
 pub(crate) fn signals_restart() -> bool {
-    (1..=LAST_SIGNAL).all(|signal| {
+    (1..=LAST_SIGNAL).filter(|signal| !FAULTS.contains(signal)).all(|signal| {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: asks only; writes a sigaction if it succeeds, and all zeros are one too.
         let action = unsafe {

@@ -17,6 +17,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Closed numbers that are kept at the most, of each kind: they count towards `RLIMIT_NOFILE`.
 const KEPT: usize = 128;
 
+/// The lowest number that is kept. Programs count on those below: after `close(0)` the next
+/// descriptor is the new standard input.
+const FIRST_KEPT: RawFd = 3;
+
 static PLACEHOLDER: OnceLock<OwnDescriptor> = OnceLock::new();
 static KEPT_NUMBERS: Mutex<Kept> =
     Mutex::new(Kept { cloexec: BinaryHeap::new(), plain: BinaryHeap::new() });
@@ -79,7 +83,7 @@ impl Drop for Number {
 pub(crate) fn give_back(fd: RawFd, cloexec: bool) {
     let mut kept = lock();
     let numbers = kept.of(cloexec);
-    if numbers.len() < KEPT && table::has_room(fd) {
+    if fd >= FIRST_KEPT && numbers.len() < KEPT && table::has_room(fd) {
         table::set_kept(fd, true);
         numbers.push(Reverse(fd));
         return;

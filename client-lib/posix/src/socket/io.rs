@@ -177,7 +177,7 @@ fn send_rest(
     let mut rest = &mut bufs[..];
     IoSlice::advance_slices(&mut rest, done);
     let mut more = 0;
-    while !rest.is_empty() && signals_restart() {
+    while !rest.is_empty() && deadline.is_none() && signals_restart() {
         let sent = patiently(false, deadline, |patience| stream.stream.send_with(rest, patience));
         let Ok(count @ 1..) = sent else { break };
         more += count;

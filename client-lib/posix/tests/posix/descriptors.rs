@@ -1,9 +1,10 @@
 //! Numbers: close, dup, fcntl, ioctl; copying between them.
 
-use crate::{FAKE, Fd, accepted, address, errno, listener, pair, sends};
+use crate::{FAKE, Fd, accepted, address, alone, errno, listener, pair, sends};
 use fourwave_posix::{Errno, Socket, close, dup, dup_to, fcntl, find, ioctl, sendfile, splice};
 use rustix::fd::AsFd;
 use std::io::{Seek, Write};
+use std::os::fd::IntoRawFd;
 
 #[test]
 fn numbers_share_what_they_stand_for() {
@@ -57,6 +58,27 @@ fn ranges_are_closed() {
     FAKE.until_closed(handle);
     // SAFETY: nothing stands behind it any more.
     unsafe { libc::close(high) };
+}
+
+/// `close(0)`, `open("/dev/null")` is how programs get a new standard input.
+#[test]
+fn standard_descriptors_are_not_kept() {
+    if !alone("descriptors::standard_descriptors_are_not_kept", "FOURWAVE_TEST_ALONE", "1") {
+        return;
+    }
+    let (fd, _) = accepted();
+    for standard in [0, 2] {
+        // SAFETY: nothing of this process reads or writes it.
+        unsafe { libc::close(standard) };
+        let copy = dup(fd.0, &fd.found(), 0, false).unwrap();
+        assert_eq!(copy, standard, "the lowest");
+        close(copy).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(null.into_raw_fd(), standard);
+    }
+    let number = fd.0;
+    drop(fd);
+    assert!(fourwave_posix::is_kept(number), "others are");
 }
 
 #[test]

@@ -268,11 +268,9 @@ fn signals_end_waits_unless_they_restart() {
     if !alone("sockets::signals_end_waits_unless_they_restart", "FOURWAVE_TEST_SIGNALS", "1") {
         return;
     }
-    // The test harness's own runtime has handlers that do not restart, for stack overflows.
-    // SAFETY: back to the default.
-    unsafe {
-        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
-        libc::signal(libc::SIGBUS, libc::SIG_DFL);
+    // The runtime's own handlers do not restart, for stack overflows, and do not count.
+    for fault in [libc::SIGSEGV, libc::SIGBUS] {
+        install(fault, 0);
     }
     let (fd, handle) = accepted();
     let reading = || {
@@ -287,6 +285,21 @@ fn signals_end_waits_unless_they_restart() {
         sends(handle, b"abc");
         assert_eq!(reader.join().unwrap(), Ok(3), "it went on");
     });
+    // Never with a timeout.
+    let timeout = |seconds: i64| {
+        let value = [seconds.to_ne_bytes(), [0; 8]].concat();
+        fd.with(|socket| {
+            socket.setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value).unwrap();
+        });
+    };
+    timeout(20);
+    thread::scope(|scope| {
+        READER.store(0, Ordering::SeqCst);
+        let reader = scope.spawn(reading);
+        signal_until(libc::SIGUSR1, || reader.is_finished());
+        assert_eq!(errno(reader.join().unwrap()), Errno::INTR);
+    });
+    timeout(0);
     install(libc::SIGUSR2, 0);
     thread::scope(|scope| {
         READER.store(0, Ordering::SeqCst);
