@@ -9,11 +9,18 @@ use std::ffi::{c_int, c_long};
 use std::slice;
 use std::time::{Duration, Instant};
 
-/// A time of `struct timespec` or `timeval`, whose small part is of this many nanoseconds.
-fn time(seconds: i64, parts: c_long, unit: u32) -> Result<Duration> {
-    let small = u32::try_from(parts).ok().and_then(|parts| parts.checked_mul(unit));
-    let small = small.filter(|nanos| *nanos < 1_000_000_000).ok_or(Errno::INVAL)?;
-    Ok(Duration::new(u64::try_from(seconds).map_err(|_| Errno::INVAL)?, small))
+/// A `struct timespec`.
+fn time(seconds: i64, nanos: c_long) -> Result<Duration> {
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let seconds = u64::try_from(seconds).map_err(|_| Errno::INVAL)?;
+    Ok(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?))
+}
+
+/// A `struct timeval`. As for Linux's select(2) a second's worth of microseconds and more is fine.
+fn time_of(time: &timeval) -> Result<Duration> {
+    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
+    let micros = u64::try_from(time.tv_usec).map_err(|_| Errno::INVAL)?;
+    Ok(Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros)))
 }
 
 fn millis(timeout: c_int) -> Option<Duration> {
@@ -25,7 +32,7 @@ fn millis(timeout: c_int) -> Option<Duration> {
 unsafe fn timespec_of(timeout: *const timespec) -> Result<Option<Duration>> {
     // SAFETY: as the caller says.
     let timeout = unsafe { timeout.as_ref() };
-    timeout.map(|timeout| time(timeout.tv_sec, timeout.tv_nsec, 1)).transpose()
+    timeout.map(|timeout| time(timeout.tv_sec, timeout.tv_nsec)).transpose()
 }
 
 /// # Safety
@@ -125,7 +132,7 @@ unsafe extern "C" fn select(
     };
     // SAFETY: null or the caller's.
     let timeout = unsafe { timeout.as_mut() };
-    let whole = timeout.as_ref().map(|time_| time(time_.tv_sec, time_.tv_usec, 1000)).transpose();
+    let whole = timeout.as_ref().map(|whole| time_of(whole)).transpose();
     let whole = match whole {
         Ok(whole) => whole,
         Err(errno) => return fail(errno),
@@ -261,5 +268,20 @@ unsafe extern "C" fn epoll_pwait2(
             Ok(time) => epoll_both(epfd, events, room, time, mask.as_ref(), kernel),
             Err(errno) => fail(errno),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let read = |tv_sec, tv_usec| time_of(&timeval { tv_sec, tv_usec });
+        assert_eq!(read(1, 5), Ok(Duration::from_micros(1_000_005)));
+        assert_eq!(read(0, 1_500_000), Ok(Duration::from_millis(1500)), "as Linux takes it");
+        assert_eq!((read(-1, 0), read(0, -1)), (Err(Errno::INVAL), Err(Errno::INVAL)));
+        assert_eq!(time(1, 1_000_000_000), Err(Errno::INVAL));
+        assert_eq!(time(1, 5), Ok(Duration::new(1, 5)));
     }
 }
