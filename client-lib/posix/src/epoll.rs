@@ -11,12 +11,13 @@ use crate::fork;
 use crate::kernel::{self, Mask};
 use crate::socket::{Socket, Watchable};
 use crate::table::{self, Owner};
+use arc_swap::ArcSwap;
 use fourwave::{Event, Events, Interest, Poller, Readiness, Runtime, Slept, Trigger};
 use rustix::fd::AsFd;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,11 @@ const ONCE: u32 = libc::EPOLLONESHOT as u32;
 /// What stands beside a kernel epoll instance.
 #[derive(Debug)]
 pub struct Epoll {
-    poller: Poller,
+    /// Another one when the daemon has gone and a socket of the next one is added.
+    poller: ArcSwap<Poller>,
     entries: Mutex<Entries>,
+    /// There may be entries of a daemon that is gone beside those of another.
+    orphans: AtomicBool,
     /// Waits since the kernel was asked.
     unfair: AtomicU32,
     /// [`fork::generation`] of the process whose poller is in the kernel's set. Parent and child
@@ -71,6 +75,16 @@ struct Entry {
     data: u64,
     /// Its daemon is gone, and this was told.
     lost: bool,
+    /// Of a daemon before that of the poller.
+    orphan: bool,
+}
+
+impl Entry {
+    /// Whether the end of its daemon is to be told.
+    fn has_news_of_loss(&self) -> bool {
+        let quiet = self.events & (EDGE | ONCE) != 0 && self.lost;
+        self.socket.strong_count() > 0 && !quiet
+    }
 }
 
 impl Entries {
@@ -137,13 +151,19 @@ impl Early {
         self.is_of(other.epfd, other.fd)
     }
 
-    /// The socket is ours now: so is its place.
-    pub(crate) fn move_over(self, _: RawFd) {
-        // It was closed or removed meanwhile.
+    /// The socket is ours now, or once more: so is its place.
+    pub(crate) fn move_over(self, socket: &Socket) {
+        let same = |found: &Found| found.socket().is_ok_and(|own| std::ptr::eq(own, socket));
+        // The number may be another's by now.
+        let Some(found) = crate::find(self.fd).filter(same) else { return };
         if kernel::epoll_ctl(self.epfd, libc::EPOLL_CTL_DEL, self.fd, None).is_err() {
-            return;
-        }
-        if let Some(found) = crate::find(self.fd) {
+            // It was closed or removed meanwhile; or it was ours, and connecting has failed.
+            if let Some(instance) = crate::find(self.epfd)
+                && let Some(epoll) = instance.epoll()
+            {
+                epoll.restore(self.fd, &found, socket);
+            }
+        } else {
             let event = libc::epoll_event { events: self.events, u64: self.data };
             // What cannot be watched is found out by the program when it asks again.
             let _ = control(self.epfd, libc::EPOLL_CTL_ADD, self.fd, &found, Some(event));
@@ -164,6 +184,19 @@ pub fn control(
     event: Option<libc::epoll_event>,
 ) -> Result<()> {
     let Some(socket) = found.served() else {
+        // Its place from before a connect that has failed.
+        let place = crate::find(epfd)
+            .is_some_and(|instance| instance.epoll().is_some_and(|epoll| epoll.leave(fd, found)));
+        let operation = match (place, operation) {
+            (true, libc::EPOLL_CTL_DEL) => {
+                if let Ok(socket) = found.socket() {
+                    socket.unwatched_early(epfd, fd);
+                }
+                return Ok(());
+            }
+            (true, libc::EPOLL_CTL_MOD) => libc::EPOLL_CTL_ADD,
+            _ => operation,
+        };
         kernel::epoll_ctl(epfd, operation, fd, event)?;
         if let Ok(socket) = found.socket()
             && socket.is_fresh()
@@ -184,7 +217,14 @@ pub fn control(
     let instance = instance(epfd, operation == libc::EPOLL_CTL_ADD)?;
     let Some(epoll) = instance.epoll() else { return Err(Errno::INVAL) };
     match (operation, event) {
-        (libc::EPOLL_CTL_ADD, Some(event)) => epoll.add(fd, found, socket, event),
+        (libc::EPOLL_CTL_ADD, Some(event)) => {
+            epoll.add((epfd, &instance), fd, found, event)?;
+            if socket.is_connecting() {
+                let (events, data) = (event.events, event.u64);
+                socket.watched_early(Early { epfd, fd, events, data });
+            }
+            Ok(())
+        }
         (libc::EPOLL_CTL_MOD, Some(event)) => epoll.modify(fd, found, socket, event),
         (libc::EPOLL_CTL_DEL, _) => epoll.delete(fd, found, socket),
         _ => Err(Errno::INVAL),
@@ -211,8 +251,9 @@ fn instance(epfd: RawFd, make: bool) -> Result<Found> {
     let poller = Poller::with_runtime(&runtime).map_err(errno)?;
     let bell = poller.as_fd().as_raw_fd();
     let epoll = Epoll {
-        poller,
+        poller: ArcSwap::from_pointee(poller),
         entries: Mutex::default(),
+        orphans: AtomicBool::new(false),
         unfair: AtomicU32::new(0),
         generation: fork::generation(),
     };
@@ -224,7 +265,7 @@ fn instance(epfd: RawFd, make: bool) -> Result<Found> {
     let found = crate::find(epfd).ok_or(Errno::BADF)?;
     if let Some(epoll) = found.epoll() {
         // Threads may sleep in the kernel's own call: one wakes, and finds this.
-        epoll.poller.ring().map_err(errno)?;
+        epoll.poller.load().ring().map_err(errno)?;
     }
     Ok(found)
 }
@@ -283,31 +324,86 @@ impl Epoll {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts the socket into the poller.
+    fn enter(&self, socket: &Socket, key: usize, events: u32) -> Result<()> {
+        let (interest, trigger) = (interest(events), trigger(events));
+        let poller = self.poller.load();
+        let entered = socket.with_source(|source| match source {
+            Watchable::Listener(source) => poller.add(source, key, interest, trigger),
+            Watchable::Stream(source) => poller.add(source, key, interest, trigger),
+        });
+        entered.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into())).map_err(errno)
+    }
+
     fn add(
         &self,
+        (epfd, own): (RawFd, &Found),
         fd: RawFd,
         found: &Found,
-        socket: &Socket,
         event: libc::epoll_event,
     ) -> Result<()> {
+        let socket = found.socket()?;
         let mut entries = self.entries();
         if entries.of(fd, found).is_some() {
             return Err(Errno::EXIST);
         }
         let (events, data) = (event.events, event.u64);
-        let entry = Entry { fd, socket: Arc::downgrade(found.arc()), events, data, lost: false };
+        let socket_ = Arc::downgrade(found.arc());
+        let entry = Entry { fd, socket: socket_, events, data, lost: false, orphan: false };
         let key = entries.add(entry);
-        let (interest, trigger) = (interest(events), trigger(events));
-        let entered = socket.with_source(|source| match source {
-            Watchable::Listener(source) => self.poller.add(source, key, interest, trigger),
-            Watchable::Stream(source) => self.poller.add(source, key, interest, trigger),
-        });
-        let entered = entered.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
-        if let Err(error) = entered {
-            entries.remove(key & u32::MAX as usize);
-            return Err(errno(error));
+        let index = key & u32::MAX as usize;
+        let entered = match self.enter(socket, key, events) {
+            Err(Errno::INVAL) => self
+                .renew(epfd, own, &mut entries, index)
+                .and_then(|()| self.enter(socket, key, events)),
+            entered => entered,
+        };
+        entered.inspect_err(|_| entries.remove(index))
+    }
+
+    /// The socket added at `index` is of a daemon that came after the poller's: so is the poller
+    /// from now on.
+    fn renew(&self, epfd: RawFd, own: &Found, entries: &mut Entries, index: usize) -> Result<()> {
+        let old = self.poller.load_full();
+        if old.ring().map_err(errno) != Err(Errno::NETDOWN) {
+            return Err(Errno::INVAL);
         }
+        let runtime = Runtime::default_instance().map_err(errno)?;
+        let new = Poller::with_runtime(&runtime).map_err(errno)?;
+        if self.generation == fork::generation() {
+            // Not there any more if somebody has waited since.
+            let bell = old.as_fd().as_raw_fd();
+            let _ = kernel::epoll_ctl(epfd, libc::EPOLL_CTL_DEL, bell, None);
+            let event = libc::epoll_event { events: IN, u64: marker(own.arc()) };
+            kernel::epoll_ctl(epfd, libc::EPOLL_CTL_ADD, new.as_fd().as_raw_fd(), Some(event))?;
+        }
+        for (at, slot) in entries.slots.iter_mut().enumerate() {
+            if let Some(entry) = &mut slot.entry {
+                entry.orphan |= at != index;
+            }
+        }
+        self.orphans.store(true, Ordering::Relaxed);
+        // Who sleeps in the kernel's call alone finds this.
+        new.ring().map_err(errno)?;
+        self.poller.store(Arc::new(new));
         Ok(())
+    }
+
+    /// The socket is connecting once more: its place is there still.
+    fn restore(&self, fd: RawFd, found: &Found, socket: &Socket) {
+        let entries = self.entries();
+        let Some(index) = entries.of(fd, found) else { return };
+        if let Some(entry) = &entries.slots[index].entry {
+            // As when it moves over from the kernel.
+            let _ = self.enter(socket, entries.key(index), entry.events);
+        }
+    }
+
+    /// Takes away the place of a socket that is not served here any more; whether it had one.
+    fn leave(&self, fd: RawFd, found: &Found) -> bool {
+        let mut entries = self.entries();
+        let place = entries.of(fd, found);
+        place.inspect(|index| entries.remove(*index)).is_some()
     }
 
     fn modify(
@@ -325,11 +421,16 @@ impl Epoll {
         }
         let key = entries.key(index);
         let (interest, trigger) = (interest(events), trigger(events));
+        let poller = self.poller.load();
         let changed = socket.with_source(|source| match source {
-            Watchable::Listener(source) => self.poller.modify(source, key, interest, trigger),
-            Watchable::Stream(source) => self.poller.modify(source, key, interest, trigger),
+            Watchable::Listener(source) => poller.modify(source, key, interest, trigger),
+            Watchable::Stream(source) => poller.modify(source, key, interest, trigger),
         });
-        changed.unwrap_or(Ok(())).map_err(errno)
+        match changed.unwrap_or(Ok(())).map_err(errno) {
+            // The next wait tells.
+            Err(Errno::NETDOWN) => Ok(()),
+            result => result,
+        }
     }
 
     fn delete(&self, fd: RawFd, found: &Found, socket: &Socket) -> Result<()> {
@@ -338,15 +439,50 @@ impl Epoll {
         entries.remove(index);
         drop(entries);
         // It is not there any more when its daemon is gone.
+        let poller = self.poller.load();
         let _ = socket.with_source(|source| match source {
-            Watchable::Listener(source) => self.poller.delete(source),
-            Watchable::Stream(source) => self.poller.delete(source),
+            Watchable::Listener(source) => poller.delete(source),
+            Watchable::Stream(source) => poller.delete(source),
         });
         Ok(())
     }
 
     /// Waits once; 0 can also mean that it is worth another try.
     fn wait_once(
+        &self,
+        epfd: RawFd,
+        found: &Found,
+        out: &mut [libc::epoll_event],
+        timeout: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        if !self.orphans.load(Ordering::Relaxed) {
+            return self.wait_with_poller(epfd, found, out, timeout, mask);
+        }
+        let lost = self.tell_lost(out, |entry| entry.orphan);
+        let timeout = if lost > 0 { Some(Duration::ZERO) } else { timeout };
+        match self.wait_rest(epfd, found, &mut out[lost..], timeout, mask) {
+            Err(_) if lost > 0 => Ok(lost),
+            told => told.map(|told| told + lost),
+        }
+    }
+
+    /// The same, if there is room left.
+    fn wait_rest(
+        &self,
+        epfd: RawFd,
+        found: &Found,
+        out: &mut [libc::epoll_event],
+        timeout: Option<Duration>,
+        mask: Mask<'_>,
+    ) -> Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        self.wait_with_poller(epfd, found, out, timeout, mask)
+    }
+
+    fn wait_with_poller(
         &self,
         epfd: RawFd,
         found: &Found,
@@ -367,10 +503,11 @@ impl Epoll {
         let mut ours = Events::with_capacity((out.len() - half).min(MOST_EVENTS));
         let mut theirs = 0;
         let mut asked = false;
-        let waited = self.poller.wait_beside(&mut ours, timeout, &mut |left| {
+        let poller = self.poller.load_full();
+        let waited = poller.wait_beside(&mut ours, timeout, &mut |left| {
             asked = true;
             if half == 0 {
-                return self.sleep_beside(epfd, left, mask);
+                return sleep_beside(epfd, &poller, left, mask);
             }
             let count = kernel::epoll_wait(epfd, &mut out[..half], left, mask)?;
             let (own, rung) = strip(found, &mut out[..count]);
@@ -383,7 +520,8 @@ impl Epoll {
                 // What the kernel has told by then stays told.
                 let timeout = if theirs > 0 { Some(Duration::ZERO) } else { timeout };
                 let rest = &mut out[theirs..];
-                return Ok(theirs + self.wait_orphaned(epfd, found, rest, timeout, mask)?);
+                let told = self.wait_orphaned(epfd, (found, &poller), rest, timeout, mask)?;
+                return Ok(theirs + told);
             }
             Err(errno) => return Err(errno),
         }
@@ -423,45 +561,18 @@ impl Epoll {
         Ok(strip(found, &mut out[..count]).0)
     }
 
-    /// Sleeps without taking events: there is room for one only, and it may be ours; or the
-    /// poller's descriptor is not in the kernel's set.
-    fn sleep_beside(
-        &self,
-        epfd: RawFd,
-        timeout: Option<Duration>,
-        mask: Mask<'_>,
-    ) -> io::Result<Slept> {
-        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds = [entry(epfd), entry(self.poller.as_fd().as_raw_fd())];
-        kernel::poll(&mut fds, timeout, mask)?;
-        let rung = fds[1].revents != 0;
-        Ok(Slept { rung, own: fds[0].revents != 0 && !rung })
-    }
-
     /// The daemon is gone: its sockets have failed, and the kernel's descriptors live on.
     fn wait_orphaned(
         &self,
         epfd: RawFd,
-        found: &Found,
+        (found, poller): (&Found, &Poller),
         out: &mut [libc::epoll_event],
         timeout: Option<Duration>,
         mask: Mask<'_>,
     ) -> Result<usize> {
-        let mut count = 0;
-        let mut entries = self.entries();
-        for entry in entries.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()) {
-            let quiet = entry.events & (EDGE | ONCE) != 0 && entry.lost;
-            if entry.socket.strong_count() == 0 || quiet || count == out.len() {
-                continue;
-            }
-            entry.lost = true;
-            let events = FAILED | CLOSED | entry.events & (READ | WRITE | PEER_CLOSED);
-            out[count] = libc::epoll_event { events, u64: entry.data };
-            count += 1;
-        }
-        drop(entries);
+        let count = self.tell_lost(out, |_| true);
         // The poller's descriptor says for ever that its daemon is gone.
-        let bell = self.poller.as_fd().as_raw_fd();
+        let bell = poller.as_fd().as_raw_fd();
         let _ = kernel::epoll_ctl(epfd, libc::EPOLL_CTL_DEL, bell, None);
         let timeout = if count > 0 { Some(Duration::ZERO) } else { timeout };
         if count == out.len() {
@@ -471,9 +582,31 @@ impl Epoll {
         Ok(count + strip(found, &mut out[count..count + theirs]).0)
     }
 
+    /// Tells that sockets have failed with their daemon; returns of how many.
+    fn tell_lost(&self, out: &mut [libc::epoll_event], which: impl Fn(&Entry) -> bool) -> usize {
+        let mut count = 0;
+        let mut entries = self.entries();
+        for entry in entries.slots.iter_mut().filter_map(|slot| slot.entry.as_mut()) {
+            if !which(entry) || !entry.has_news_of_loss() || count == out.len() {
+                continue;
+            }
+            entry.lost = true;
+            let events = FAILED | CLOSED | entry.events & (READ | WRITE | PEER_CLOSED);
+            out[count] = libc::epoll_event { events, u64: entry.data };
+            count += 1;
+        }
+        count
+    }
+
     /// Whether a wait would have something.
     pub(crate) fn is_ready(&self, epfd: RawFd) -> Result<bool> {
-        match self.poller.has_events().map_err(errno) {
+        let lost = |entry: &Entry| entry.orphan && entry.has_news_of_loss();
+        if self.orphans.load(Ordering::Relaxed)
+            && self.entries().slots.iter().filter_map(|slot| slot.entry.as_ref()).any(lost)
+        {
+            return Ok(true);
+        }
+        match self.poller.load().has_events().map_err(errno) {
             Ok(false) => {}
             Ok(true) | Err(Errno::NETDOWN) => return Ok(true),
             Err(errno) => return Err(errno),
@@ -482,15 +615,38 @@ impl Epoll {
         Ok(kernel::poll(&mut fds, Some(Duration::ZERO), None)? > 0)
     }
 
-    /// A thread is going to sleep on the instance's number: it is woken for sockets of ours too.
-    /// `true`: there is something already. Followed by [`end_announcement`](Self::end_announcement).
-    pub(crate) fn announce(&self) -> io::Result<bool> {
-        self.poller.announce()
+    /// A thread is going to sleep on the instance's number: it is woken for sockets of ours too, as
+    /// long as it keeps what this returns. `true`: there is something already.
+    pub(crate) fn announce(&self) -> (Announced, io::Result<bool>) {
+        let announced = Announced(self.poller.load_full());
+        let ready = announced.0.announce();
+        (announced, ready)
     }
+}
 
-    pub(crate) fn end_announcement(&self) {
-        self.poller.retract();
+/// A thread sleeps, or is about to.
+#[derive(Debug)]
+pub(crate) struct Announced(Arc<Poller>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.retract();
     }
+}
+
+/// Sleeps without taking events: there is room for one only, and it may be ours; or the poller's
+/// descriptor is not in the kernel's set.
+fn sleep_beside(
+    epfd: RawFd,
+    poller: &Poller,
+    timeout: Option<Duration>,
+    mask: Mask<'_>,
+) -> io::Result<Slept> {
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [entry(epfd), entry(poller.as_fd().as_raw_fd())];
+    kernel::poll(&mut fds, timeout, mask)?;
+    let rung = fds[1].revents != 0;
+    Ok(Slept { rung, own: fds[0].revents != 0 && !rung })
 }
 
 impl Entries {

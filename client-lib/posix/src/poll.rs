@@ -230,16 +230,16 @@ impl Set {
         let bell = poller.as_fd().as_raw_fd();
         fds.push(libc::pollfd { fd: bell, events: libc::POLLIN, revents: 0 });
         let slept = poller.wait_beside(&mut events, timeout, &mut |left| {
+            // Taken back whatever comes.
+            let mut announced = Vec::new();
             for epoll in &nested {
-                if epoll.announce()? {
+                let (own, ready) = epoll.announce();
+                announced.push(own);
+                if ready? {
                     return Ok(Slept { own: true, ..Slept::default() });
                 }
             }
-            let count = kernel::poll(&mut fds, left, mask);
-            for epoll in &nested {
-                epoll.end_announcement();
-            }
-            let count = count.map_err(io::Error::from)?;
+            let count = kernel::poll(&mut fds, left, mask).map_err(io::Error::from)?;
             let rung = fds[theirs].revents != 0;
             Ok(Slept { rung, own: count > usize::from(rung) })
         });

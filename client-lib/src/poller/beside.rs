@@ -55,9 +55,9 @@ impl Poller {
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn announce(&self) -> io::Result<bool> {
-        self.core.settle()?;
+        let settled = self.core.settle();
         self.core.lie_down();
-        self.core.look()
+        settled.and_then(|()| self.core.look())
     }
 
     /// Ends what [`announce`](Self::announce) began. Events are not taken.

@@ -73,7 +73,8 @@ pub struct Socket {
     change: Mutex<()>,
     /// Options that were set before there was an address.
     chosen: Mutex<Option<Box<Chosen>>>,
-    /// Kernel epoll instances that watched the kernel's socket of the same number before.
+    /// Epoll instances that watched the kernel's socket of the same number before, or watch a
+    /// connection that may fail and be tried again.
     watched: Mutex<Vec<epoll::Early>>,
 }
 
@@ -188,13 +189,22 @@ impl Socket {
     }
 
     /// It has changed from the kernel's to ours: so do its places in epoll instances.
-    fn moved(&self, fd: RawFd) {
-        for early in std::mem::take(&mut *lock(&self.watched)) {
-            early.move_over(fd);
+    fn moved(&self, _: RawFd) {
+        let watched = std::mem::take(&mut *lock(&self.watched));
+        for early in watched {
+            early.move_over(self);
         }
     }
 
-    /// A kernel epoll instance watches the kernel's socket, for now.
+    /// Whether connecting is under way, or has failed without anybody having asked.
+    pub(crate) fn is_connecting(&self) -> bool {
+        match &**self.state.load() {
+            State::Stream(stream) => stream.connecting.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    /// An epoll instance watches it, and has to hear when another connection takes its place.
     pub(crate) fn watched_early(&self, early: epoll::Early) {
         let mut watched = lock(&self.watched);
         watched.retain(|other| !other.is_same(&early));

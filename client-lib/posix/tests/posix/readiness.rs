@@ -1,9 +1,9 @@
 //! poll, select and epoll over both kinds of descriptors.
 
-use crate::fake::CLOSED_PORT;
-use crate::{FAKE, Fd, accepted, address, arrive, errno, listener, sends};
+use crate::fake::{CLOSED_PORT, Fake};
+use crate::{FAKE, Fd, accepted, address, alone, arrive, errno, listener, sends};
 use fourwave_posix::select::Sets;
-use fourwave_posix::{Errno, epoll, find, poll};
+use fourwave_posix::{Domain, Errno, Socket, epoll, find, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -358,6 +358,117 @@ fn an_instance_can_be_polled() {
     assert_eq!(now(&[(epfd, IN)]), [IN]);
     fd.recv(&mut [0]).unwrap();
     assert_eq!(now(&[(epfd, IN)]), [0]);
+}
+
+/// What was announced for a nested instance is taken back, however the wait ends.
+#[test]
+fn polling_an_instance_leaves_nothing_behind() {
+    let instance = Instance::new();
+    let (fd, handle) = accepted();
+    instance.add(&fd, libc::EPOLLIN, 1);
+    let epfd = instance.0.as_raw_fd();
+    for round in 0..500 {
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| poll::poll(&mut [entry(epfd, IN)], None, None));
+            for _ in 0..round * 10 {
+                std::hint::spin_loop();
+            }
+            sends(handle, b"x");
+            assert_eq!(waiter.join().unwrap(), Ok(1));
+        });
+        fd.recv(&mut [0]).unwrap();
+    }
+    let state = format!("{:?}", find(epfd).unwrap());
+    assert!(state.contains("asleep_beside: 0"), "{state}");
+}
+
+#[test]
+fn a_daemon_that_came_back_is_watched_by_the_same_instance() {
+    if !alone(
+        "readiness::a_daemon_that_came_back_is_watched_by_the_same_instance",
+        "FOURWAVE_TEST_ALONE",
+        "1",
+    ) {
+        return;
+    }
+    let mut first = Fake::start(1);
+    // SAFETY: no other thread of the process reads the environment now.
+    unsafe { std::env::set_var("FOURWAVE_SOCKET", first.path()) };
+    let connected = |fake: &Fake, port: u16| {
+        let listening = Socket::create(Domain::V4, 0).map(Fd).unwrap();
+        listening.with(|socket| socket.bind(listening.0, address(port))).unwrap();
+        listening.with(|socket| socket.listen(listening.0, 5)).unwrap();
+        let handle = fake.arrive(port, 0, 1);
+        let (fd, _) = listening.with(|socket| socket.accept(0)).unwrap();
+        (listening, Fd(fd), handle)
+    };
+    let instance = Instance::new();
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    instance.add_kernel(read.as_raw_fd(), 9);
+    let (_old_listener, old, _) = connected(&first, 80);
+    instance.add(&old, libc::EPOLLIN | libc::EPOLLET, 1);
+    let (_edge_listener, level, _) = connected(&first, 81);
+    instance.add(&level, libc::EPOLLIN, 2);
+    assert_eq!(instance.now(), []);
+    first.vanish();
+    assert_eq!(errno(old.recv(&mut [0])), Errno::NETDOWN);
+
+    let second = Fake::start(1);
+    // SAFETY: as above.
+    unsafe { std::env::set_var("FOURWAVE_SOCKET", second.path()) };
+    let (_new_listener, new, handle) = connected(&second, 80);
+    instance.add(&new, libc::EPOLLIN | libc::EPOLLET, 3);
+    let failed = libc::EPOLLIN | libc::EPOLLERR | libc::EPOLLHUP;
+    assert_eq!(instance.now(), [(1, failed), (2, failed)], "the old ones have failed");
+    second.with(|world| world.peer_sends(handle, b"x"));
+    assert_eq!(instance.now(), [(2, failed), (3, libc::EPOLLIN)]);
+    assert_eq!(now(&[(instance.0.as_raw_fd(), IN)]), [IN]);
+    instance.control(libc::EPOLL_CTL_MOD, old.0, libc::EPOLLIN | libc::EPOLLET, 5).unwrap();
+    assert_eq!(instance.now(), [(5, failed), (2, failed)]);
+    drop(level);
+    assert_eq!(instance.now(), []);
+    assert_eq!(now(&[(instance.0.as_raw_fd(), IN)]), [0]);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| instance.wait_for(8, None));
+        thread::sleep(Duration::from_millis(2));
+        second.with(|world| world.peer_sends(handle, b"y"));
+        assert_eq!(waiter.join().unwrap(), [(3, libc::EPOLLIN)]);
+    });
+    rustix::io::write(&write, b"x").unwrap();
+    assert_eq!(instance.wait_for(8, None), [(9, libc::EPOLLIN)]);
+}
+
+#[test]
+fn a_place_outlives_a_connect_that_failed() {
+    let instance = Instance::new();
+    // For failing only.
+    let soon = Some(Duration::from_secs(10));
+    let (_listener, port) = listener();
+    let fd = Fd::socket().nonblocking();
+    let refused = |data| {
+        assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::INPROGRESS);
+        let told = instance.wait_for(4, soon);
+        assert_eq!(told, [(data, libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP)]);
+        assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::CONNREFUSED);
+    };
+    assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::INPROGRESS);
+    instance.add(&fd, libc::EPOLLOUT, 1);
+    instance.wait_for(4, soon);
+    assert_eq!(errno(fd.connect(address(CLOSED_PORT))), Errno::CONNREFUSED);
+    // Nothing is said to the instance.
+    refused(1);
+    // It is changed, or taken away and put back, while there is no connection.
+    instance.control(libc::EPOLL_CTL_MOD, fd.0, libc::EPOLLOUT, 2).unwrap();
+    refused(2);
+    instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0).unwrap();
+    assert_eq!(errno(instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0)), Errno::NOENT);
+    instance.control(libc::EPOLL_CTL_ADD, fd.0, libc::EPOLLOUT, 3).unwrap();
+    refused(3);
+    instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0).unwrap();
+    assert_eq!(errno(fd.connect(address(port))), Errno::INPROGRESS);
+    assert_eq!(instance.now(), []);
+    instance.add(&fd, libc::EPOLLOUT, 4);
+    assert_eq!(instance.wait_for(4, soon), [(4, libc::EPOLLOUT)]);
 }
 
 #[test]
