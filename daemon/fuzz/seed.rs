@@ -16,7 +16,7 @@ fn main() -> io::Result<()> {
     let samples = match target.to_str() {
         Some("frame") => frames(),
         Some("options") => options().iter().map(|options| bytes_of(*options)).collect(),
-        Some("connection" | "shard") => choices(),
+        Some("connection" | "port" | "shard") => choices(),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     for (number, sample) in samples.iter().enumerate() {

@@ -27,6 +27,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+mod forks;
+
 const WORKERS: u32 = 2;
 /// Rows that each worker has for a tool: more than fit into queues and socket together.
 const ROWS: u32 = 20_000;

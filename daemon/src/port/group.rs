@@ -638,6 +638,40 @@ impl Group {
         }
     }
 
+    /// A process has let go of a connection that others go on with. If the daemon was to tell this
+    /// one, those others may have asked before it did: they are told to ask again.
+    pub fn pass_events_on(&mut self, slot: u32, index: u32, gone: Process, notices: &mut Notices) {
+        let handle = self.handle(index);
+        let client = &block(&self.segment, self.worker, index).client;
+        let mut lost = false;
+        for word in [&client.wake_reader, &client.wake_writer] {
+            // Relaxed: whoever is told below makes the fence when it asks again.
+            let told = word.load(Ordering::Relaxed);
+            let Some(lane) = told.checked_sub(1) else { continue };
+            let lane = self.lanes.get(usize::from(lane)).and_then(Option::as_ref);
+            if lane.is_none_or(|lane| lane.process == gone) {
+                lost |=
+                    word.compare_exchange(told, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            }
+        }
+        if !lost {
+            return;
+        }
+        for &lane in &self.attached {
+            let Some(target) = &mut self.lanes[usize::from(lane)] else { continue };
+            if !self.holders.holds(target.process, index) {
+                continue;
+            }
+            let first = !target.touched;
+            match target.post(&self.segment, Event::Ready { handle }) {
+                Ok(Some(_)) if first => notices.lane(slot, lane),
+                // A full ring is not empty: the lane will look at all that it has.
+                Ok(_) => {}
+                Err(why) => self.evicted = self.evicted.or(Some(why)),
+            }
+        }
+    }
+
     /// The process to name as a connection's owner.
     pub fn holder_of(&self, index: u32) -> Option<Process> {
         self.holders.holder_of(index)

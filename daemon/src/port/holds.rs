@@ -102,6 +102,11 @@ impl Holders {
         self.get_mut(process).is_some_and(|holder| holder.add(index))
     }
 
+    /// Whether a process holds a connection.
+    pub(super) fn holds(&self, process: Process, index: u32) -> bool {
+        self.get(process).is_some_and(|holder| holder.has(index))
+    }
+
     /// A process no longer holds a connection; `false` if it did not.
     pub(super) fn release(&mut self, process: Process, index: u32) -> bool {
         self.get_mut(process).is_some_and(|holder| holder.remove(index))

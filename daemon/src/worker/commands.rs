@@ -204,7 +204,12 @@ impl Worker {
                 group.look_at_head(index)?;
                 self.close_connection(slot, index, abort);
             }
-            Close::Others => {}
+            Close::Others => {
+                let group = self.env.clients.of(AppId { group: slot, conn: index });
+                if let Some(process) = group.process_of(lane) {
+                    group.pass_events_on(slot, index, process, &mut self.env.notices);
+                }
+            }
             Close::NotHeld => self.counters.stale_handles += 1,
         }
         Ok(())

@@ -113,10 +113,17 @@ impl Worker {
                 }
             }
             let group = self.env.clients.of(AppId { group: slot, conn: index });
-            if group.let_go_for(&mut gone.holder, index) == Close::Last {
-                // Its last word about what it read may be a lie.
-                let abort = group.evicted().is_some() || group.look_at_head(index).is_err();
-                self.close_connection(slot, index, abort);
+            match group.let_go_for(&mut gone.holder, index) {
+                Close::Last => {
+                    // Its last word about what it read may be a lie.
+                    let abort = group.evicted().is_some() || group.look_at_head(index).is_err();
+                    self.close_connection(slot, index, abort);
+                }
+                Close::Others => {
+                    let process = gone.holder.process();
+                    group.pass_events_on(slot, index, process, &mut self.env.notices);
+                }
+                Close::NotHeld => {}
             }
         }
         true

@@ -31,6 +31,12 @@ impl Bench {
         theirs
     }
 
+    fn pass_events_on(&mut self, index: u32, gone: Process) {
+        let slot = self.slot;
+        let group = self.clients.group(slot).unwrap();
+        group.pass_events_on(slot, index, gone, &mut self.notices);
+    }
+
     /// A process dies: what is left of its connections, by index.
     fn kill(&mut self, process: Process) -> Vec<(u32, Close)> {
         let mut gone = self.group().remove_process(process).expect("it was there");
@@ -175,6 +181,30 @@ fn a_dead_writer_of_an_acknowledged_stream_keeps_no_extent() {
     bench.kill(TWO);
     assert_eq!(bench.group().conn(app.conn).held(), 0);
     assert!(!block.take_open_extent(5));
+    assert_eq!(bench.group().let_go(app.conn, ONE), Close::Last);
+    bench.end(app);
+    bench.finish();
+}
+
+#[test]
+fn who_was_not_told_asks_again() {
+    let mut bench = Bench::with(Params { lanes: 3, ..small() });
+    let (app, handle) = bench.accepted_by(ONE);
+    bench.fork(ONE, TWO);
+    let _theirs = bench.lane_of(2, TWO);
+    let segment = Arc::clone(&bench.segment);
+    let client = &segment.connection(handle.index).unwrap().client;
+    // Ours is the last word: their end changes nothing.
+    client.wake_reader.store(LANE + 1, Ordering::Relaxed);
+    bench.pass_events_on(app.conn, TWO);
+    assert_eq!(bench.event(), None);
+    // Theirs is.
+    client.wake_reader.store(2 + 1, Ordering::Relaxed);
+    bench.group().remove_lane(2);
+    assert_eq!(bench.kill(TWO), [(app.conn, Close::Others)]);
+    bench.pass_events_on(app.conn, TWO);
+    assert_eq!(client.wake_reader.load(Ordering::Relaxed), 0);
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
     assert_eq!(bench.group().let_go(app.conn, ONE), Close::Last);
     bench.end(app);
     bench.finish();
