@@ -2,7 +2,7 @@
 //! the bytes: no client can make the daemon fail, and nothing is left in the end.
 
 #![no_main]
-#![allow(dead_code, reason = "the modules are the daemon's and its test's, which use more of them")]
+#![allow(dead_code, unused_imports, reason = "the modules are used by more than this")]
 
 use libfuzzer_sys::fuzz_target;
 
