@@ -17,6 +17,8 @@ use crate::machine;
 struct Extent {
     /// Loads per point.
     rounds: usize,
+    /// Most connections of one process on kernel sockets, if its files are not fewer.
+    kept: u64,
     idle: &'static [u64],
     time_wait: &'static [u64],
     workers: &'static [u32],
@@ -27,6 +29,7 @@ struct Extent {
 
 const FULL: Extent = Extent {
     rounds: 3,
+    kept: HOLD_BATCH,
     idle: &[0, 100_000, 1_000_000],
     time_wait: &[0, 1_000_000, 3_000_000, 10_000_000],
     workers: &[1, 2],
@@ -37,6 +40,7 @@ const FULL: Extent = Extent {
 
 const QUICK: Extent = Extent {
     rounds: 1,
+    kept: 300,
     idle: &[500],
     time_wait: &[500],
     workers: &[2],
@@ -182,7 +186,7 @@ impl Scaling<'_> {
             let server = bed.serve(&self.spec(subject, Point::default()))?;
             // One process can hold so many kernel sockets; fourwave's take no descriptors.
             let kernel = subject == Subject::Kernel;
-            let most = if kernel { per_keeper(HOLD_BATCH) } else { u64::MAX };
+            let most = if kernel { per_keeper(self.extent.kept) } else { u64::MAX };
             let (mut open, mut keepers) = (0, Vec::new());
             for &at in self.extent.idle {
                 self.bench.progress.step(&format!("{at} idle connections, {}", subject.name()));
