@@ -18,6 +18,18 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { next::close(fd) }
 }
 
+/// libc closes the number of a stream past us: what stood behind it would answer for the next
+/// descriptor that gets the number.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
+    if !stream.is_null() {
+        // SAFETY: the caller's stream. -1 for one without a number.
+        fourwave_posix::forget(unsafe { libc::fileno(stream) });
+    }
+    // SAFETY: the caller's argument.
+    unsafe { next::fclose(stream) }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     // CLOSE_RANGE_CLOEXEC closes nothing now, and what is ours is closed by exec anyhow.

@@ -5,8 +5,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{
-    epoll_event, fd_set, iovec, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, sigset_t, size_t,
-    sockaddr, socklen_t, ssize_t, timespec, timeval,
+    FILE, epoll_event, fd_set, iovec, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, sigset_t,
+    size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
 };
 
 /// Where a function is.
@@ -73,6 +73,7 @@ next! {
     fn sendfile(out: c_int, file: c_int, offset: *mut off_t, size: size_t) -> ssize_t;
     fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, size: size_t, flags: c_uint) -> ssize_t;
     fn close(fd: c_int) -> c_int;
+    fn fclose(stream: *mut FILE) -> c_int;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
     fn dup(fd: c_int) -> c_int;
     fn dup2(old: c_int, new: c_int) -> c_int;

@@ -247,6 +247,26 @@ server.close()
     assert!(text.is_none_or(|text| text.is_empty()));
 }
 
+/// libc closes the number of a stream by itself.
+#[test]
+fn a_stream_leaves_nothing_behind_its_number() {
+    let text = run_with_pair(
+        "
+fd = server.detach()
+libc.fdopen.restype = ctypes.c_void_p
+stream = libc.fdopen(fd, b'r+')
+assert libc.fclose(ctypes.c_void_p(stream)) == 0
+client.settimeout(10)
+assert client.recv(1) == b''
+files = []
+while fd not in files:
+    files.append(os.open('/dev/zero', os.O_RDONLY))
+assert os.read(fd, 1) == bytes(1)
+",
+    );
+    assert!(text.is_none_or(|text| text.is_empty()));
+}
+
 #[test]
 fn calls_by_number() {
     let text = run_with_pair(
