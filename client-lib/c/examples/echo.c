@@ -83,8 +83,11 @@ static int serve(struct connection *connection)
                                    connection->end - connection->begin, MSG_NOSIGNAL);
             if (sent < 0 && errno == EINTR)
                 continue;
-            if (sent < 0)
+            if (sent < 0) {
+                if (errno != EAGAIN)
+                    perror("send");
                 return errno == EAGAIN;
+            }
             connection->begin += (size_t)sent;
         }
         if (connection->ended)
@@ -92,8 +95,11 @@ static int serve(struct connection *connection)
         ssize_t got = fw_recv(connection->fd, connection->bytes, BUFFER, 0);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0)
+        if (got < 0) {
+            if (errno != EAGAIN)
+                perror("recv");
             return errno == EAGAIN;
+        }
         connection->begin = 0;
         connection->end = (size_t)got;
         connection->ended = got == 0;
@@ -127,6 +133,7 @@ int main(int argc, char **argv)
                 event.data.ptr = connection;
                 if (fw_epoll_ctl(epoll, EPOLL_CTL_MOD, connection->fd, &event) == 0)
                     continue;
+                perror("epoll_ctl");
             }
             fw_close(connection->fd);
             free(connection);

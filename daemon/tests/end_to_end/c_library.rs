@@ -94,7 +94,8 @@ fn an_echo_server_in_c() {
         for (mut stream, byte) in streams.into_iter().zip(0..) {
             let mut back = Vec::new();
             stream.read_to_end(&mut back).expect("an orderly end");
-            assert_eq!(back, [byte; 64]);
+            let log = || fs::read_to_string(bed.folder().join("c-echo.log"));
+            assert_eq!(back, [byte; 64], "the server says {:?}", log());
         }
         let mut bytes = vec![0; 16 << 20];
         Pattern::new(3).fill(&mut bytes);
