@@ -35,6 +35,7 @@ struct Seen {
     tail: u64,
     status: u32,
     writable: bool,
+    read_closed: bool,
 }
 
 /// What the table has for each connection number.
@@ -263,11 +264,16 @@ impl Registry {
             let place = self.queued_place(index);
             place.queued = false;
             let Some(stream) = &mut place.stream else { continue };
+            let before = (stream.trigger == Trigger::Edge).then(|| stream.see(shared, index));
             let Some(ready) = stream.look(shared, lane, index) else { continue };
             events.push(Event { key: stream.key, ready });
             stream.told = true;
-            if stream.trigger == Trigger::Edge {
-                stream.seen = Some(stream.see(shared, index));
+            if let Some(before) = before {
+                // Whoever is told of bytes finds those too that have come since. Of anything else
+                // only what was told counts as seen.
+                let tail =
+                    if ready.readable { stream.see(shared, index).tail } else { before.tail };
+                stream.seen = Some(Seen { tail, ..before });
             }
             if stream.trigger == Trigger::Level {
                 place.queued = true;
@@ -308,9 +314,15 @@ impl Stream {
         if self.told && self.trigger == Trigger::Once {
             return None;
         }
-        if self.doubtful && self.trigger == Trigger::Edge && self.seen.is_some() {
+        if self.trigger == Trigger::Edge
+            && let Some(seen) = self.seen
+            // The daemon's word may be of what was told already, because another poller had heard of
+            // it. Only for who wants to write it is always news: room may have been used up and have
+            // come again.
+            && (self.doubtful || !self.interest.is_writable())
+        {
             let now = self.see(shared, index);
-            if !self.seen.is_some_and(|seen| seen.differs(now)) {
+            if !seen.differs(now) {
                 // Not writable any more: when it is again, that is an edge.
                 self.seen = Some(now);
                 return None;
@@ -338,8 +350,8 @@ impl Stream {
 
     fn see(&self, shared: &Shared, index: u32) -> Seen {
         let block = shared.segment.connection(index).expect("the daemon gave the number");
-        let writable = self.readiness(block).writable;
-        Seen { tail: block.receive_tail(), status: block.status(), writable }
+        let Readiness { writable, read_closed, .. } = self.readiness(block);
+        Seen { tail: block.receive_tail(), status: block.status(), writable, read_closed }
     }
 
     fn readiness(&self, block: &ConnBlock) -> Readiness {
@@ -350,7 +362,10 @@ impl Stream {
 impl Seen {
     /// Whether something is there now that was not.
     fn differs(self, now: Seen) -> bool {
-        self.tail != now.tail || self.status != now.status || (now.writable && !self.writable)
+        self.tail != now.tail
+            || self.status != now.status
+            || self.read_closed != now.read_closed
+            || (now.writable && !self.writable)
     }
 }
 
