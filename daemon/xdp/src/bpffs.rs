@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, openat, stat, statfs};
@@ -55,6 +57,10 @@ pub(crate) struct PinFolder {
     _lock: OwnedFd,
 }
 
+/// A program that the last owner was starting when it let go has the lock too, from fork to exec.
+const LOCK_ATTEMPTS: u32 = 20;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
 /// Why a folder could not be had.
 #[derive(Debug)]
 pub(crate) enum PinFolderError {
@@ -99,10 +105,16 @@ impl PinFolder {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(PinFolderError::Locked),
-            Err(error) => return Err(error.into()),
+        let mut attempts = LOCK_ATTEMPTS;
+        while let Err(error) = flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(error.into());
+            }
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(PinFolderError::Locked);
+            }
+            thread::sleep(BETWEEN_ATTEMPTS);
         }
         let locked = fstat(&folder)?;
         match stat(path) {
@@ -160,4 +172,28 @@ fn remove_empty_folder(path: &Path) -> io::Result<()> {
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
     openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_about_to_go_is_waited_for_and_one_that_stays_is_not() {
+        let base = std::env::temp_dir().join(format!("fourwave-lock-{}", std::process::id()));
+        let folder = PinFolder::create(&base, "test").expect("nobody has it");
+        let refused = PinFolder::create(&base, "test");
+        assert!(matches!(refused, Err(PinFolderError::Locked)), "{refused:?}");
+        // As a child that has been forked and not yet executed.
+        let copy = folder._lock.try_clone().expect("a descriptor");
+        drop(folder);
+        let child = thread::spawn(move || {
+            thread::sleep(BETWEEN_ATTEMPTS);
+            drop(copy);
+        });
+        let folder = PinFolder::create(&base, "test").expect("it was waited for");
+        child.join().expect("it has nothing to fail at");
+        folder.remove().expect("ours");
+        fs::remove_dir(&base).expect("empty");
+    }
 }
