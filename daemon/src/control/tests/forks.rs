@@ -1,6 +1,8 @@
 //! Groups of several processes.
 
 use super::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 impl Client {
     /// A fork of this client.
@@ -146,20 +148,23 @@ fn forks_count_as_clients() {
 
 #[test]
 fn all_processes_of_a_hostile_client_are_disconnected() {
+    let forked = Arc::new(AtomicBool::new(false));
+    let has_forked = Arc::clone(&forked);
     with_control(
         Clients::default(),
         usize::MAX,
-        |control, workers| async move {
-            // Both processes are there.
-            while control.clients.get() < 2 {
+        |_, workers| async move {
+            // Both processes are there, and know it.
+            while !has_forked.load(Ordering::Acquire) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let (group, worker) = (GroupId(1), 0);
             workers[0].say(FromWorker::Evicted { group, worker, reason: "a test" });
         },
-        |scene| {
+        move |scene| {
             let (parent, ..) = Client::greet(&scene.path);
             let (child, _) = parent.fork();
+            forked.store(true, Ordering::Release);
             assert!(parent.is_closed() && child.is_closed());
             scene.until_told(&["0:RemoveGroup", "1:RemoveGroup"]);
         },
