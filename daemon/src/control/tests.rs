@@ -364,6 +364,11 @@ fn with_control<S: Future<Output = ()>>(
     });
 }
 
+/// With these limits of clients, and workers that do nothing by themselves.
+fn run_with(clients: Clients, test: impl FnOnce(Scene) + Send + 'static) {
+    with_control(clients, usize::MAX, |_, _| async {}, test);
+}
+
 fn run(test: impl FnOnce(Scene) + Send + 'static) {
     with_control(Clients::default(), usize::MAX, |_, _| async {}, test);
 }
@@ -411,31 +416,26 @@ fn a_client_that_goes_leaves_nothing() {
 #[test]
 fn listeners_are_kept_for_a_successor() {
     let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (client, ..) = Client::greet(&scene.path);
-            let (_, first) = client.listen("0.0.0.0:0");
-            let (_, kept) = client.listen("0.0.0.0:0");
-            // Bound only: nobody can have connected to it.
-            client.bind("0.0.0.0:0");
-            drop(client);
-            scene.until_told(&["0:group 2", "1:group 2", "0:RemoveGroup", "1:RemoveGroup"]);
-            let (successor, ..) = Client::greet(&scene.path);
-            successor.listen(&kept.to_string());
-            scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
-            // Listening again changes the backlog and takes nothing over.
-            let again = Request::Listen { listener: 0, backlog: 9 };
-            assert_eq!(successor.ask(&again).0, Reply::Done);
-            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains(" with 0 of")));
-            // What is another address, though it covers the kept one's, ends it.
-            let wide = format!("[::]:{}", first.port());
-            successor.listen(&wide);
-            scene.until_told(&["0:Unlisten", "1:Unlisten"]);
-        },
-    );
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (_, first) = client.listen("0.0.0.0:0");
+        let (_, kept) = client.listen("0.0.0.0:0");
+        // Bound only: nobody can have connected to it.
+        client.bind("0.0.0.0:0");
+        drop(client);
+        scene.until_told(&["0:group 2", "1:group 2", "0:RemoveGroup", "1:RemoveGroup"]);
+        let (successor, ..) = Client::greet(&scene.path);
+        successor.listen(&kept.to_string());
+        scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
+        // Listening again changes the backlog and takes nothing over.
+        let again = Request::Listen { listener: 0, backlog: 9 };
+        assert_eq!(successor.ask(&again).0, Reply::Done);
+        assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains(" with 0 of")));
+        // What is another address, though it covers the kept one's, ends it.
+        let wide = format!("[::]:{}", first.port());
+        successor.listen(&wide);
+        scene.until_told(&["0:Unlisten", "1:Unlisten"]);
+    });
 }
 
 /// Of two listeners that share an address and are closed one after the other, only the last has
@@ -443,69 +443,54 @@ fn listeners_are_kept_for_a_successor() {
 #[test]
 fn a_listener_with_a_partner_leaves_nothing_to_keep() {
     let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (client, ..) = Client::greet(&scene.path);
-            let (holder, address) = client.bind("0.0.0.0:0");
-            assert_eq!(client.ask(&Request::CloseListener { listener: holder }).0, Reply::Done);
-            let options = BindOptions { reuse_port: true, ..BindOptions::default() };
-            for expected in [0, 1] {
-                let bound = client.ask(&Request::Bind { address, options }).0;
-                assert_eq!(bound, Reply::Bound { listener: expected, address });
-                let listen = Request::Listen { listener: expected, backlog: 5 };
-                assert_eq!(client.ask(&listen).0, Reply::Done);
-            }
-            for listener in [0, 1] {
-                assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
-            }
-            client.listen(&address.to_string());
-            scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
-            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("group 3")));
-        },
-    );
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (holder, address) = client.bind("0.0.0.0:0");
+        assert_eq!(client.ask(&Request::CloseListener { listener: holder }).0, Reply::Done);
+        let options = BindOptions { reuse_port: true, ..BindOptions::default() };
+        for expected in [0, 1] {
+            let bound = client.ask(&Request::Bind { address, options }).0;
+            assert_eq!(bound, Reply::Bound { listener: expected, address });
+            let listen = Request::Listen { listener: expected, backlog: 5 };
+            assert_eq!(client.ask(&listen).0, Reply::Done);
+        }
+        for listener in [0, 1] {
+            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        }
+        client.listen(&address.to_string());
+        scene.until_told(&["0:goes on with 1 of group 2", "1:goes on with 1 of group 2"]);
+        assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("group 3")));
+    });
 }
 
 /// Without `SO_REUSEADDR` nothing is taken over, and what was kept is not in the way for long.
 #[test]
 fn what_is_kept_gives_way_to_who_takes_nothing_over() {
     let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (client, ..) = Client::greet(&scene.path);
-            let (listener, address) = client.listen("0.0.0.0:0");
-            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
-            scene.until_told(&["0:group 2", "1:group 2"]);
-            let options = BindOptions { reuse_address: false, ..BindOptions::default() };
-            let (reply, _) = client.ask(&Request::Bind { address, options });
-            assert_eq!(reply, Reply::Bound { listener, address });
-            assert_eq!(client.ask(&Request::Listen { listener, backlog: 5 }).0, Reply::Done);
-            assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("goes on with")));
-        },
-    );
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (listener, address) = client.listen("0.0.0.0:0");
+        assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        scene.until_told(&["0:group 2", "1:group 2"]);
+        let options = BindOptions { reuse_address: false, ..BindOptions::default() };
+        let (reply, _) = client.ask(&Request::Bind { address, options });
+        assert_eq!(reply, Reply::Bound { listener, address });
+        assert_eq!(client.ask(&Request::Listen { listener, backlog: 5 }).0, Reply::Done);
+        assert!(!scene.log.lock().unwrap().iter().any(|line| line.contains("goes on with")));
+    });
 }
 
 /// A listener closed by its client is kept too; when its time is over everything of it goes.
 #[test]
 fn nothing_is_kept_for_longer_than_accept_grace() {
     let clients = Clients { accept_grace: Duration::from_millis(50), ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (client, ..) = Client::greet(&scene.path);
-            let (listener, _) = client.listen("0.0.0.0:0");
-            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
-            scene.until_told(&["0:group 2", "0:Unlisten", "1:Unlisten"]);
-            scene.until_told(&["0:RemoveGroup", "1:RemoveGroup", "0:ReportIdle", "1:ReportIdle"]);
-        },
-    );
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (listener, _) = client.listen("0.0.0.0:0");
+        assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        scene.until_told(&["0:group 2", "0:Unlisten", "1:Unlisten"]);
+        scene.until_told(&["0:RemoveGroup", "1:RemoveGroup", "0:ReportIdle", "1:ReportIdle"]);
+    });
 }
 
 #[test]
@@ -620,21 +605,16 @@ fn an_evicted_client_is_disconnected() {
 #[test]
 fn there_are_at_most_max_clients() {
     let clients = Clients { max_clients: 2, ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (first, ..) = Client::greet(&scene.path);
-            let (_second, ..) = Client::greet(&scene.path);
-            let third = Client::connect(&scene.path);
-            assert_eq!(errno(third.ask(&hello())), Errno::MFILE);
-            assert!(third.is_closed());
-            drop(first);
-            // Room again, as soon as the first one's end was noticed.
-            while !matches!(Client::connect(&scene.path).ask(&hello()).0, Reply::Welcome { .. }) {}
-        },
-    );
+    run_with(clients, |scene| {
+        let (first, ..) = Client::greet(&scene.path);
+        let (_second, ..) = Client::greet(&scene.path);
+        let third = Client::connect(&scene.path);
+        assert_eq!(errno(third.ask(&hello())), Errno::MFILE);
+        assert!(third.is_closed());
+        drop(first);
+        // Room again, as soon as the first one's end was noticed.
+        while !matches!(Client::connect(&scene.path).ask(&hello()).0, Reply::Welcome { .. }) {}
+    });
 }
 
 #[test]
@@ -644,16 +624,11 @@ fn a_user_that_may_not_is_refused() {
         ..crate::config::Rule::default()
     }];
     let clients = Clients { rules, ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (client, ..) = Client::greet(&scene.path);
-            let wanted = bind("0.0.0.0:40001".parse().unwrap());
-            assert_eq!(errno(client.ask(&wanted)), Errno::ACCESS);
-        },
-    );
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let wanted = bind("0.0.0.0:40001".parse().unwrap());
+        assert_eq!(errno(client.ask(&wanted)), Errno::ACCESS);
+    });
 }
 
 /// Every message has to be sent twice; nothing is lost and the order stays.

@@ -131,19 +131,14 @@ fn a_fork_says_who_it_is() {
 #[test]
 fn forks_count_as_clients() {
     let clients = Clients { max_clients: 3, ..Clients::default() };
-    with_control(
-        clients,
-        usize::MAX,
-        |_, _| async {},
-        |scene| {
-            let (parent, ..) = Client::greet(&scene.path);
-            let (_one, _) = parent.fork();
-            let (two, _) = parent.fork();
-            assert_eq!(errno(parent.ask(&Request::Fork)), Errno::AGAIN);
-            drop(two);
-            while matches!(parent.ask(&Request::Fork).0, Reply::Error { .. }) {}
-        },
-    );
+    run_with(clients, |scene| {
+        let (parent, ..) = Client::greet(&scene.path);
+        let (_one, _) = parent.fork();
+        let (two, _) = parent.fork();
+        assert_eq!(errno(parent.ask(&Request::Fork)), Errno::AGAIN);
+        drop(two);
+        while matches!(parent.ask(&Request::Fork).0, Reply::Error { .. }) {}
+    });
 }
 
 #[test]
