@@ -199,6 +199,8 @@ fn exec(name: &str, args: &ExecArgs) -> anyhow::Result<ExitCode> {
         start_missing_daemon(name, side)?;
         lab = Lab::attach(name)?;
         lab.preload(side, &mut command, &what)?;
+        // A port that was forgotten would be served by the kernel, and nobody would notice.
+        eprintln!("{what}");
     } else if lab.has_daemon(side) {
         command.env("FOURWAVE_SOCKET", lab.control_socket(side));
     }

@@ -1,6 +1,7 @@
 //! Unmodified programs in a lab, with fourwave's sockets put under them (`LD_PRELOAD`).
 
 use std::ffi::OsString;
+use std::fmt;
 use std::process::Command;
 
 use super::error::LabError;
@@ -14,6 +15,18 @@ pub struct Preload {
     pub ports: Vec<u16>,
     /// The peers that it reaches over fourwave, in the words of `FOURWAVE_CONNECT`.
     pub connect: Option<String>,
+}
+
+/// What goes over fourwave, in a sentence.
+impl fmt::Display for Preload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        let served = (!ports.is_empty()).then(|| format!("ports {}", ports.join(", ")));
+        let reached = self.connect.as_ref().map(|peers| format!("connections to {peers}"));
+        let parts: Vec<String> = [served, reached].into_iter().flatten().collect();
+        let what = if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") };
+        write!(f, "over fourwave: {what}; all else stays the kernel's")
+    }
 }
 
 impl Lab {
@@ -44,5 +57,19 @@ impl Lab {
             .env("FOURWAVE_PORTS", ports.join(","))
             .env("FOURWAVE_CONNECT", what.connect.as_deref().unwrap_or_default());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_goes_over_fourwave() {
+        let all = Preload { ports: vec![80, 8080], connect: Some("10.99.0.2".to_owned()) };
+        let said = "over fourwave: ports 80, 8080 and connections to 10.99.0.2; all else stays";
+        assert_eq!(all.to_string(), format!("{said} the kernel's"));
+        let none = Preload::default().to_string();
+        assert_eq!(none, "over fourwave: nothing; all else stays the kernel's");
     }
 }
