@@ -114,6 +114,7 @@ pub(super) fn lines(x: &Axis, y: &Axis, all: &[Line]) -> String {
     const TOP: f64 = 14.0;
     const BOTTOM: f64 = 46.0;
     const HEIGHT: f64 = 340.0;
+    const NAME_HEIGHT: f64 = 15.0;
     let points = || all.iter().flat_map(|line| &line.points);
     let Some(across) = Span::of(x.scale, points().map(|point| point.0)) else {
         return String::new();
@@ -181,10 +182,12 @@ pub(super) fn lines(x: &Axis, y: &Axis, all: &[Line]) -> String {
             }
         }
         let mut label_y = end_y;
-        let is_near =
-            |at: &(f64, f64), y: f64| (at.1 - y).abs() < 15.0 && (at.0 - end_x).abs() < 90.0;
+        // A little less than a line's height: what was moved by one is away, however it rounds.
+        let is_near = |at: &(f64, f64), y: f64| {
+            (at.1 - y).abs() < NAME_HEIGHT - 0.1 && (at.0 - end_x).abs() < 90.0
+        };
         while let Some(near) = taken.iter().find(|at| is_near(at, label_y)) {
-            label_y = near.1 + 15.0;
+            label_y = near.1 + NAME_HEIGHT;
         }
         taken.push((end_x, label_y));
         let _ = write!(
@@ -349,6 +352,30 @@ mod tests {
             assert!(span.place(0.5) < span.place(0.99));
         }
         assert!(Span::of(Scale::Logarithmic, [0.0, f64::NAN].into_iter()).is_none());
+    }
+
+    /// Each name moves down until it is free, and gets there wherever it began.
+    #[test]
+    fn names_of_lines_that_end_together_stand_below_one_another() {
+        let axis = || Axis { label: String::new(), scale: Scale::Linear };
+        for step in 1..500 {
+            let end = 1.0 - f64::from(step) / 707.0;
+            let line = |name: &str, value| Line {
+                series: "kernel",
+                name: name.to_owned(),
+                is_dashed: false,
+                points: vec![(0.0, 1.0), (1.0, value)],
+            };
+            let all = [line("a", end), line("b", end), line("c", end * 0.999)];
+            let svg = lines(&axis(), &axis(), &all);
+            let heights: Vec<&str> = svg
+                .split("class=\"name kernel\"")
+                .skip(1)
+                .filter_map(|name| name.split("y=\"").nth(1)?.split('"').next())
+                .collect();
+            let [a, b, c] = heights[..] else { panic!("{svg}") };
+            assert!(a != b && b != c && a != c, "{heights:?}");
+        }
     }
 
     #[test]
