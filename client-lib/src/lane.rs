@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
 use std::time::Instant;
 
@@ -44,11 +45,15 @@ pub(crate) struct Lane {
     asleep: AtomicBool,
     /// How long spinning is worth it at the moment, microseconds.
     pub(crate) spin_micros: AtomicU32,
+    /// Grants that others have taken and not posted yet ([`Loan`]).
+    lent: AtomicU32,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// It is about to be given back to the daemon: nothing is lent any more.
+    retired: bool,
     workers: Vec<PerWorker>,
     next_token: u32,
     /// The connect that the owner waits for, and its answer.
@@ -75,6 +80,25 @@ struct PerWorker {
     grants: Consumer,
     /// `WantGrants` was posted and not answered yet.
     wanted: bool,
+}
+
+impl State {
+    fn new(workers: usize) -> State {
+        let workers = (0..workers).map(|_| PerWorker::default()).collect();
+        State { retired: false, workers, next_token: 0, opening: None, asking: None }
+    }
+}
+
+/// A grant of another thread's lane is being used. The lane is not given back to the daemon, which
+/// would take its grants back, before that has been posted.
+#[derive(Debug)]
+pub(crate) struct Loan(Arc<Lane>);
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in retire(); what was posted comes before the end.
+        self.0.lent.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// What a lane is made of, besides what it remembers.
@@ -125,7 +149,7 @@ impl Lane {
     /// Asks the daemon for a new lane.
     pub(crate) fn attach(shared: &Shared) -> io::Result<Lane> {
         let Parts { index, epoll, doorbells, kick } = Parts::attach(shared)?;
-        let workers = doorbells.iter().map(|_| PerWorker::default()).collect();
+        let state = Mutex::new(State::new(doorbells.len()));
         Ok(Lane {
             index: AtomicU16::new(index),
             epoch: AtomicU32::new(fork::epoch()),
@@ -134,7 +158,8 @@ impl Lane {
             kick,
             asleep: AtomicBool::new(false),
             spin_micros: AtomicU32::new(u32::MAX),
-            state: Mutex::new(State { workers, next_token: 0, opening: None, asking: None }),
+            lent: AtomicU32::new(0),
+            state,
         })
     }
 
@@ -152,8 +177,8 @@ impl Lane {
         for (old, new) in self.doorbells.iter().zip(doorbells) {
             fork::replace(old.as_fd(), new)?;
         }
-        let workers = self.doorbells.iter().map(|_| PerWorker::default()).collect();
-        *state = State { workers, next_token: 0, opening: None, asking: None };
+        *state = State::new(self.doorbells.len());
+        self.lent.store(0, Ordering::Relaxed);
         self.asleep.store(false, Ordering::Relaxed);
         self.index.store(index, Ordering::Relaxed);
         self.epoch.store(fork::epoch(), Ordering::Relaxed);
@@ -332,6 +357,36 @@ impl Lane {
         let ring = shared.segment.grant_ring(self.index(), worker);
         let popped = self.state.lock().workers[worker as usize].grants.pop(&ring);
         Ok(popped.map_err(|Corrupt| shared.set_gone())?.and_then(decode_grant))
+    }
+
+    /// The same for a thread that the lane does not belong to; it keeps the loan until it has posted
+    /// what it wrote.
+    pub(crate) fn lend_grant(
+        self: &Arc<Self>,
+        shared: &Shared,
+        worker: u32,
+    ) -> io::Result<Option<(ExtentId, Loan)>> {
+        let ring = shared.segment.grant_ring(self.index(), worker);
+        let mut state = self.state.lock();
+        if state.retired {
+            return Ok(None);
+        }
+        let popped = state.workers[worker as usize].grants.pop(&ring);
+        let extent = popped.map_err(|Corrupt| shared.set_gone())?.and_then(decode_grant);
+        Ok(extent.map(|extent| {
+            // Relaxed: ordered by the lock of the state, which retire() takes too.
+            self.lent.fetch_add(1, Ordering::Relaxed);
+            (extent, Loan(Arc::clone(self)))
+        }))
+    }
+
+    /// Before it is given back to the daemon: waits until what it has lent is posted.
+    pub(crate) fn retire(&self) {
+        self.state.lock().retired = true;
+        // Acquire: pairs with the Release of a loan's end.
+        while self.lent.load(Ordering::Acquire) > 0 {
+            rustix::thread::sched_yield();
+        }
     }
 
     /// Asks for [`Event::Granted`], unless that was done already.

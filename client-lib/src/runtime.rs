@@ -4,10 +4,10 @@ use crate::aside::OwnDescriptor;
 use crate::control::{Control, unexpected};
 use crate::error::gone;
 use crate::fork::{self, Mutex};
-use crate::lane::Lane;
+use crate::lane::{Lane, Loan};
 use crate::poller::Core;
 use fourwave_protocol::control::{Reply, Request};
-use fourwave_protocol::{Handle, Params, Process, Segment, VERSION};
+use fourwave_protocol::{ExtentId, Handle, Params, Process, Segment, VERSION};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     next_worker: AtomicU32,
     spin_micros: AtomicU32,
     lanes: Mutex<Lanes>,
+    /// By number: which lanes are this process's. To be asked without a lock.
+    own: Box<[AtomicBool]>,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +154,7 @@ impl Shared {
             next_worker: AtomicU32::new(0),
             spin_micros: AtomicU32::new(DEFAULT_SPIN.as_micros() as u32),
             lanes: Mutex::default(),
+            own: (0..params.lanes).map(|_| AtomicBool::new(false)).collect(),
         })
     }
 
@@ -248,6 +251,30 @@ impl Shared {
             lanes.all.resize(index + 1, Weak::new());
         }
         lanes.all[index] = Arc::downgrade(lane);
+        self.own[index].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a lane of this process has an extent of this worker's to write into.
+    pub(crate) fn has_grant(&self, worker: u32) -> bool {
+        // Relaxed: who takes one looks again, with the lanes' locks.
+        let own = |lane: &usize| self.own[*lane].load(Ordering::Relaxed);
+        (0..self.own.len())
+            .filter(own)
+            .any(|lane| !self.segment.grant_ring(lane as u16, worker).is_empty())
+    }
+
+    /// An extent that another thread's lane has: whoever writes uses what the process was given.
+    pub(crate) fn borrow_grant(&self, worker: u32) -> io::Result<Option<(ExtentId, Loan)>> {
+        if !self.has_grant(worker) {
+            return Ok(None);
+        }
+        let all: Vec<_> = self.lanes.lock().all.iter().filter_map(Weak::upgrade).collect();
+        for lane in all.iter().filter(|lane| !lane.is_inherited()) {
+            if let Some(lent) = lane.lend_grant(self, worker)? {
+                return Ok(Some(lent));
+            }
+        }
+        Ok(None)
     }
 
     /// A poller begins.
@@ -273,8 +300,11 @@ impl Shared {
             lanes.idle.push(lane);
             return;
         }
-        lanes.all[usize::from(lane.index())] = Weak::new();
+        let index = usize::from(lane.index());
+        lanes.all[index] = Weak::new();
+        self.own[index].store(false, Ordering::Relaxed);
         drop(lanes);
+        lane.retire();
         // A daemon that does not answer takes everything back by itself when we are gone.
         let _ = self.command(&Request::DetachLane { lane: lane.index() });
     }
@@ -414,6 +444,7 @@ impl Quiet {
         let mut lanes = shared.lanes.lock();
         lanes.all.clear();
         lanes.idle.clear();
+        shared.own.iter().for_each(|own| own.store(false, Ordering::Relaxed));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::connection::{Connection, in_time, own_patience};
 use crate::error::{os, would_block};
-use crate::lane::Lane;
+use crate::lane::{Lane, Loan};
 use crate::patience::{Limit, Patience};
 use crate::poller::{Core, watch_room};
 use fourwave_protocol::command::Command;
@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 enum Blocked {
     /// The connection's buffer is full, or the connection is not made yet.
     Window,
-    /// The lane has no extents.
+    /// There are no extents.
     Grants,
 }
 
@@ -137,7 +137,8 @@ impl Connection {
         // Relaxed: only we write it, under the lock.
         let start = client.send_tail.load(Ordering::Relaxed);
         let last = self.block().send_extent();
-        let mut writer = Writer { connection: self, lane, tail: start, last, watcher: None };
+        let mut writer =
+            Writer { connection: self, lane, tail: start, last, loans: Vec::new(), watcher: None };
         let (mut skip, mut blocked) = (skip, None);
         for buf in bufs {
             let from = skip.min(buf.len());
@@ -166,6 +167,9 @@ struct Writer<'a> {
     tail: u64,
     /// Extent of the byte before the tail; may be another's by now if it was full.
     last: Option<ExtentId>,
+    /// Of extents of other lanes; until everything is posted. Before the poller, whose end waits for
+    /// what it has lent.
+    loans: Vec<Loan>,
     /// The poller whose grants may be used too, once it was looked for.
     watcher: Option<Option<std::sync::Arc<Core>>>,
 }
@@ -216,9 +220,14 @@ impl Writer<'_> {
             return Ok(Some(extent));
         }
         let find = || self.connection.write_watchers().into_iter().next();
-        match self.watcher.get_or_insert_with(find) {
-            Some(core) => core.lane().take_grant(shared, *worker),
-            None => Ok(None),
+        if let Some(core) = self.watcher.get_or_insert_with(find)
+            && let Some(extent) = core.lane().take_grant(shared, *worker)?
+        {
+            return Ok(Some(extent));
         }
+        Ok(shared.borrow_grant(*worker)?.map(|(extent, loan)| {
+            self.loans.push(loan);
+            extent
+        }))
     }
 }

@@ -85,6 +85,12 @@ impl<'a, const WORDS: usize> Ring<'a, WORDS> {
         self.entries.len() as u32
     }
 
+    /// Whether nothing waits, by the indices as they are published: for who only looks.
+    pub fn is_empty(&self) -> bool {
+        // Relaxed: who takes an entry loads the index anew.
+        self.header.head.0.load(Ordering::Relaxed) == self.header.tail.0.load(Ordering::Relaxed)
+    }
+
     fn entry(&self, index: u32) -> &'a Entry<WORDS> {
         &self.entries[index as usize & (self.entries.len() - 1)]
     }

@@ -155,6 +155,35 @@ fn a_writer_without_extents_waits_for_them() {
 }
 
 #[test]
+fn extents_of_other_threads_are_used() {
+    let fake = Fake::start(1);
+    let (mut stream, handle) = accepted(&fake);
+    let second = stream.try_clone().unwrap();
+    let bytes = pattern(GROWN);
+    stream.set_nonblocking(true).unwrap();
+    let done = thread::scope(|scope| {
+        // It has a lane from here on, with as many extents as the writer's.
+        let idle = scope.spawn(move || {
+            second.tcp_info().unwrap();
+            thread::park();
+        });
+        fake.until(|world| (world.lanes() > 1).then_some(()));
+        fake.with(World::turn);
+        fake.with(|world| world.granting = false);
+        let mut done = 0;
+        while let Ok(count) = stream.write(&bytes[done..bytes.len().min(done + 5000)]) {
+            done += count;
+            fake.with(World::turn);
+        }
+        idle.thread().unpark();
+        done
+    });
+    assert!(done > 16 * 4096, "one lane's grants alone are 16 extents");
+    fake.until(|world| (world.sent(handle).len() == done).then_some(()));
+    assert!(fake.with(|world| world.sent(handle)) == bytes[..done]);
+}
+
+#[test]
 fn a_read_opens_the_window_again() {
     let fake = Fake::start(2);
     let (mut stream, handle) = accepted(&fake);

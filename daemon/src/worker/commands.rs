@@ -60,6 +60,24 @@ impl Worker {
         Ok(done)
     }
 
+    /// Works on what all lanes of a group hold, before one of them is removed: a thread may have
+    /// written into an extent that had been granted to another's lane. Not more than their rings
+    /// held, however fast the client goes on.
+    pub(super) fn catch_up(&mut self, slot: u32) {
+        let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+        let lanes = group.attached().to_vec();
+        let rounds = group.most_commands() as usize / COMMANDS_PER_LANE + 1;
+        for lane in lanes {
+            for _ in 0..rounds {
+                match self.handle_lane(slot, lane) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(why) => return self.evict(slot, why),
+                }
+            }
+        }
+    }
+
     /// Works on all that a lane has left behind, before it is removed: what a client wrote just
     /// before it exited is still sent.
     pub(super) fn finish_lane(&mut self, slot: u32, lane: u16) {

@@ -94,6 +94,7 @@ impl Worker {
             ToWorker::RemoveLane { group, lane } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {
                     self.finish_lane(slot, lane);
+                    self.catch_up(slot);
                     let group = self.env.clients.of(AppId { group: slot, conn: 0 });
                     group.remove_lane(lane);
                     group.pass_wake_ups_on(slot, lane, &mut self.env.notices);

@@ -72,6 +72,11 @@ impl Group {
         &self.attached
     }
 
+    /// Commands that a lane's ring holds at the most.
+    pub fn most_commands(&self) -> u32 {
+        self.segment.layout().params().command_entries
+    }
+
     /// Whether any lane has a command waiting.
     pub fn has_command(&mut self) -> bool {
         self.evicted.is_none()
