@@ -169,8 +169,9 @@ impl TcpStream {
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.connection.shared.check()?;
-        Ok(Readiness::of_stream(self.connection.block(), false))
+        let Connection { shared, worker, .. } = &*self.connection;
+        shared.check()?;
+        Ok(Readiness::of_stream(self.connection.block(), || shared.has_grant(*worker)))
     }
 
     /// `FIONREAD`: how many received bytes wait to be read.

@@ -3,9 +3,9 @@
 use super::event::{Event, Events, Interest, Readiness, Trigger};
 use crate::lane::Lane;
 use crate::runtime::Shared;
-use fourwave_protocol::Handle;
-use fourwave_protocol::conn::{ConnBlock, shut, status};
+use fourwave_protocol::conn::{ConnBlock, partial, shut, status};
 use fourwave_protocol::wake::publish_fence;
+use fourwave_protocol::{Handle, position_of};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ pub(crate) struct Stream {
     key: usize,
     interest: Interest,
     trigger: Trigger,
-    /// A write found no extents: not writable until some are granted.
+    /// Neither a write nor a look has found extents: not writable until some are granted.
     out_of_grants: bool,
     /// [`Trigger::Once`] has been told.
     told: bool,
@@ -158,6 +158,14 @@ impl Registry {
         }
     }
 
+    /// A look found none: asks for some.
+    fn ask_for_extents(&mut self, shared: &Shared, lane: &Lane, handle: Handle) {
+        let worker = shared.worker_of(handle);
+        self.starve(handle, worker);
+        // It fails without a daemon, which whoever looks next finds out.
+        let _ = lane.want_grants(shared, worker);
+    }
+
     /// Extents of this worker came.
     pub(super) fn feed(&mut self, worker: u32) {
         for handle in std::mem::take(&mut self.starved[worker as usize]) {
@@ -232,10 +240,15 @@ impl Registry {
         while let Some(&index) = self.queue.front() {
             self.examined += 1;
             let place = self.queued_place(index);
-            if place.stream.as_mut().is_some_and(|s| s.look(shared, lane, index).is_some()) {
+            let look = place.stream.as_mut().map(|stream| stream.look(shared, lane, index));
+            place.queued = look.as_ref().is_some_and(|look| look.ready.is_some());
+            let is_ready = place.queued;
+            if let Some(Look { starving: Some(handle), .. }) = look {
+                self.ask_for_extents(shared, lane, handle);
+            }
+            if is_ready {
                 return true;
             }
-            place.queued = false;
             self.queue.pop_front();
         }
         false
@@ -265,19 +278,24 @@ impl Registry {
             place.queued = false;
             let Some(stream) = &mut place.stream else { continue };
             let before = (stream.trigger == Trigger::Edge).then(|| stream.see(shared, index));
-            let Some(ready) = stream.look(shared, lane, index) else { continue };
-            events.push(Event { key: stream.key, ready });
-            stream.told = true;
-            if let Some(before) = before {
-                // Whoever is told of bytes finds those too that have come since. Of anything else
-                // only what was told counts as seen.
-                let tail =
-                    if ready.readable { stream.see(shared, index).tail } else { before.tail };
-                stream.seen = Some(Seen { tail, ..before });
+            let Look { ready, starving } = stream.look(shared, lane, index);
+            if let Some(ready) = ready {
+                events.push(Event { key: stream.key, ready });
+                stream.told = true;
+                if let Some(before) = before {
+                    // Whoever is told of bytes finds those too that have come since. Of anything
+                    // else only what was told counts as seen.
+                    let tail =
+                        if ready.readable { stream.see(shared, index).tail } else { before.tail };
+                    stream.seen = Some(Seen { tail, ..before });
+                }
+                if stream.trigger == Trigger::Level {
+                    place.queued = true;
+                    self.queue.push_back(index);
+                }
             }
-            if stream.trigger == Trigger::Level {
-                place.queued = true;
-                self.queue.push_back(index);
+            if let Some(handle) = starving {
+                self.ask_for_extents(shared, lane, handle);
             }
         }
     }
@@ -307,12 +325,21 @@ impl Listener {
     }
 }
 
+/// What a look at a stream has found.
+#[derive(Debug, Default)]
+struct Look {
+    /// To be reported now.
+    ready: Option<Readiness>,
+    /// There is room to write, and no extent to write into: some are to be asked for.
+    starving: Option<Handle>,
+}
+
 impl Stream {
     /// What is to be reported now. A stream that is to be reported when it can be written and
     /// cannot asks the daemon to say when, and looks again.
-    fn look(&mut self, shared: &Shared, lane: &Lane, index: u32) -> Option<Readiness> {
+    fn look(&mut self, shared: &Shared, lane: &Lane, index: u32) -> Look {
         if self.told && self.trigger == Trigger::Once {
-            return None;
+            return Look::default();
         }
         if self.trigger == Trigger::Edge
             && let Some(seen) = self.seen
@@ -325,21 +352,30 @@ impl Stream {
             if !seen.differs(now) {
                 // Not writable any more: when it is again, that is an edge.
                 self.seen = Some(now);
-                return None;
+                return Look::default();
             }
         }
         let block = shared.segment.connection(index).expect("the daemon gave the number");
         watch_bytes(block, lane);
-        let ready = self.readiness(block);
+        let ready = self.readiness(shared, index, block);
+        let told = |ready: Readiness| Look { ready: ready.wanted(self.interest), starving: None };
         if !self.interest.is_writable() || self.out_of_grants {
-            return ready.wanted(self.interest);
+            return told(ready);
         }
         if ready.writable {
             unwatch_room(block, lane);
-            return ready.wanted(self.interest);
+            return told(ready);
+        }
+        if has_room(block) {
+            // No question about room: the answer to that about extents comes in any case.
+            let handle = Handle { index, generation: self.generation };
+            return Look { starving: Some(handle), ..told(ready) };
         }
         watch_room(block, lane);
-        self.readiness(block).wanted(self.interest)
+        let ready = self.readiness(shared, index, block);
+        let handle = Handle { index, generation: self.generation };
+        let starving = (!ready.writable && has_room(block)).then_some(handle);
+        Look { starving, ..told(ready) }
     }
 
     pub(super) fn see_no_room(&mut self) {
@@ -350,12 +386,14 @@ impl Stream {
 
     fn see(&self, shared: &Shared, index: u32) -> Seen {
         let block = shared.segment.connection(index).expect("the daemon gave the number");
-        let Readiness { writable, read_closed, .. } = self.readiness(block);
+        let Readiness { writable, read_closed, .. } = self.readiness(shared, index, block);
         Seen { tail: block.receive_tail(), status: block.status(), writable, read_closed }
     }
 
-    fn readiness(&self, block: &ConnBlock) -> Readiness {
-        Readiness::of_stream(block, self.out_of_grants)
+    fn readiness(&self, shared: &Shared, index: u32, block: &ConnBlock) -> Readiness {
+        let handle = Handle { index, generation: self.generation };
+        let has_extent = || !self.out_of_grants && shared.has_grant(shared.worker_of(handle));
+        Readiness::of_stream(block, has_extent)
     }
 }
 
@@ -370,29 +408,45 @@ impl Seen {
 }
 
 impl Readiness {
-    /// What a connection's block says. `out_of_grants`: there is no extent to write into.
-    pub(crate) fn of_stream(block: &ConnBlock, out_of_grants: bool) -> Readiness {
+    /// What a connection's block says. `has_extent`: whether there is one to write into, beside the
+    /// one that is partly filled.
+    pub(crate) fn of_stream(block: &ConnBlock, has_extent: impl FnOnce() -> bool) -> Readiness {
         let state = block.status();
         let read_shut = block.client.shut.load(Ordering::Relaxed) & shut::READ != 0;
         let tail = block.receive_tail();
         // Relaxed: written by this process under a lock; a stale value is put right by the next
         // event, or by the reader that moved it.
         let head = block.client.receive_head.load(Ordering::Relaxed);
-        let written = block.client.send_tail.load(Ordering::Relaxed);
-        // Acquire: as for writing itself.
-        let limit = block.daemon.send_limit.load(Ordering::Acquire);
         let failed = state & status::FAILED != 0;
         let read_closed = failed || state & status::PEER_CLOSED != 0 || read_shut;
         let connected = state & status::CONNECTED != 0;
         let write_closed = state & status::WRITE_CLOSED != 0;
         Readiness {
             readable: tail != head || read_closed,
-            writable: failed || write_closed || (connected && limit > written && !out_of_grants),
+            writable: failed
+                || write_closed
+                || (connected && has_room(block) && (has_open_extent(block) || has_extent())),
             error: failed,
             read_closed,
             closed: failed || (read_closed && write_closed),
         }
     }
+}
+
+/// Whether the connection's buffer takes a byte.
+fn has_room(block: &ConnBlock) -> bool {
+    // Relaxed: as for the head of reading.
+    let written = block.client.send_tail.load(Ordering::Relaxed);
+    // Acquire: as for writing itself.
+    block.daemon.send_limit.load(Ordering::Acquire) > written
+}
+
+/// Whether the last extent can be appended to. The daemon may take it back meanwhile, which
+/// whoever writes finds out.
+fn has_open_extent(block: &ConnBlock) -> bool {
+    let written = block.client.send_tail.load(Ordering::Relaxed);
+    let word = block.client.open_extent.load(Ordering::Relaxed);
+    position_of(written) != 0 && word != partial::RELEASED
 }
 
 /// Asks the daemon again to tell this poller's lane about bytes, if nobody is told: another process

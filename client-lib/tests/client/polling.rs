@@ -233,6 +233,51 @@ fn extents_to_write_to_are_told() {
     }
 }
 
+/// Takes all extents there are; from now on the daemon gives none.
+fn use_up_extents(bench: &Bench) {
+    bench.fake.with(|world| world.granting = false);
+    let (mut other, _) = bench.stream();
+    while let Ok(count) = other.write(&[3; 5000]) {
+        assert!(count > 0);
+        bench.fake.with(World::turn);
+    }
+}
+
+#[test]
+fn without_extents_nothing_is_writable() {
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Once] {
+        let bench = Bench::new(1);
+        let (mut stream, handle) = bench.stream();
+        assert!(stream.readiness().unwrap().is_writable());
+        use_up_extents(&bench);
+        assert!(!stream.readiness().unwrap().is_writable());
+        bench.poller.add(&stream, 5, Interest::BOTH, trigger).unwrap();
+        assert_eq!(bench.keys(), [], "there was no write that could have found out");
+        bench.fake.with(|world| world.granting = true);
+        assert!(bench.wait(None)[0].is_writable());
+        // A last extent that can be appended to is as good as one.
+        bench.fake.with(|world| world.hold_acks(handle, true));
+        stream.write_all(&[1]).unwrap();
+        use_up_extents(&bench);
+        assert!(stream.readiness().unwrap().is_writable());
+        stream.write_all(&[2]).unwrap();
+    }
+}
+
+#[test]
+fn a_change_of_interest_does_not_make_extents() {
+    let bench = Bench::new(1);
+    let (stream, _) = bench.stream();
+    bench.poller.add(&stream, 5, Interest::READABLE, Trigger::Level).unwrap();
+    use_up_extents(&bench);
+    for interest in [Interest::BOTH, Interest::READABLE, Interest::WRITABLE] {
+        bench.poller.modify(&stream, 5, interest, Trigger::Level).unwrap();
+        assert_eq!(bench.keys(), []);
+    }
+    bench.fake.with(|world| world.granting = true);
+    assert!(bench.wait(None)[0].is_writable());
+}
+
 #[test]
 fn a_connect_ends_in_an_event() {
     let fake = Fake::start(1);

@@ -1,7 +1,7 @@
 //! poll, select and epoll over both kinds of descriptors.
 
-use crate::fake::{CLOSED_PORT, Fake};
-use crate::{FAKE, Fd, accepted, address, alone, arrive, errno, listener, sends};
+use crate::fake::{CLOSED_PORT, Fake, World};
+use crate::{FAKE, Fd, LANES, accepted, address, alone, arrive, errno, listener, sends};
 use fourwave_posix::select::Sets;
 use fourwave_posix::{Domain, Errno, Socket, epoll, find, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -566,4 +566,42 @@ fn no_wake_up_is_lost() {
             assert!(ended.iter().all(Result::is_ok));
         });
     }
+}
+
+#[test]
+fn a_wait_for_room_is_one_for_extents_too() {
+    if !alone("readiness::a_wait_for_room_is_one_for_extents_too", LANES, "8") {
+        return;
+    }
+    let (fd, handle) = accepted();
+    let (other, _) = accepted();
+    let (fd, other) = (fd.nonblocking(), other.nonblocking());
+    FAKE.with(|world| world.granting = false);
+    let mut done = 0;
+    loop {
+        match other.send(&[1; 5000]) {
+            Ok(count) => done += count,
+            Err(errno) => break assert_eq!(errno, Errno::AGAIN),
+        }
+        FAKE.with(World::turn);
+    }
+    assert!(done > 0);
+    assert_eq!(now(&[(fd.0, IN | OUT), (other.0, OUT)]), [0, 0], "a write would give EAGAIN");
+    let instance = Instance::new();
+    instance.add(&fd, libc::EPOLLIN, 1);
+    for events in [libc::EPOLLOUT, libc::EPOLLOUT | libc::EPOLLET] {
+        instance.control(libc::EPOLL_CTL_MOD, fd.0, events, 1).unwrap();
+        assert_eq!(instance.now(), []);
+    }
+    let mut fds = [entry(fd.0, OUT)];
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| poll::poll(&mut fds, None, None));
+        thread::sleep(Duration::from_millis(3));
+        FAKE.with(|world| world.granting = true);
+        assert_eq!(instance.wait_for(8, None), [(1, libc::EPOLLOUT)]);
+        assert_eq!(waiter.join().unwrap(), Ok(1));
+    });
+    assert_eq!(fds[0].revents, OUT);
+    assert_eq!(fd.send(b"x"), Ok(1));
+    FAKE.until(|world| (world.sent(handle) == b"x").then_some(()));
 }
