@@ -20,8 +20,10 @@ mod waiting;
 use fourwave_posix::memory;
 use std::ffi::c_int;
 
-/// Before the program's own code: it may change its environment.
+/// Before the program's own code, which may change its environment, and may call from where hardly
+/// anything is allowed.
 extern "C" fn begin() {
+    next::find_all();
     configuration::get();
 }
 

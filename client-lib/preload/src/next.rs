@@ -9,7 +9,8 @@ use libc::{
     size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
 };
 
-/// Where a function is.
+/// Where a function is. Asked for all of them before the program begins; only what other libraries
+/// call before that finds out here.
 fn find(name: &CStr, known: &AtomicPtr<c_void>) -> *mut c_void {
     let address = known.load(Ordering::Relaxed);
     if !address.is_null() {
@@ -22,18 +23,37 @@ fn find(name: &CStr, known: &AtomicPtr<c_void>) -> *mut c_void {
 }
 
 macro_rules! next {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        /// Finds all of them, so that no call has to: dlsym(3) takes locks and may allocate, which
+        /// a signal handler, or a function of an allocator, must not.
+        pub(crate) fn find_all() {
+            $(known::$name();)*
+        }
+
+        /// Where each is.
+        mod known {
+            use super::{AtomicPtr, CStr, c_void, null_mut};
+            $(
+                #[inline]
+                pub(super) fn $name() -> *mut c_void {
+                    static KNOWN: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+                    const NAME: &CStr = match CStr::from_bytes_with_nul(
+                        concat!(stringify!($name), "\0").as_bytes(),
+                    ) {
+                        Ok(name) => name,
+                        Err(_) => panic!("a name has no zero"),
+                    };
+                    super::find(NAME, &KNOWN)
+                }
+            )*
+        }
+
+        $(
         /// The next library's function of this name; `ENOSYS` if there is none.
         #[inline]
         #[expect(clippy::undocumented_unsafe_blocks, reason = "not seen inside a macro")]
         pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
-            static KNOWN: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
-            const NAME: &CStr =
-                match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!("a name has no zero"),
-                };
-            let address = find(NAME, &KNOWN);
+            let address = known::$name();
             if address.is_null() {
                 return crate::fail(fourwave_posix::Errno::NOSYS) as $result;
             }

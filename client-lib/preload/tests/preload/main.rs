@@ -85,6 +85,31 @@ with socket.create_server(('127.0.0.1', 0)) as server:
     assert_eq!(text.lines().count(), 1, "{text}");
 }
 
+/// A first call may come from a signal handler, where the dynamic linker must not be asked.
+#[test]
+fn functions_are_found_before_the_program_begins() {
+    let script = "
+import os, select, socket
+a, b = socket.socketpair()
+os.write(2, b'BEGIN')
+a.shutdown(socket.SHUT_WR)
+select.poll().poll(0)
+b.recv(1)
+os.close(os.dup(0))
+os.write(2, b'END')
+";
+    // The linker says which symbols it looks up.
+    let variables = [("FOURWAVE_PORTS", "7000"), ("LD_DEBUG", "symbols"), ("LD_BIND_NOW", "1")];
+    let Some(output) = run(script, nowhere(), &variables) else { return };
+    let text = said(&output);
+    let (before, rest) = text.split_once("BEGIN").expect("it began");
+    let (during, _) = rest.split_once("END").expect("it ended");
+    for name in ["shutdown", "poll", "recv", "close", "dup"] {
+        let lookup = format!("symbol={name};");
+        assert!(before.contains(&lookup) && !during.contains(&lookup), "{name}: {during}");
+    }
+}
+
 #[test]
 fn the_kernel_can_stand_in() {
     let script = "
