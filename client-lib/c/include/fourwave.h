@@ -173,7 +173,7 @@ ssize_t fw_readv(int fd, const struct iovec *vectors, int number);
 
 /**
  * close(2). Required for descriptors of fourwave's, and for epoll instances that watch them. With
- * SO_LINGER it waits.
+ * SO_LINGER it waits. EBADF for what the library itself has open.
  */
 int fw_close(int fd);
 
@@ -183,12 +183,13 @@ int fw_close(int fd);
 int fw_dup(int fd);
 
 /**
- * dup2(2); either descriptor may be the kernel's.
+ * dup2(2); either descriptor may be the kernel's. EBADF for a number that the library itself has open.
  */
-int fw_dup2(int from, int to);
+int fw_dup2(int from,
+            int to);
 
 /**
- * dup3(2); either descriptor may be the kernel's.
+ * dup3(2), as fw_dup2.
  */
 int fw_dup3(int from, int to, int flags);
 

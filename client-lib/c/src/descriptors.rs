@@ -1,17 +1,17 @@
 //! close, dup, fcntl, ioctl.
 
 use crate::{done, fail};
-use fourwave_posix::{Errno, find, is_kept};
+use fourwave_posix::{Errno, find, is_kept, is_own_descriptor};
 use std::ffi::{c_int, c_ulong};
 
 /// close(2). Required for descriptors of fourwave's, and for epoll instances that watch them. With
-/// SO_LINGER it waits.
+/// SO_LINGER it waits. EBADF for what the library itself has open.
 #[unsafe(no_mangle)]
 pub extern "C" fn fw_close(fd: c_int) -> c_int {
     if find(fd).is_some() {
         return done(fourwave_posix::close(fd));
     }
-    if is_kept(fd) {
+    if is_kept(fd) || is_own_descriptor(fd) {
         return fail(Errno::BADF);
     }
     // SAFETY: no memory is handed over.
@@ -23,18 +23,19 @@ pub extern "C" fn fw_close(fd: c_int) -> c_int {
 pub extern "C" fn fw_dup(fd: c_int) -> c_int {
     match find(fd) {
         Some(found) => fourwave_posix::dup(fd, &found, 0, false).unwrap_or_else(fail),
+        None if is_kept(fd) => fail(Errno::BADF),
         // SAFETY: no memory is handed over.
         None => unsafe { libc::dup(fd) },
     }
 }
 
-/// dup2(2); either descriptor may be the kernel's.
+/// dup2(2); either descriptor may be the kernel's. EBADF for a number that the library itself has open.
 #[unsafe(no_mangle)]
 pub extern "C" fn fw_dup2(from: c_int, to: c_int) -> c_int {
     fourwave_posix::dup_to(from, to, None).unwrap_or_else(fail)
 }
 
-/// dup3(2); either descriptor may be the kernel's.
+/// dup3(2), as fw_dup2.
 #[unsafe(no_mangle)]
 pub extern "C" fn fw_dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
     fourwave_posix::dup_to(from, to, Some(flags)).unwrap_or_else(fail)
@@ -63,27 +64,14 @@ pub unsafe extern "C" fn fw_fcntl(fd: c_int, command: c_int, argument: usize) ->
 /// `argument` points to what the request wants.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fw_ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
-    // Those that the kernel does to any number.
-    let on_number = [libc::FIOCLEX, libc::FIONCLEX].contains(&request);
-    let found = find(fd).filter(|found| found.socket().is_ok() && !on_number);
-    let Some(found) = found else {
+    if let Some(found) = find(fd) {
         // SAFETY: as the caller says.
-        return unsafe { libc::ioctl(fd, request, argument) };
-    };
-    let pointer = argument as *mut c_int;
-    if pointer.is_null() {
-        return fail(Errno::FAULT);
+        let done = unsafe { fourwave_posix::ioctl(fd, &found, request, argument) };
+        return done.unwrap_or_else(fail);
     }
-    // SAFETY: those that are answered have a pointer to an int; others are not looked at.
-    let given = if request == libc::FIONBIO { unsafe { *pointer } } else { 0 };
-    let answer = found.socket().and_then(|socket| fourwave_posix::ioctl(socket, request, given));
-    match answer {
-        Ok(None) => 0,
-        Ok(Some(answer)) => {
-            // SAFETY: as above.
-            unsafe { *pointer = answer };
-            0
-        }
-        Err(errno) => fail(errno),
+    if is_kept(fd) {
+        return fail(Errno::BADF);
     }
+    // SAFETY: as the caller says.
+    unsafe { libc::ioctl(fd, request, argument) }
 }

@@ -155,6 +155,7 @@ static void accepted(int listener)
     FAILS(fw_ioctl(fd, TIOCOUTQ, &unread), ENOTTY);
     FAILS(fw_ioctl(fd, FIOASYNC, &on), ENOTTY);
     CHECK(fw_ioctl(fd, FIONCLEX) == 0 && fw_fcntl(fd, F_GETFD) == 0);
+    CHECK(fw_ioctl(fd, FIOCLEX) == 0 && fw_fcntl(fd, F_GETFD) == FD_CLOEXEC);
     CHECK(fw_ioctl(fd, FIONBIO, &on) == 0 && fw_fcntl(fd, F_GETFL) & O_NONBLOCK);
     on = 0;
     CHECK(fw_ioctl(fd, FIONBIO, &on) == 0 && !(fw_fcntl(fd, F_GETFL) & O_NONBLOCK));

@@ -9,14 +9,14 @@ use crate::table::{self, Owner};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// Status flags that can be set on a socket of ours.
-const SETTABLE: i32 = libc::O_NONBLOCK;
+/// Status flags that are kept and told, and mean nothing on a socket.
+const KEPT: i32 = libc::O_APPEND | libc::O_NOATIME;
 
 /// Whether urgent data comes next (`linux/sockios.h`).
 const SIOCATMARK: libc::c_ulong = 0x8905;
 
-/// Status flags that the kernel does not change on a socket either.
-const IGNORED: i32 = libc::O_ACCMODE | libc::O_LARGEFILE | libc::O_CREAT | libc::O_EXCL;
+/// Status flags that are not offered. The kernel refuses the second too.
+const REFUSED: i32 = libc::O_ASYNC | libc::O_DIRECT;
 
 /// `close(2)` of a number that [`find`](crate::find) finds. With `SO_LINGER` it waits.
 ///
@@ -57,8 +57,12 @@ pub fn dup(old: RawFd, found: &Found, least: RawFd, cloexec: bool) -> Result<Raw
 /// which may be ours.
 ///
 /// # Errors
-/// `EBADF` and `EINVAL` as the kernel says.
+/// `EBADF` and `EINVAL` as the kernel says; `EBADF` also for a number that carries the sockets
+/// themselves.
 pub fn dup_to(old: RawFd, new: RawFd, flags: Option<i32>) -> Result<RawFd> {
+    if table::is_kept(old) || crate::is_own_descriptor(new) {
+        return Err(Errno::BADF);
+    }
     let found = crate::find(old);
     if old == new {
         return kernel::dup_to(old, new, flags);
@@ -97,7 +101,7 @@ pub fn forget_range(first: RawFd, last: RawFd) {
 /// `fcntl(2)` on a number that was found. The argument is as the call's.
 ///
 /// # Errors
-/// `EINVAL` for status flags that are not offered (`O_ASYNC`, `O_DIRECT`), or as the kernel says.
+/// `EINVAL` for status flags that are not offered (`O_ASYNC`), or as the kernel says.
 pub fn fcntl(fd: RawFd, found: &Found, command: i32, argument: usize) -> Result<i32> {
     match command {
         libc::F_DUPFD => return dup(fd, found, argument as i32, false),
@@ -113,7 +117,8 @@ pub fn fcntl(fd: RawFd, found: &Found, command: i32, argument: usize) -> Result<
     };
     match command {
         libc::F_GETFL if socket.is_served() => {
-            Ok(libc::O_RDWR | if socket.is_nonblocking() { libc::O_NONBLOCK } else { 0 })
+            let waits = if socket.is_nonblocking() { libc::O_NONBLOCK } else { 0 };
+            Ok(libc::O_RDWR | waits | socket.idle_flags())
         }
         libc::F_SETFL => set_status(fd, socket, argument as i32),
         _ => kernel::fcntl(fd, command, argument),
@@ -124,29 +129,66 @@ fn set_status(fd: RawFd, socket: &Socket, flags: i32) -> Result<i32> {
     if !socket.is_served() {
         // While it is not decided, the kernel's socket is kept alike.
         kernel::fcntl(fd, libc::F_SETFL, flags as usize)?;
-    } else if flags & !(SETTABLE | IGNORED) != 0 {
+    } else if flags & REFUSED != 0 {
         return Err(Errno::INVAL);
     }
     socket.set_nonblocking(flags & libc::O_NONBLOCK != 0);
+    socket.set_idle_flags(flags & KEPT);
     Ok(0)
 }
 
-/// What an `ioctl(2)` on a socket gives back through its argument.
+/// `ioctl(2)` on a number that was found. The argument is as the call's.
 ///
 /// # Errors
-/// `ENOTTY` for requests that a TCP socket does not have, or that are not offered.
-pub fn ioctl(socket: &Socket, request: libc::c_ulong, argument: i32) -> Result<Option<i32>> {
-    match request {
-        libc::FIONREAD => {
-            let unread = socket.unread()?;
-            Ok(Some(i32::try_from(unread).unwrap_or(i32::MAX)))
+/// `ENOTTY` for requests that a TCP socket does not have, or that are not offered; `EFAULT` without
+/// a pointer that is needed.
+///
+/// # Safety
+/// `argument` is what the request wants: for those that are answered here null or a pointer to an
+/// `int`, which need not be aligned.
+pub unsafe fn ioctl(
+    fd: RawFd,
+    found: &Found,
+    request: libc::c_ulong,
+    argument: usize,
+) -> Result<i32> {
+    // Those that the kernel does to any number.
+    if [libc::FIOCLEX, libc::FIONCLEX].contains(&request) {
+        let done = kernel::ioctl(fd, request, argument)?;
+        table::set_cloexec(fd, request == libc::FIOCLEX);
+        return Ok(done);
+    }
+    let pointer = argument as *mut i32;
+    match &**found {
+        Description::Socket(socket) if socket.is_served() => {
+            let answer = match request {
+                libc::FIONREAD => i32::try_from(socket.unread()?).unwrap_or(i32::MAX),
+                // Urgent data is received in line, and its mark is not kept.
+                SIOCATMARK => 0,
+                libc::FIONBIO if pointer.is_null() => return Err(Errno::FAULT),
+                libc::FIONBIO => {
+                    // SAFETY: as the caller says, and not null.
+                    socket.set_nonblocking(unsafe { pointer.read_unaligned() } != 0);
+                    return Ok(0);
+                }
+                _ => return Err(Errno::NOTTY),
+            };
+            if pointer.is_null() {
+                return Err(Errno::FAULT);
+            }
+            // SAFETY: as the caller says, and not null.
+            unsafe { pointer.write_unaligned(answer) };
+            Ok(0)
         }
-        libc::FIONBIO => {
-            socket.set_nonblocking(argument != 0);
-            Ok(None)
+        Description::Socket(socket) => {
+            // While it is not decided, both are kept alike.
+            let done = kernel::ioctl(fd, request, argument)?;
+            if request == libc::FIONBIO {
+                // SAFETY: as the caller says; the kernel has read it.
+                socket.set_nonblocking(unsafe { pointer.read_unaligned() } != 0);
+            }
+            Ok(done)
         }
-        // Urgent data is received in line, and its mark is not kept.
-        SIOCATMARK => Ok(Some(0)),
-        _ => Err(Errno::NOTTY),
+        Description::Epoll(_) => kernel::ioctl(fd, request, argument),
     }
 }

@@ -76,6 +76,11 @@ pub(crate) fn fcntl(fd: RawFd, command: i32, argument: usize) -> Result<i32> {
     result(unsafe { syscall!(Sysno::fcntl, fd, command, argument) }).map(|value| value as i32)
 }
 
+pub(crate) fn ioctl(fd: RawFd, request: libc::c_ulong, argument: usize) -> Result<i32> {
+    // SAFETY: the argument is the caller's, as ioctl(2) wants it for the request.
+    result(unsafe { syscall!(Sysno::ioctl, fd, request, argument) }).map(|value| value as i32)
+}
+
 pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<RawFd> {
     // SAFETY: numbers only.
     result(unsafe { syscall!(Sysno::socket, domain, kind, protocol) }).map(|fd| fd as RawFd)

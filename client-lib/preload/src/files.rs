@@ -78,12 +78,14 @@ unsafe extern "C" fn dup(fd: c_int) -> c_int {
     }
 }
 
+/// Whether a number means nothing to us.
+fn is_kernels(fd: c_int) -> bool {
+    find(fd).is_none() && !is_kept(fd) && !is_own_descriptor(fd)
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    if is_kept(old) || is_own_descriptor(new) {
-        return fail(Errno::BADF);
-    }
-    if find(old).is_none() && find(new).is_none() && !is_kept(new) {
+    if is_kernels(old) && is_kernels(new) {
         // SAFETY: the caller's arguments.
         return unsafe { next::dup2(old, new) };
     }
@@ -92,10 +94,7 @@ unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-    if is_kept(old) || is_own_descriptor(new) {
-        return fail(Errno::BADF);
-    }
-    if find(old).is_none() && find(new).is_none() && !is_kept(new) {
+    if is_kernels(old) && is_kernels(new) {
         // SAFETY: the caller's arguments.
         return unsafe { next::dup3(old, new, flags) };
     }
@@ -130,47 +129,16 @@ unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_in
 /// As [`fcntl`]: one argument, passed or not.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
-    let Some(found) = find(fd) else {
-        if is_kept(fd) {
-            return fail(Errno::BADF);
-        }
+    if let Some(found) = find(fd) {
         // SAFETY: the caller's arguments.
-        return unsafe { next::ioctl(fd, request, argument) };
-    };
-    let Ok(socket) = found.socket() else {
-        drop(found);
-        // SAFETY: the caller's arguments.
-        return unsafe { next::ioctl(fd, request, argument) };
-    };
-    // Those that the kernel does to any number.
-    let on_number = [libc::FIOCLEX, libc::FIONCLEX].contains(&request);
-    if !socket.is_served() || on_number {
-        if request == libc::FIONBIO && argument != 0 {
-            // SAFETY: the caller's argument. The kernel takes one that is not aligned, too.
-            socket.set_nonblocking(unsafe { (argument as *const c_int).read_unaligned() } != 0);
-        }
-        drop(found);
-        // SAFETY: the caller's arguments.
-        return unsafe { next::ioctl(fd, request, argument) };
+        let done = unsafe { fourwave_posix::ioctl(fd, &found, request, argument) };
+        return done.unwrap_or_else(fail);
     }
-    // Not a pointer that has to be aligned: Python's is not.
-    let pointer = argument as *mut c_int;
-    let given = match (request, pointer.is_null()) {
-        (libc::FIONBIO, true) => return fail(Errno::FAULT),
-        // SAFETY: not null, and this request has a pointer to an int.
-        (libc::FIONBIO, false) => unsafe { pointer.read_unaligned() },
-        _ => 0,
-    };
-    match fourwave_posix::ioctl(socket, request, given) {
-        Ok(None) => 0,
-        Ok(Some(_)) if pointer.is_null() => fail(Errno::FAULT),
-        Ok(Some(answer)) => {
-            // SAFETY: not null, and an int.
-            unsafe { pointer.write_unaligned(answer) };
-            0
-        }
-        Err(errno) => fail(errno),
+    if is_kept(fd) {
+        return fail(Errno::BADF);
     }
+    // SAFETY: the caller's arguments.
+    unsafe { next::ioctl(fd, request, argument) }
 }
 
 /// A child of vfork(2) would change our tables, which are its parent's too; POSIX allows that it

@@ -17,7 +17,7 @@ use fourwave::{Patience, Readiness, SocketOptions, TcpListener, TcpStream};
 use options::Chosen;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ impl Domain {
 pub struct Socket {
     domain: Domain,
     nonblocking: AtomicBool,
+    /// Status flags without an effect.
+    idle_flags: AtomicI32,
     /// `SO_RCVTIMEO` in nanoseconds, 0 for none.
     receive_timeout: AtomicU64,
     /// `SO_SNDTIMEO` likewise.
@@ -113,6 +115,7 @@ impl Socket {
         Socket {
             domain,
             nonblocking: AtomicBool::new(nonblocking),
+            idle_flags: AtomicI32::new(0),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
             state: ArcSwap::from_pointee(state),
@@ -387,6 +390,16 @@ impl Socket {
     /// Sets `O_NONBLOCK`.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    /// Status flags that mean nothing on a socket, and are told as they were set.
+    pub(crate) fn idle_flags(&self) -> i32 {
+        self.idle_flags.load(Ordering::Relaxed)
+    }
+
+    /// Sets them.
+    pub(crate) fn set_idle_flags(&self, flags: i32) {
+        self.idle_flags.store(flags, Ordering::Relaxed);
     }
 
     /// `getsockname(2)`.

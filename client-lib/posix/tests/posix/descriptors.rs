@@ -81,20 +81,95 @@ fn standard_descriptors_are_not_kept() {
     assert!(fourwave_posix::is_kept(number), "others are");
 }
 
+/// An `ioctl` whose argument is an `int`, which is not aligned.
+fn ask(fd: &Fd, request: libc::c_ulong, argument: &mut i32) -> fourwave_posix::Result<i32> {
+    let mut bytes = [0; 5];
+    bytes[1..].copy_from_slice(&argument.to_ne_bytes());
+    // SAFETY: a pointer to four bytes.
+    let done = unsafe { ioctl(fd.0, &fd.found(), request, bytes[1..].as_mut_ptr() as usize) };
+    *argument = i32::from_ne_bytes(*bytes[1..].first_chunk().unwrap());
+    done
+}
+
 #[test]
 fn requests() {
     let (fd, handle) = accepted();
-    let ask = |request, argument| fd.with(|socket| ioctl(socket, request, argument));
-    assert_eq!(ask(libc::FIONREAD, 0), Ok(Some(0)));
+    let mut number = 5;
+    assert_eq!((ask(&fd, libc::FIONREAD, &mut number), number), (Ok(0), 0));
     sends(handle, b"abc");
-    assert_eq!(ask(libc::FIONREAD, 0), Ok(Some(3)));
-    assert_eq!(ask(libc::FIONBIO, 1), Ok(None));
-    assert!(fd.with(Socket::is_nonblocking));
-    assert_eq!(ask(libc::FIONBIO, 0), Ok(None));
-    assert!(!fd.with(Socket::is_nonblocking));
-    assert_eq!(errno(ask(libc::TCGETS, 0)), Errno::NOTTY);
+    assert_eq!((ask(&fd, libc::FIONREAD, &mut number), number), (Ok(0), 3));
+    for on in [true, false] {
+        assert_eq!(ask(&fd, libc::FIONBIO, &mut on.into()), Ok(0));
+        assert_eq!(fd.with(Socket::is_nonblocking), on);
+    }
+    assert_eq!(errno(ask(&fd, libc::TCGETS, &mut number)), Errno::NOTTY);
     let (listener, _) = listener();
-    assert_eq!(errno(listener.with(|socket| ioctl(socket, libc::FIONREAD, 0))), Errno::INVAL);
+    assert_eq!(errno(ask(&listener, libc::FIONREAD, &mut number)), Errno::INVAL);
+    for request in [libc::FIONREAD, libc::FIONBIO] {
+        // SAFETY: null is allowed.
+        assert_eq!(errno(unsafe { ioctl(fd.0, &fd.found(), request, 0) }), Errno::FAULT);
+    }
+    let fresh = Fd::socket();
+    assert_eq!(ask(&fresh, libc::FIONBIO, &mut 1), Ok(0));
+    assert!(fresh.with(Socket::is_nonblocking));
+    let flags = fcntl(fresh.0, &fresh.found(), libc::F_GETFL, 0).unwrap();
+    assert_ne!(flags & libc::O_NONBLOCK, 0, "the kernel's socket too");
+}
+
+/// What is known of a number decides who gets it next.
+#[test]
+fn numbers_that_exec_keeps_are_not_mixed_with_others() {
+    if !alone(
+        "descriptors::numbers_that_exec_keeps_are_not_mixed_with_others",
+        "FOURWAVE_TEST_ALONE",
+        "1",
+    ) {
+        return;
+    }
+    let flags = |fd: &Fd| fcntl(fd.0, &fd.found(), libc::F_GETFD, 0).unwrap();
+    let (one, _) = accepted();
+    assert_eq!(flags(&one), libc::FD_CLOEXEC);
+    assert_eq!(ask(&one, libc::FIONCLEX, &mut 0), Ok(0));
+    assert_eq!(flags(&one), 0);
+    drop(one);
+    let (two, _) = accepted();
+    assert_eq!(flags(&two), libc::FD_CLOEXEC);
+    assert_eq!(ask(&two, libc::FIONCLEX, &mut 0), Ok(0));
+    assert_eq!(ask(&two, libc::FIOCLEX, &mut 0), Ok(0));
+    let number = two.0;
+    drop(two);
+    let (three, _) = accepted();
+    assert_eq!((three.0, flags(&three)), (number, libc::FD_CLOEXEC));
+}
+
+#[test]
+fn what_carries_the_sockets_is_not_replaced() {
+    // Other tests make and close such numbers.
+    if !alone("descriptors::what_carries_the_sockets_is_not_replaced", "FOURWAVE_TEST_ALONE", "1") {
+        return;
+    }
+    let (fd, handle) = accepted();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let own: Vec<_> = fourwave_posix::own_descriptors().collect();
+    assert!(own.len() > 3);
+    for number in own {
+        for old in [fd.0, std::os::fd::AsRawFd::as_raw_fd(&null)] {
+            assert_eq!(errno(dup_to(old, number, None)), Errno::BADF);
+        }
+    }
+    sends(handle, b"x");
+    assert_eq!(fd.recv(&mut [0]), Ok(1));
+}
+
+#[test]
+fn flags_without_an_effect_are_kept() {
+    let (fd, _) = accepted();
+    let set = |flags: i32| fcntl(fd.0, &fd.found(), libc::F_SETFL, flags as usize);
+    let get = || fcntl(fd.0, &fd.found(), libc::F_GETFL, 0).unwrap();
+    assert_eq!(set(libc::O_APPEND | libc::O_NONBLOCK | libc::O_CREAT), Ok(0));
+    assert_eq!(get(), libc::O_RDWR | libc::O_APPEND | libc::O_NONBLOCK);
+    assert_eq!(errno(set(libc::O_DIRECT)), Errno::INVAL);
+    assert_eq!((set(0), get()), (Ok(0), libc::O_RDWR));
 }
 
 #[test]
