@@ -3,7 +3,7 @@
 use crate::choices::{Choices, check, linger_time};
 use crate::error::{gone, os, would_block};
 use crate::family::Family;
-use crate::fork::Mutex;
+use crate::fork::{Interrupted, Mutex, lock_interruptibly};
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::patience::{Limit, Patience};
@@ -384,15 +384,21 @@ impl Connection {
         limit: Limit,
         mut attempt: impl FnMut(&Lane) -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
-        let turn = match limit.deadline {
-            Some(deadline) => turn.try_lock_until(deadline),
-            None => Some(turn.lock()),
+        let turn = loop {
+            match lock_interruptibly(turn, limit.deadline) {
+                Ok(Some(turn)) => break turn,
+                Ok(None) => return Ok(None),
+                Err(Interrupted) if limit.interruptible => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                Err(Interrupted) => {}
+            }
         };
-        if turn.is_none() {
-            return Ok(None);
-        }
-        self.shared
-            .with_own_lane(|lane| block_on(&self.shared, lane, limit, interest, || attempt(lane)))
+        let result = self
+            .shared
+            .with_own_lane(|lane| block_on(&self.shared, lane, limit, interest, || attempt(lane)));
+        drop(turn);
+        result
     }
 }
 

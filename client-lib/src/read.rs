@@ -5,7 +5,7 @@ use crate::error::{os, would_block};
 use crate::patience::Patience;
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::{shut, status};
-use fourwave_protocol::{EXTENT_BYTES, position_of};
+use fourwave_protocol::{EXTENT_BYTES, FIRST_WINDOW, position_of};
 use rustix::io::Errno;
 use std::io::{self, IoSliceMut};
 use std::sync::atomic::Ordering;
@@ -13,11 +13,17 @@ use std::sync::atomic::Ordering;
 /// A reader that has drained the queue reports less too, if that gives an extent back.
 const REPORT_DRAINED_AT: u64 = EXTENT_BYTES as u64;
 
+/// Bytes that are waited for at the most without being taken: there must be a window for them.
+pub(crate) const MOST_PEEKED: u64 = FIRST_WINDOW / 2;
+
 /// Whether reading takes the bytes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Take,
     Peek,
+    /// Not before the buffers can be filled, as far as that can be [waited for](MOST_PEEKED), or
+    /// the stream has ended.
+    PeekAll,
 }
 
 impl Connection {
@@ -74,7 +80,8 @@ impl Connection {
         let tail = block.receive_tail();
         // Relaxed: only we write it, under the lock.
         let head = block.client.receive_head.load(Ordering::Relaxed);
-        if bufs.iter().all(|buf| buf.is_empty()) {
+        let wanted = bufs.iter().map(|buf| buf.len() as u64).sum::<u64>();
+        if wanted == 0 {
             return Ok(Some(0));
         }
         if head == tail {
@@ -87,6 +94,15 @@ impl Connection {
                     Ok(None)
                 }
             };
+        }
+        if mode == Mode::PeekAll
+            && tail - head < wanted.min(MOST_PEEKED)
+            && state & (status::PEER_CLOSED | status::FAILED) == 0
+            && !self.is_shut(shut::READ)
+        {
+            // What was read before is given back, or the window may be too small.
+            self.report_if(1)?;
+            return Ok(None);
         }
         let mut at = head;
         for buf in bufs {

@@ -146,6 +146,20 @@ impl TcpStream {
         self.connection.receive_with(bufs, mode, patience)
     }
 
+    /// `recvmsg(2)` with `MSG_PEEK` and `MSG_WAITALL`: waits until the buffers can be filled, or the
+    /// stream has ended, and leaves the bytes there. 32 KiB are waited for at the most.
+    ///
+    /// # Errors
+    /// `EAGAIN` when patience ends, `EINTR` if it allows that, though there may be some bytes;
+    /// otherwise as reading.
+    pub fn peek_all_with(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        patience: Patience,
+    ) -> io::Result<usize> {
+        self.connection.receive_with(bufs, Mode::PeekAll, patience)
+    }
+
     /// `sendmsg(2)`: as writing, but waits as `patience` says. What was written before patience
     /// ended or a signal came is the result, if it is anything.
     ///

@@ -26,6 +26,15 @@ const FAULTS: [i32; 6] =
 pub(crate) fn patiently<T>(
     nonblocking: bool,
     deadline: Option<Instant>,
+    call: impl FnMut(Patience) -> io::Result<T>,
+) -> Result<T> {
+    waiting(nonblocking, (deadline, deadline.is_none()), call)
+}
+
+/// As [`patiently`]; `restarts`: whether signals whose handlers ask for that do not end it.
+pub(crate) fn waiting<T>(
+    nonblocking: bool,
+    (deadline, restarts): (Option<Instant>, bool),
     mut call: impl FnMut(Patience) -> io::Result<T>,
 ) -> Result<T> {
     if nonblocking {
@@ -34,11 +43,9 @@ pub(crate) fn patiently<T>(
     loop {
         match call(Patience::until(deadline).interruptible()) {
             Err(error)
-                if error.kind() == io::ErrorKind::Interrupted
-                    && deadline.is_none()
-                    && signals_restart() => {}
+                if error.kind() == io::ErrorKind::Interrupted && restarts && signals_restart() => {}
             Err(error) if fourwave::errno(&error) == Some(libc::ENOBUFS) => {
-                return without_lane(deadline, call);
+                return without_lane((deadline, restarts), call);
             }
             result => return result.map_err(errno),
         }
@@ -47,7 +54,7 @@ pub(crate) fn patiently<T>(
 
 /// The daemon has no lane left on which the thread could be told: it looks now and then.
 fn without_lane<T>(
-    deadline: Option<Instant>,
+    (deadline, restarts): (Option<Instant>, bool),
     mut call: impl FnMut(Patience) -> io::Result<T>,
 ) -> Result<T> {
     let mut tick = Tick::begin();
@@ -61,7 +68,7 @@ fn without_lane<T>(
             return Err(Errno::AGAIN);
         }
         match tick.sleep(&mut [], left, None) {
-            Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}
+            Err(Errno::INTR) if restarts && signals_restart() => {}
             result => result.map(drop)?,
         }
     }

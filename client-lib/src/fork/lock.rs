@@ -8,6 +8,7 @@
 
 use super::epoch;
 use lock_api::{GuardSend, RawMutexTimed};
+use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::Timespec;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,12 +47,23 @@ impl RawMutex {
         self.0.compare_exchange_weak(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the lock; waits for it until `deadline` at the most.
+    /// Takes the lock; waits for it until `deadline` at the most. A signal that is handled does not
+    /// end that.
     fn wait(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            match self.wait_once(deadline) {
+                Err(Interrupted) => {}
+                Ok(locked) => return locked,
+            }
+        }
+    }
+
+    /// The same, until a signal is handled.
+    fn wait_once(&self, deadline: Option<Instant>) -> Result<bool, Interrupted> {
         for _ in 0..LOOKS {
             let word = self.0.load(Ordering::Relaxed);
             if Self::is_free(word) && self.swap(word, Self::word()) {
-                return true;
+                return Ok(true);
             }
             std::hint::spin_loop();
         }
@@ -60,7 +72,7 @@ impl RawMutex {
             if Self::is_free(word) {
                 // Others may sleep for it.
                 if self.swap(word, Self::word() | WAITERS) {
-                    return true;
+                    return Ok(true);
                 }
                 continue;
             }
@@ -69,16 +81,38 @@ impl RawMutex {
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return false;
+                return Ok(false);
             }
             let left = left.map(|left| Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             });
-            // Every way in which this ends is followed by another look.
-            let _ = futex::wait(&self.0, futex::Flags::PRIVATE, word | WAITERS, left.as_ref());
+            let slept = futex::wait(&self.0, futex::Flags::PRIVATE, word | WAITERS, left.as_ref());
+            if slept == Err(Errno::INTR) {
+                return Err(Interrupted);
+            }
+            // Every other way in which this ends is followed by another look.
         }
     }
+}
+
+/// A signal was handled while a lock was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interrupted;
+
+/// Locks `mutex`, until `deadline` at the most (then `None`).
+///
+/// # Errors
+/// [`Interrupted`] when a signal was handled meanwhile.
+pub(crate) fn lock_interruptibly<T>(
+    mutex: &Mutex<T>,
+    deadline: Option<Instant>,
+) -> Result<Option<MutexGuard<'_, T>>, Interrupted> {
+    // SAFETY: only asked to lock.
+    let raw = unsafe { mutex.raw() };
+    let locked = raw.swap(0, RawMutex::word()) || raw.wait_once(deadline)?;
+    // SAFETY: locked just now, for the guard.
+    Ok(locked.then(|| unsafe { mutex.make_guard_unchecked() }))
 }
 
 // SAFETY: the lock is taken by moving the word from free to locked with a compare-and-swap, and

@@ -21,7 +21,7 @@
 
 mod lock;
 
-pub(crate) use lock::{Mutex, MutexGuard};
+pub(crate) use lock::{Interrupted, Mutex, MutexGuard, lock_interruptibly};
 
 use crate::runtime::{Quiet, Shared};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

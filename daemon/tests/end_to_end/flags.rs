@@ -106,7 +106,7 @@ fn the_table_of_flags_is_true() {
     let mut expected = documented();
     assert!(expected.len() > 10, "{expected:?}");
     for bit in 0..32 {
-        let others = ("EOPNOTSUPP".to_owned(), "EINVAL".to_owned());
+        let others = ("works".to_owned(), "works".to_owned());
         expected.entry(1 << bit).or_insert(others);
     }
     assert_eq!(seen, expected);

@@ -1,7 +1,7 @@
 //! Sending and receiving.
 
 use super::{Socket, State, Stream, deadline};
-use crate::blocking::{patiently, signals_restart};
+use crate::blocking::{patiently, signals_restart, waiting};
 use crate::error::{Errno, Result, errno};
 use fourwave::Patience;
 use std::io::{IoSlice, IoSliceMut};
@@ -13,21 +13,9 @@ const MOST: usize = 0x7fff_f000;
 /// Bytes thrown away at once.
 const WASTE: usize = 16 * 1024;
 
-/// Flags of sending that are obeyed, or are hints.
-const SEND_FLAGS: i32 = libc::MSG_DONTWAIT
-    | libc::MSG_NOSIGNAL
-    | libc::MSG_MORE
-    | libc::MSG_EOR
-    | libc::MSG_CONFIRM
-    | libc::MSG_DONTROUTE;
-
-/// Flags of receiving that are obeyed, or mean nothing for TCP.
-const RECEIVE_FLAGS: i32 = libc::MSG_DONTWAIT
-    | libc::MSG_PEEK
-    | libc::MSG_WAITALL
-    | libc::MSG_TRUNC
-    | libc::MSG_NOSIGNAL
-    | libc::MSG_CMSG_CLOEXEC;
+/// Flags of sending that would change what is sent. As in Linux others are ignored, if they are not
+/// obeyed.
+const SEND_REFUSED: i32 = libc::MSG_OOB | libc::MSG_FASTOPEN;
 
 /// What `recvmsg` gives back; a TCP socket has no ancillary data and no address to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +46,14 @@ impl Socket {
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::AGAIN);
         }
-        if flags & !RECEIVE_FLAGS != 0 {
+        if flags & libc::MSG_OOB != 0 {
             return Err(Errno::INVAL);
         }
         let bytes = if flags & libc::MSG_WAITALL != 0 {
             self.receive_all(stream, bufs, flags)?
         } else {
-            self.receive_some(stream, bufs, flags, deadline(&self.receive_timeout))?
+            let deadline = deadline(&self.receive_timeout);
+            self.receive_some(stream, bufs, flags, (deadline, deadline.is_none()))?
         };
         Ok(Received { bytes, flags: 0 })
     }
@@ -82,18 +71,18 @@ impl Socket {
         stream: &Stream,
         bufs: &mut [IoSliceMut<'_>],
         flags: i32,
-        deadline: Option<Instant>,
+        wait: (Option<Instant>, bool),
     ) -> Result<usize> {
         let nonblocking = self.is_nonblocking() || flags & libc::MSG_DONTWAIT != 0;
         let peek = flags & libc::MSG_PEEK != 0;
         if flags & libc::MSG_TRUNC != 0 && !peek {
             let room = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(WASTE);
             let mut waste = vec![0; room];
-            return patiently(nonblocking, deadline, |patience| {
+            return waiting(nonblocking, wait, |patience| {
                 stream.stream.recv_with(&mut [IoSliceMut::new(&mut waste)], false, patience)
             });
         }
-        patiently(nonblocking, deadline, |patience| stream.stream.recv_with(bufs, peek, patience))
+        waiting(nonblocking, wait, |patience| stream.stream.recv_with(bufs, peek, patience))
     }
 
     /// `MSG_WAITALL`: until the buffers are full, or the stream has ended, or a signal or an error
@@ -107,13 +96,14 @@ impl Socket {
         let deadline = deadline(&self.receive_timeout);
         let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
         if flags & libc::MSG_PEEK != 0 {
-            // Bytes that stay cannot be waited for beyond what a window holds: what is there.
-            return self.receive_some(stream, bufs, flags, deadline);
+            return self.peek_all(stream, bufs, flags, deadline);
         }
         let mut rest: &mut [IoSliceMut<'_>] = bufs;
         let mut done = 0;
         while done < wanted {
-            match self.receive_some(stream, rest, flags, deadline) {
+            // As in Linux: once there is something, any signal ends it.
+            let restarts = done == 0 && deadline.is_none();
+            match self.receive_some(stream, rest, flags, (deadline, restarts)) {
                 Ok(0) => break,
                 Ok(count) => {
                     done += count;
@@ -126,17 +116,40 @@ impl Socket {
         Ok(done)
     }
 
+    /// `MSG_WAITALL` with `MSG_PEEK`.
+    fn peek_all(
+        &self,
+        stream: &Stream,
+        bufs: &mut [IoSliceMut<'_>],
+        flags: i32,
+        deadline: Option<Instant>,
+    ) -> Result<usize> {
+        let nonblocking = self.is_nonblocking() || flags & libc::MSG_DONTWAIT != 0;
+        let all = patiently(nonblocking, deadline, |patience| {
+            stream.stream.peek_all_with(bufs, patience)
+        });
+        match all {
+            // Cut short: what is there, if there is anything.
+            Err(why @ (Errno::AGAIN | Errno::INTR)) => {
+                let some =
+                    self.receive_some(stream, bufs, flags | libc::MSG_DONTWAIT, (None, false));
+                some.map_err(|errno| if errno == Errno::AGAIN { why } else { errno })
+            }
+            all => all,
+        }
+    }
+
     /// `sendmsg(2)` without ancillary data, and with it `send`, `writev` and `write`. The caller
     /// raises `SIGPIPE` for `EPIPE` unless `MSG_NOSIGNAL` is there.
     ///
     /// # Errors
-    /// `EPIPE` without a connection and after its end; `EOPNOTSUPP` for `MSG_OOB`,
-    /// `MSG_FASTOPEN` and others that are not offered; `EAGAIN`; `EINTR`; `ECONNRESET` and what
-    /// else ends a connection; `ENETDOWN` when the daemon is gone.
+    /// `EPIPE` without a connection and after its end; `EOPNOTSUPP` for `MSG_OOB` and
+    /// `MSG_FASTOPEN`; `EAGAIN`; `EINTR`; `ECONNRESET` and what else ends a connection; `ENETDOWN`
+    /// when the daemon is gone.
     pub fn send(&self, bufs: &[IoSlice<'_>], flags: i32) -> Result<usize> {
         let state = self.stream().ok_or(Errno::PIPE)?;
         let State::Stream(stream) = &**state else { return Err(Errno::PIPE) };
-        if flags & !SEND_FLAGS != 0 {
+        if flags & SEND_REFUSED != 0 {
             return Err(Errno::OPNOTSUPP);
         }
         let total: usize = bufs.iter().map(|buf| buf.len()).fold(0, usize::saturating_add);

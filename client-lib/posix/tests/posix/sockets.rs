@@ -105,10 +105,54 @@ fn flags_of_receiving() {
         let mut all = [0; 7];
         assert_eq!((recv(&mut all, libc::MSG_WAITALL), &all), (Ok(7), b"fghijkl"));
     });
+    // As in Linux, what is not known is ignored.
+    sends(handle, b"m");
+    assert_eq!(recv(&mut buf, libc::MSG_DONTROUTE | libc::MSG_MORE | 1 << 30), Ok(1));
     sends(handle, b"m");
     FAKE.with(|world| world.peer_closes(handle));
     assert_eq!(recv(&mut buf, libc::MSG_WAITALL), Ok(1), "the end comes first");
     assert_eq!(recv(&mut buf, 0), Ok(0));
+}
+
+#[test]
+fn peeking_can_wait_for_all() {
+    const PEEK: i32 = libc::MSG_PEEK | libc::MSG_WAITALL;
+    let (fd, handle) = accepted();
+    let recv = |buf: &mut [u8], flags| fd.with(|socket| socket.recv(buf, flags));
+    let mut buf = [0; 8];
+    sends(handle, b"ab");
+    assert_eq!(recv(&mut buf, PEEK | libc::MSG_DONTWAIT), Ok(2), "what is there");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in [&b"cd"[..], b"e", b"fghij"] {
+                thread::sleep(Duration::from_millis(1));
+                sends(handle, part);
+            }
+        });
+        assert_eq!((recv(&mut buf, PEEK), &buf), (Ok(8), b"abcdefgh"));
+    });
+    // Part of what was read has not been reported yet: the window opens for what is waited for.
+    let first = [7; 40_000];
+    sends(handle, &first);
+    let mut bulk = vec![0; 20_010];
+    assert_eq!(recv(&mut bulk, libc::MSG_WAITALL), Ok(20_010));
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| recv(&mut bulk, PEEK));
+        thread::sleep(Duration::from_millis(2));
+        sends(handle, &first);
+        assert_eq!(reader.join().unwrap(), Ok(20_010));
+    });
+    let time = [0i64.to_ne_bytes(), 3000i64.to_ne_bytes()].concat();
+    fd.with(|socket| socket.setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)).unwrap();
+    let mut all = vec![0; 1 << 20];
+    assert!(recv(&mut all, PEEK).unwrap() >= 32 * 1024, "more is not waited for");
+    while recv(&mut all, libc::MSG_DONTWAIT).is_ok() {}
+    assert_eq!(errno(recv(&mut buf, PEEK)), Errno::AGAIN);
+    sends(handle, b"xyz");
+    assert_eq!(recv(&mut buf, PEEK), Ok(3), "the time is over");
+    FAKE.with(|world| world.peer_closes(handle));
+    assert_eq!(recv(&mut buf, PEEK), Ok(3), "the end comes first");
+    assert_eq!((recv(&mut buf, 0), recv(&mut buf, PEEK)), (Ok(3), Ok(0)));
 }
 
 #[test]
@@ -306,6 +350,31 @@ fn signals_end_waits_unless_they_restart() {
         let reader = scope.spawn(reading);
         signal_until(libc::SIGUSR2, || reader.is_finished());
         assert_eq!(errno(reader.join().unwrap()), Errno::INTR);
+    });
+    // A thread that waits for another one's turn waits no less.
+    thread::scope(|scope| {
+        READER.store(0, Ordering::SeqCst);
+        let first = scope.spawn(|| fd.recv(&mut [0; 3]));
+        thread::sleep(Duration::from_millis(5));
+        let second = scope.spawn(reading);
+        signal_until(libc::SIGUSR2, || second.is_finished());
+        assert_eq!(errno(second.join().unwrap()), Errno::INTR);
+        assert!(!first.is_finished());
+        sends(handle, b"def");
+        assert_eq!(first.join().unwrap(), Ok(3));
+    });
+    // As in Linux, any handler ends a wait for more when there is something.
+    install(libc::SIGUSR2, libc::SA_RESTART);
+    sends(handle, b"g");
+    thread::scope(|scope| {
+        READER.store(0, Ordering::SeqCst);
+        let reader = scope.spawn(|| {
+            // SAFETY: always there.
+            READER.store(unsafe { libc::pthread_self() }, Ordering::SeqCst);
+            fd.with(|socket| socket.recv(&mut [0; 8], libc::MSG_WAITALL))
+        });
+        signal_until(libc::SIGUSR2, || reader.is_finished());
+        assert_eq!(reader.join().unwrap(), Ok(1));
     });
 }
 
