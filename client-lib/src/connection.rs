@@ -7,7 +7,7 @@ use crate::fork::{Interrupted, Mutex, lock_interruptibly};
 use crate::lane::Lane;
 use crate::park::{Interest as Waiting, Unasked, block_on};
 use crate::patience::{Limit, Patience};
-use crate::poller::Interest;
+use crate::poller::{Interest, Readiness};
 use crate::runtime::Shared;
 use crate::watch::Watcher;
 use fourwave_protocol::command::Command;
@@ -176,6 +176,12 @@ impl Connection {
     pub(crate) fn status(&self) -> io::Result<u32> {
         self.shared.check()?;
         Ok(self.block().status())
+    }
+
+    /// What it is ready for now.
+    pub(crate) fn readiness(&self) -> io::Result<Readiness> {
+        self.shared.check()?;
+        Ok(Readiness::of_stream(self.block(), || self.shared.has_grant(self.worker)))
     }
 
     /// The connection's error, for the first who asks.

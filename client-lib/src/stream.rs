@@ -183,9 +183,14 @@ impl TcpStream {
     /// # Errors
     /// `ENETDOWN` when the daemon is gone.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        let Connection { shared, worker, .. } = &*self.connection;
-        shared.check()?;
-        Ok(Readiness::of_stream(self.connection.block(), || shared.has_grant(*worker)))
+        self.connection.readiness()
+    }
+
+    /// The same; if it cannot be written, pollers that watch for that hear when it can, although
+    /// no write has failed.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn writability(&self) -> io::Result<Readiness> {
+        self.connection.writability()
     }
 
     /// `FIONREAD`: how many received bytes wait to be read.

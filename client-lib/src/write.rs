@@ -5,6 +5,8 @@ use crate::error::{os, would_block};
 use crate::lane::{Lane, Loan};
 use crate::patience::{Limit, Patience};
 use crate::poller::{Core, watch_room};
+#[cfg(feature = "tokio")]
+use crate::poller::{Readiness, has_room};
 use fourwave_protocol::command::Command;
 use fourwave_protocol::conn::{shut, status};
 use fourwave_protocol::{EXTENT_BYTES, ExtentId, position_of};
@@ -121,6 +123,23 @@ impl Connection {
             }
             (Blocked::Window, None) => Ok(blocked),
         }
+    }
+
+    /// What it is ready for. If it cannot be written, it is as if a write had found that out.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn writability(&self) -> io::Result<Readiness> {
+        let ready = self.readiness()?;
+        let watchers = self.write_watchers();
+        let Some(core) = watchers.first().filter(|_| !ready.is_writable()) else {
+            return Ok(ready);
+        };
+        watchers.iter().for_each(|core| core.no_room(self.handle));
+        watch_room(self.block(), core.lane());
+        let ready = self.readiness()?;
+        if !ready.is_writable() && has_room(self.block()) {
+            watchers.iter().try_for_each(|core| core.want_grants(self.handle, self.worker))?;
+        }
+        Ok(ready)
     }
 
     /// Writes what fits of `bufs`, without their first `skip` bytes, and posts it.

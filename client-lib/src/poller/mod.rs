@@ -19,6 +19,8 @@ mod source;
 
 pub use beside::Slept;
 pub use event::{Event, Events, Interest, Readiness, Trigger};
+#[cfg(feature = "tokio")]
+pub(crate) use registry::has_room;
 pub(crate) use registry::watch_room;
 pub use source::Source;
 pub(crate) use source::sealed;

@@ -434,7 +434,7 @@ impl Readiness {
 }
 
 /// Whether the connection's buffer takes a byte.
-fn has_room(block: &ConnBlock) -> bool {
+pub(crate) fn has_room(block: &ConnBlock) -> bool {
     // Relaxed: as for the head of reading.
     let written = block.client.send_tail.load(Ordering::Relaxed);
     // Acquire: as for writing itself.

@@ -89,6 +89,15 @@ impl TcpListener {
     }
 }
 
+/// As [`TcpListener::from_std`].
+impl TryFrom<crate::TcpListener> for TcpListener {
+    type Error = io::Error;
+
+    fn try_from(listener: crate::TcpListener) -> io::Result<TcpListener> {
+        TcpListener::from_std(listener)
+    }
+}
+
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.listener.fmt(f)

@@ -29,11 +29,12 @@
 mod axum;
 mod listener;
 mod reactor;
+mod ready;
 mod split;
 mod stream;
 
 pub use listener::TcpListener;
-pub use split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
+pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;
 
 pub use ::tokio::net::ToSocketAddrs;

@@ -206,15 +206,28 @@ impl Registration {
         &self,
         context: &mut Context<'_>,
         direction: Direction,
+        attempt: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.poll_any(context, &[direction], attempt)
+    }
+
+    /// As [`poll`](Self::poll), for whichever of these directions is ready first.
+    pub(super) fn poll_any<T>(
+        &self,
+        context: &mut Context<'_>,
+        directions: &[Direction],
         mut attempt: impl FnMut() -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         // A task that always finds something to do lets others run, as with tokio's own sockets.
         let progress = std::task::ready!(coop::poll_proceed(context));
         loop {
-            self.with_side(direction, |side| side.ready = false);
+            for direction in directions {
+                self.with_side(*direction, |side| side.ready = false);
+            }
             match attempt() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.wait(context, direction) {
+                    let waits = |direction: &Direction| self.wait(context, *direction);
+                    if directions.iter().all(waits) {
                         return Poll::Pending;
                     }
                 }
@@ -225,6 +238,15 @@ impl Registration {
                 }
             }
         }
+    }
+
+    /// As [`poll_any`](Self::poll_any), to be awaited.
+    pub(super) async fn perform_any<T>(
+        &self,
+        directions: &[Direction],
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        poll_fn(|context| self.poll_any(context, directions, &mut attempt)).await
     }
 
     /// As [`poll`](Self::poll), to be awaited.

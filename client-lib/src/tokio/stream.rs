@@ -2,7 +2,7 @@
 
 use super::ToSocketAddrs;
 use super::reactor::{Direction, Registration};
-use super::split::{OwnedReadHalf, OwnedWriteHalf, split};
+use super::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf, split, split_borrowed};
 use crate::options::SocketOptions;
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use std::fmt;
@@ -15,8 +15,8 @@ use std::time::Duration;
 /// A connection, like `tokio::net::TcpStream`.
 pub struct TcpStream {
     /// Before the registration: it leaves the poller when it is dropped.
-    stream: crate::TcpStream,
-    registration: Registration,
+    pub(super) stream: crate::TcpStream,
+    pub(super) registration: Registration,
 }
 
 impl TcpStream {
@@ -102,6 +102,22 @@ impl TcpStream {
         self.stream.set_nodelay(nodelay)
     }
 
+    /// `TCP_QUICKACK`, see [`crate::TcpStream::set_quickack`].
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        self.stream.set_quickack(quickack)
+    }
+
+    /// See [`set_quickack`](Self::set_quickack).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn quickack(&self) -> io::Result<bool> {
+        self.stream.quickack()
+    }
+
     /// See [`set_nodelay`](Self::set_nodelay).
     ///
     /// # Errors
@@ -149,6 +165,11 @@ impl TcpStream {
         &self.stream
     }
 
+    /// The two directions, for one task. Dropping them leaves the stream as it is.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        split_borrowed(self)
+    }
+
     /// The two directions, for tasks of their own. Dropping the writing half sends a FIN.
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         split(self)
@@ -181,6 +202,15 @@ impl TcpStream {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
         }
+    }
+}
+
+/// As [`TcpStream::from_std`].
+impl TryFrom<crate::TcpStream> for TcpStream {
+    type Error = io::Error;
+
+    fn try_from(stream: crate::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(stream)
     }
 }
 

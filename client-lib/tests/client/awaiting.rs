@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs a test on two threads, or on one; longer than this hangs.
-fn run(threads: usize, test: impl Future<Output = ()>) {
+pub(crate) fn run(threads: usize, test: impl Future<Output = ()>) {
     let runtime = match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
         _ => {
@@ -20,11 +20,11 @@ fn run(threads: usize, test: impl Future<Output = ()>) {
     runtime.unwrap().block_on(bounded).expect("it hangs");
 }
 
-fn listen(fake: &Fake) -> TcpListener {
+pub(crate) fn listen(fake: &Fake) -> TcpListener {
     TcpListener::from_std(fake.options().bind("10.99.0.2:80").unwrap()).unwrap()
 }
 
-async fn connect(fake: &Fake, port: u16) -> std::io::Result<TcpStream> {
+pub(crate) async fn connect(fake: &Fake, port: u16) -> std::io::Result<TcpStream> {
     TcpStream::connect_with(&fake.options(), ([10, 99, 0, 2], port).into()).await
 }
 
@@ -102,7 +102,7 @@ fn a_dropped_future_has_taken_nothing() {
 }
 
 /// Polls a future once, as `select!` does with the branches that lose; it must not be done.
-async fn poll_once(future: impl Future<Output = impl std::fmt::Debug>) {
+pub(crate) async fn poll_once(future: impl Future<Output = impl std::fmt::Debug>) {
     tokio::select! {
         biased;
         output = future => panic!("done too early: {output:?}"),

@@ -9,6 +9,8 @@ mod fake;
 mod options;
 mod polling;
 mod quiet;
+#[cfg(feature = "tokio")]
+mod readiness;
 mod scale;
 mod several;
 mod streams;
