@@ -184,6 +184,16 @@ impl Connection {
         Ok(Readiness::of_stream(self.block(), || self.shared.has_grant(self.worker)))
     }
 
+    /// Bytes that were written and that the peer has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> io::Result<usize> {
+        self.shared.check()?;
+        let block = self.block();
+        // Relaxed: numbers that are old at once. The acknowledged one first: the other is not behind.
+        let acked = block.daemon.send_acked.load(Ordering::Relaxed);
+        let written = block.client.send_tail.load(Ordering::Relaxed);
+        Ok(usize::try_from(written.saturating_sub(acked)).unwrap_or(usize::MAX))
+    }
+
     /// The connection's error, for the first who asks.
     pub(crate) fn take_failure(&self, state: u32) -> Option<io::Error> {
         if state & status::FAILED == 0 || self.failure_told.swap(true, Ordering::Relaxed) {

@@ -356,6 +356,8 @@ impl sockopt::Socket for TcpListener {
             | Name::Domain
             | Name::Listens
             | Name::OobInline
+            | Name::ReceiveLeast
+            | Name::SendLeast
             | Name::DeferAccept => true,
         }
     }

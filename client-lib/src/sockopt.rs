@@ -48,6 +48,10 @@ pub(crate) enum Name {
     Listens,
     /// `SO_OOBINLINE`: always on.
     OobInline,
+    /// `SO_RCVLOWAT`: always 1.
+    ReceiveLeast,
+    /// `SO_SNDLOWAT`: always 1, in Linux too.
+    SendLeast,
     /// `TCP_DEFER_ACCEPT`.
     DeferAccept,
 }
@@ -63,6 +67,8 @@ impl Name {
             (SOL_SOCKET, 9) => Name::Number(ConnOption::KeepAlive),
             (SOL_SOCKET, 10) => Name::OobInline,
             (SOL_SOCKET, 13) => Name::Linger,
+            (SOL_SOCKET, 18) => Name::ReceiveLeast,
+            (SOL_SOCKET, 19) => Name::SendLeast,
             (SOL_SOCKET, 20) => Name::ReadTimeout,
             (SOL_SOCKET, 21) => Name::WriteTimeout,
             (SOL_SOCKET, 30) => Name::Listens,
@@ -165,7 +171,11 @@ pub(crate) fn set(socket: &impl Socket, level: i32, name: i32, value: &[u8]) -> 
             socket.set_own(name, Some(Duration::from_secs(seconds)))
         }
         Name::OobInline if int(value)? != 0 => Ok(()),
+        // As in Linux: none means one.
+        Name::ReceiveLeast if matches!(int(value)?, 0 | 1) => Ok(()),
         Name::OobInline
+        | Name::ReceiveLeast
+        | Name::SendLeast
         | Name::Info
         | Name::Error
         | Name::Type
@@ -202,7 +212,7 @@ pub(crate) fn get(
             value[..name.len()].copy_from_slice(name.as_bytes());
             value
         }
-        Name::OobInline => int_bytes(1),
+        Name::OobInline | Name::ReceiveLeast | Name::SendLeast => int_bytes(1),
         Name::Type => int_bytes(1),
         Name::Protocol => int_bytes(IPPROTO_TCP as u32),
         Name::ReadTimeout

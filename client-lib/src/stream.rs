@@ -201,6 +201,15 @@ impl TcpStream {
         self.connection.unread()
     }
 
+    /// `SIOCOUTQ`: how many bytes were written and are not acknowledged by the peer. What of them was
+    /// not sent yet, `SIOCOUTQNSD`, is in [`tcp_info`](Self::tcp_info).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn unacknowledged(&self) -> io::Result<usize> {
+        self.connection.unacknowledged()
+    }
+
     /// Whether operations wait; for all clones.
     ///
     /// # Errors

@@ -9,6 +9,16 @@ use crate::table::{self, Owner};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+/// Bytes that were not sent yet (`linux/sockios.h`).
+const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+
+/// Requests about interfaces, addresses and routes: from `SIOCADDRT` on, which the kernel answers
+/// through any socket.
+const OF_INTERFACES: std::ops::RangeInclusive<libc::c_ulong> = 0x890b..=0x89ff;
+
+/// Requests about who gets signals: from `FIOSETOWN` to `SIOCGPGRP`, beside `F_SETOWN`.
+const OF_OWNERS: std::ops::RangeInclusive<libc::c_ulong> = 0x8901..=0x8904;
+
 /// Status flags that are kept and told, and mean nothing on a socket.
 const KEPT: i32 = libc::O_APPEND | libc::O_NOATIME;
 
@@ -163,9 +173,17 @@ pub unsafe fn ioctl(
         Description::Socket(socket) if socket.is_served() => {
             let answer = match request {
                 libc::FIONREAD => i32::try_from(socket.unread()?).unwrap_or(i32::MAX),
+                libc::TIOCOUTQ => i32::try_from(socket.unacknowledged()?).unwrap_or(i32::MAX),
+                SIOCOUTQNSD => i32::try_from(socket.unsent()?).unwrap_or(i32::MAX),
                 // Urgent data is received in line, and its mark is not kept.
                 SIOCATMARK => 0,
-                libc::FIONBIO if pointer.is_null() => return Err(Errno::FAULT),
+                request if OF_INTERFACES.contains(&request) || OF_OWNERS.contains(&request) => {
+                    return kernel::ioctl(fd, request, argument);
+                }
+                libc::FIONBIO | libc::FIOASYNC if pointer.is_null() => return Err(Errno::FAULT),
+                // It is off.
+                // SAFETY: as the caller says, and not null.
+                libc::FIOASYNC if unsafe { pointer.read_unaligned() } == 0 => return Ok(0),
                 libc::FIONBIO => {
                     // SAFETY: as the caller says, and not null.
                     socket.set_nonblocking(unsafe { pointer.read_unaligned() } != 0);

@@ -165,6 +165,33 @@ impl Socket {
         if done == total { Ok(total) } else { Ok(done + send_rest(stream, bufs, done, deadline)) }
     }
 
+    /// `SIOCOUTQ`: bytes that were written and are not acknowledged.
+    ///
+    /// # Errors
+    /// `EINVAL` on a listener, `ENETDOWN` when the daemon is gone.
+    pub fn unacknowledged(&self) -> Result<usize> {
+        match &**self.state.load() {
+            State::Stream(stream) => stream.stream.unacknowledged().map_err(errno),
+            State::Listening(_) => Err(Errno::INVAL),
+            State::Fresh | State::Kernel | State::Bound(_) => Ok(0),
+        }
+    }
+
+    /// `SIOCOUTQNSD`: those of them that were not sent.
+    ///
+    /// # Errors
+    /// As [`unacknowledged`](Self::unacknowledged).
+    pub fn unsent(&self) -> Result<usize> {
+        match &**self.state.load() {
+            State::Stream(stream) => {
+                let info = stream.stream.tcp_info().map_err(errno)?;
+                Ok(usize::try_from(info.notsent_bytes).unwrap_or(usize::MAX))
+            }
+            State::Listening(_) => Err(Errno::INVAL),
+            State::Fresh | State::Kernel | State::Bound(_) => Ok(0),
+        }
+    }
+
     /// `FIONREAD`.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::numbers::{self, Number};
 use crate::table::{self, Owner};
 use arc_swap::ArcSwap;
 use fourwave::{Patience, Readiness, SocketOptions, TcpListener, TcpStream};
-use options::Chosen;
+use options::{Chosen, Inherited};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -75,6 +75,8 @@ pub struct Socket {
     change: Mutex<()>,
     /// Options that were set before there was an address.
     chosen: Mutex<Option<Box<Chosen>>>,
+    /// What of them an accepted socket has of its listener's, and no kernel's socket knows.
+    inherited: Inherited,
     /// Epoll instances that watched the kernel's socket of the same number before, or watch a
     /// connection that may fail and be tried again.
     watched: Mutex<Vec<epoll::Early>>,
@@ -121,6 +123,7 @@ impl Socket {
             state: ArcSwap::from_pointee(state),
             change: Mutex::new(()),
             chosen: Mutex::new(None),
+            inherited: Inherited::default(),
             watched: Mutex::new(Vec::new()),
         }
     }
@@ -236,6 +239,7 @@ impl Socket {
             return Err(Errno::AFNOSUPPORT);
         }
         let listener = self.options().reserve(address).map_err(errno)?;
+        self.inherited.ask_kernel(fd, self.domain);
         self.state.store(Arc::new(State::Bound(listener)));
         drop(change);
         self.moved(fd);
@@ -300,6 +304,7 @@ impl Socket {
         ] {
             new.store(own.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        socket.inherited.take_from(&self.inherited);
         let (fd, cloexec) = number.used();
         table::insert(fd, Arc::new(Description::Socket(socket)), Owner::Lent { cloexec });
         Ok((fd, peer))

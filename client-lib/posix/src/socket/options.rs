@@ -1,11 +1,12 @@
 //! `getsockopt` and `setsockopt`.
 
-use super::{Socket, State, lock, timeout};
+use super::{Domain, Socket, State, lock, timeout};
 use crate::error::{Errno, Result, errno, explain};
 use crate::kernel;
+use crate::table::{self, Owner};
 use fourwave::SocketOptions;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Options of a socket that has no address yet.
@@ -81,7 +82,14 @@ impl Socket {
         if self.own_timeout(level, name).is_some() {
             return self.set_own(level, name, value);
         }
-        match &**self.state.load() {
+        let state = self.state.load();
+        if let Some(option) = Before::of(level, name)
+            && !matches!(**state, State::Fresh | State::Kernel)
+        {
+            let is_stream = matches!(**state, State::Stream(_));
+            return self.set_late(fd, option, is_stream, value);
+        }
+        match &**state {
             State::Fresh | State::Kernel => self.choose(fd, level, name, value),
             State::Bound(listener) | State::Listening(listener) => {
                 listener.setsockopt(level, name, value).map_err(errno)
@@ -102,6 +110,9 @@ impl Socket {
             return Ok(length);
         }
         let state = self.state.load();
+        if let Some(option) = Before::of(level, name) {
+            return self.get_before(fd, option, value);
+        }
         let asked = match &**state {
             State::Fresh | State::Kernel => {
                 return kernel::getsockopt(fd, level, name, value);
@@ -116,13 +127,45 @@ impl Socket {
             State::Listening(listener) => listener.getsockopt(level, name, value),
             State::Stream(stream) => stream.stream.getsockopt(level, name, value),
         };
-        match asked.map_err(errno) {
-            // Chosen before binding; the kernel's socket knows it still.
-            Err(Errno::NOPROTOOPT) if is_before_binding(level, name) => {
-                kernel::getsockopt(fd, level, name, value)
+        asked.map_err(errno)
+    }
+
+    /// One of those that count when an address is bound.
+    fn get_before(&self, fd: RawFd, option: Before, value: &mut [u8]) -> Result<usize> {
+        let (level, name) = option.number();
+        // The number of an accepted socket stands for a kernel's that knows nothing.
+        if self.is_served() && matches!(table::owner(fd), Some(Owner::Lent { .. })) {
+            if option == Before::V6Only && self.domain == Domain::V4 {
+                // As in Linux, whose setsockopt gives ENOPROTOOPT.
+                return Err(Errno::OPNOTSUPP);
             }
-            result => result,
+            return Ok(int(self.inherited.has(option).into(), value));
         }
+        kernel::getsockopt(fd, level, name, value)
+    }
+
+    /// Sets one of them on a socket that has an address.
+    ///
+    /// `SO_REUSEADDR` is for what is accepted from here, and on a connection, which keeps nobody
+    /// from binding who has it himself, without an effect.
+    fn set_late(&self, fd: RawFd, option: Before, is_stream: bool, value: &[u8]) -> Result<()> {
+        let on = i32::from_ne_bytes(*value.first_chunk().ok_or(Errno::INVAL)?) != 0;
+        match (option, self.domain) {
+            // As in Linux.
+            (Before::V6Only, Domain::V6) => return Err(Errno::INVAL),
+            (Before::V6Only, Domain::V4) => return Err(Errno::NOPROTOOPT),
+            // Others cannot be let in any more.
+            (Before::ReusePort, _) if !is_stream && self.inherited.has(option) != on => {
+                return Err(Errno::NOPROTOOPT);
+            }
+            (Before::ReuseAddress | Before::ReusePort, _) => {}
+        }
+        self.inherited.set(option, on);
+        if matches!(table::owner(fd), Some(Owner::Program)) {
+            let (level, name) = option.number();
+            kernel::setsockopt(fd, level, name, value)?;
+        }
+        Ok(())
     }
 
     fn own_timeout(&self, level: i32, name: i32) -> Option<&AtomicU64> {
@@ -155,13 +198,64 @@ impl Socket {
     }
 }
 
-/// `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
-fn is_before_binding(level: i32, name: i32) -> bool {
-    matches!(
-        (level, name),
-        (libc::SOL_SOCKET, libc::SO_REUSEADDR | libc::SO_REUSEPORT)
-            | (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)
-    )
+/// Options that count when an address is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// `SO_REUSEADDR`.
+    ReuseAddress,
+    /// `SO_REUSEPORT`.
+    ReusePort,
+    /// `IPV6_V6ONLY`.
+    V6Only,
+}
+
+impl Before {
+    const ALL: [Before; 3] = [Before::ReuseAddress, Before::ReusePort, Before::V6Only];
+
+    fn of(level: i32, name: i32) -> Option<Before> {
+        Before::ALL.into_iter().find(|option| option.number() == (level, name))
+    }
+
+    /// Level and name.
+    fn number(self) -> (i32, i32) {
+        match self {
+            Before::ReuseAddress => (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+            Before::ReusePort => (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+            Before::V6Only => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        }
+    }
+}
+
+/// Which of them are on.
+#[derive(Debug, Default)]
+pub(super) struct Inherited([AtomicBool; Before::ALL.len()]);
+
+impl Inherited {
+    fn has(&self, option: Before) -> bool {
+        self.0[option as usize].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, option: Before, on: bool) {
+        self.0[option as usize].store(on, Ordering::Relaxed);
+    }
+
+    /// As they were set on the kernel's socket of this number.
+    pub(super) fn ask_kernel(&self, fd: RawFd, domain: Domain) {
+        for option in Before::ALL {
+            if option != Before::V6Only || domain == Domain::V6 {
+                let (level, name) = option.number();
+                let mut value = [0; 4];
+                let asked = kernel::getsockopt(fd, level, name, &mut value);
+                self.set(option, asked.is_ok() && i32::from_ne_bytes(value) != 0);
+            }
+        }
+    }
+
+    pub(super) fn take_from(&self, other: &Inherited) {
+        for option in Before::ALL {
+            self.set(option, other.has(option));
+        }
+    }
 }
 
 fn int(number: i32, value: &mut [u8]) -> usize {

@@ -103,9 +103,28 @@ fn requests() {
         assert_eq!(fd.with(Socket::is_nonblocking), on);
     }
     assert_eq!(errno(ask(&fd, libc::TCGETS, &mut number)), Errno::NOTTY);
+    FAKE.with(|world| world.hold_acks(handle, true));
+    fd.send(b"kept").unwrap();
+    assert_eq!((ask(&fd, libc::TIOCOUTQ, &mut number), number), (Ok(0), 4));
+    FAKE.with(|world| world.hold_acks(handle, false));
+    FAKE.until(|_| {
+        ask(&fd, libc::TIOCOUTQ, &mut number).unwrap();
+        (number == 0).then_some(())
+    });
+    assert_eq!((ask(&fd, libc::FIOASYNC, &mut 0), number), (Ok(0), 0));
+    assert_eq!(errno(ask(&fd, libc::FIOASYNC, &mut 1)), Errno::NOTTY);
+    // Of an interface: `struct ifreq` has its name first.
+    let mut request = [0u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    let index = libc::SIOCGIFINDEX as libc::c_ulong;
+    // SAFETY: as large as the request wants it.
+    let told = unsafe { ioctl(fd.0, &fd.found(), index, request.as_mut_ptr() as usize) };
+    assert_eq!((told, request[16]), (Ok(0), 1));
     let (listener, _) = listener();
-    assert_eq!(errno(ask(&listener, libc::FIONREAD, &mut number)), Errno::INVAL);
-    for request in [libc::FIONREAD, libc::FIONBIO] {
+    for request in [libc::FIONREAD, libc::TIOCOUTQ] {
+        assert_eq!(errno(ask(&listener, request, &mut number)), Errno::INVAL);
+    }
+    for request in [libc::FIONREAD, libc::FIONBIO, libc::FIOASYNC] {
         // SAFETY: null is allowed.
         assert_eq!(errno(unsafe { ioctl(fd.0, &fd.found(), request, 0) }), Errno::FAULT);
     }

@@ -275,6 +275,57 @@ fn choices_of_a_socket_that_can_become_either() {
     );
 }
 
+/// What was chosen for binding is told afterwards, and by whatever is accepted.
+#[test]
+fn choices_of_binding_are_inherited() {
+    let get = |fd: &Fd, level, name| {
+        let mut value = [0; 4];
+        let asked = fd.with(|socket| socket.getsockopt(fd.0, level, name, &mut value));
+        asked.map(|_| i32::from_ne_bytes(value))
+    };
+    let set = |fd: &Fd, level, name, value: i32| {
+        fd.with(|socket| socket.setsockopt(fd.0, level, name, &value.to_ne_bytes()))
+    };
+    const ADDRESS: (i32, i32) = (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+    const PORT: (i32, i32) = (libc::SOL_SOCKET, libc::SO_REUSEPORT);
+    const V6: (i32, i32) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+    let (first, port) = listener();
+    for ((level, name), after) in
+        [(ADDRESS, Ok(())), (PORT, Err(Errno::NOPROTOOPT)), (V6, Err(Errno::NOPROTOOPT))]
+    {
+        assert_eq!(set(&first, level, name, 1), after);
+    }
+    assert_eq!(set(&first, PORT.0, PORT.1, 0), Ok(()), "so it is");
+    assert_eq!((get(&first, ADDRESS.0, ADDRESS.1), get(&first, PORT.0, PORT.1)), (Ok(1), Ok(0)));
+    arrive(port);
+    let accepted = Fd(first.with(|socket| socket.accept(libc::SOCK_CLOEXEC)).unwrap().0);
+    assert_eq!(get(&accepted, ADDRESS.0, ADDRESS.1), Ok(1));
+    assert_eq!(errno(get(&accepted, V6.0, V6.1)), Errno::OPNOTSUPP);
+    for ((level, name), value) in [(ADDRESS, 0), (PORT, 1)] {
+        assert_eq!(set(&accepted, level, name, value), Ok(()));
+        assert_eq!(get(&accepted, level, name), Ok(value));
+        // The kernel's socket behind the number is everybody's.
+        arrive(port);
+        let other = Fd(first.with(|socket| socket.accept(libc::SOCK_CLOEXEC)).unwrap().0);
+        assert_eq!(get(&other, level, name), Ok(1 - value));
+    }
+    let short = accepted.with(|socket| socket.setsockopt(accepted.0, PORT.0, PORT.1, &[1]));
+    assert_eq!(errno(short), Errno::INVAL);
+    let v6 = Socket::create(Domain::V6, libc::SOCK_CLOEXEC).map(Fd).unwrap();
+    set(&v6, V6.0, V6.1, 1).unwrap();
+    set(&v6, PORT.0, PORT.1, 1).unwrap();
+    v6.with(|socket| socket.bind(v6.0, "[::]:0".parse().unwrap())).unwrap();
+    assert_eq!((get(&v6, V6.0, V6.1), get(&v6, PORT.0, PORT.1)), (Ok(1), Ok(1)));
+    assert_eq!(errno(set(&v6, V6.0, V6.1, 0)), Errno::INVAL);
+    // Of one that connects the kernel's own socket knows.
+    let (_second, port) = listener();
+    let client = Fd::socket();
+    set(&client, ADDRESS.0, ADDRESS.1, 1).unwrap();
+    client.connect(address(port)).unwrap();
+    assert_eq!(get(&client, ADDRESS.0, ADDRESS.1), Ok(1));
+    assert_eq!((set(&client, PORT.0, PORT.1, 1), get(&client, PORT.0, PORT.1)), (Ok(()), Ok(1)));
+}
+
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn handle(_: libc::c_int) {

@@ -218,6 +218,15 @@ def options(stage):
         number = getattr(socket, option)
         attempt(f"set {option} {value}", stream.setsockopt, level, number, value)
         attempt(f"get {option}", stream.getsockopt, level, number)
+    for option, value in [("SO_REUSEADDR", 0), ("SO_REUSEADDR", 1), ("SO_REUSEPORT", 1), ("SO_RCVLOWAT", 1)]:
+        number = getattr(socket, option)
+        attempt(f"get {option}", stream.getsockopt, socket.SOL_SOCKET, number)
+        attempt(f"set {option} {value}", stream.setsockopt, socket.SOL_SOCKET, number, value)
+        attempt(f"get {option}", stream.getsockopt, socket.SOL_SOCKET, number)
+    attempt("get SO_SNDLOWAT", stream.getsockopt, socket.SOL_SOCKET, socket.SO_SNDLOWAT)
+    attempt("set SO_SNDLOWAT", stream.setsockopt, socket.SOL_SOCKET, socket.SO_SNDLOWAT, 1)
+    attempt("IPV6_V6ONLY", stream.setsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    attempt("IPV6_V6ONLY", stream.getsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     linger = struct.pack("ii", 1, 5)
     attempt("set SO_LINGER", stream.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, linger)
     attempt("get SO_LINGER", stream.getsockopt, socket.SOL_SOCKET, socket.SO_LINGER, 8)
@@ -241,7 +250,23 @@ def options(stage):
     stage.tell("say", name, "hello")
     wait_readable(stream)
     attempt("FIONREAD", fionread, stream)
+    stream.sendall(b"out")
+    say("heard", stage.tell("hear", name, 3))
+    until_over_the_line(stream)
+    attempt("nobody is signalled", fcntl.ioctl, stream, 0x5452, struct.pack("i", 0))
+    lo = fcntl.ioctl(stream, 0x8933, struct.pack("16si20x", b"lo", 0))
+    say("interfaces", struct.unpack("16si20x", lo)[1])
     attempt("ioctl of terminals", fcntl.ioctl, stream, termios.TIOCGWINSZ, bytes(8))
+
+
+def until_over_the_line(sock):
+    """Until all that was sent is acknowledged, by SIOCOUTQ and SIOCOUTQNSD."""
+    deadline = time.monotonic() + PATIENCE
+    for request in [termios.TIOCOUTQ, 0x894B]:
+        count = array.array("i", [1])
+        while count[0] and time.monotonic() < deadline:
+            fcntl.ioctl(sock, request, count)
+        say("on the line", count[0])
 
 
 def fionread(sock):
