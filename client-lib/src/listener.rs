@@ -13,7 +13,7 @@ use crate::lane::Lane;
 use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
 use crate::patience::Patience;
-use crate::poller::{Core, Interest, Poller, Readiness, Source, Trigger, sealed};
+use crate::poller::{Core, Entry, Interest, Poller, Readiness, Source, Trigger, sealed};
 use crate::runtime::Shared;
 use crate::sockopt::{self, Name};
 use crate::stream::TcpStream;
@@ -376,9 +376,8 @@ impl sealed::Source for TcpListener {
         &self,
         poller: &Poller,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
-        new: bool,
+        wanted: (Interest, Trigger),
+        entry: Entry,
     ) -> io::Result<()> {
         let core = &poller.core;
         self.inner.shared.check()?;
@@ -386,26 +385,29 @@ impl sealed::Source for TcpListener {
             return Err(os(Errno::INVAL));
         }
         let mut pollers = self.inner.pollers.lock();
-        match (core.has_listener(self.inner.index), new) {
-            (true, true) => return Err(os(Errno::EXIST)),
-            (false, false) => return Err(os(Errno::NOENT)),
-            (false, true) => {
+        match (core.has_listener(self.inner.index), entry) {
+            (true, Entry::New) => return Err(os(Errno::EXIST)),
+            (false, Entry::Change) => return Err(os(Errno::NOENT)),
+            (false, Entry::New | Entry::Beside) => {
                 core.quietly(|| {
                     pollers.retain(|poller| poller.strong_count() > 0);
                     pollers.push(Arc::downgrade(core));
                 });
             }
-            (true, false) => {}
+            (true, Entry::Change | Entry::Beside) => {}
         }
-        core.set_listener(self.inner.index, key, interest, trigger);
+        core.set_listener(self.inner.index, key, wanted, entry);
         Ok(())
     }
 
-    fn leave(&self, poller: &Poller) -> io::Result<()> {
+    fn leave(&self, poller: &Poller, key: Option<usize>) -> io::Result<()> {
         let core = &poller.core;
         let mut pollers = self.inner.pollers.lock();
         if !core.belongs_to(&self.inner.shared) || !core.has_listener(self.inner.index) {
             return Err(os(Errno::NOENT));
+        }
+        if key.is_some_and(|key| core.forget_listener_key(self.inner.index, key)) {
+            return Ok(());
         }
         core.quietly(|| pollers.retain(|poller| !std::ptr::eq(poller.as_ptr(), &**core)));
         core.forget_listener(self.inner.index);

@@ -9,7 +9,7 @@ use crate::error::os;
 use crate::halves::{OwnedReadHalf, OwnedWriteHalf, split};
 use crate::options::SocketOptions;
 use crate::patience::Patience;
-use crate::poller::{Interest, Poller, Readiness, Source, Trigger, sealed};
+use crate::poller::{Entry, Interest, Poller, Readiness, Source, Trigger, sealed};
 use crate::read::Mode;
 use crate::runtime::Shared;
 use crate::sockopt::{self, Name};
@@ -433,21 +433,21 @@ impl sealed::Source for TcpStream {
         &self,
         poller: &Poller,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
-        new: bool,
+        wanted: (Interest, Trigger),
+        entry: Entry,
     ) -> io::Result<()> {
         let core = &poller.core;
         self.connection.shared.check()?;
         if !core.belongs_to(&self.connection.shared) {
             return Err(os(Errno::INVAL));
         }
-        let handle = self.connection.handle;
-        self.connection
-            .watch(core, interest, new, || core.set_stream(handle, key, interest, trigger))
+        self.connection.watch(core, key, wanted, entry)
     }
 
-    fn leave(&self, poller: &Poller) -> io::Result<()> {
-        self.connection.unwatch(&poller.core)
+    fn leave(&self, poller: &Poller, key: Option<usize>) -> io::Result<()> {
+        match key {
+            Some(key) => self.connection.unwatch_key(&poller.core, key),
+            None => self.connection.unwatch(&poller.core),
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::connection::Connection;
 use crate::error::os;
-use crate::poller::{Core, Interest};
+use crate::poller::{Core, Entry, Interest, Trigger};
 use fourwave_protocol::wake::publish_fence;
 use rustix::io::Errno;
 use std::io;
@@ -66,21 +66,24 @@ impl Connection {
     pub(crate) fn watch(
         self: &Arc<Self>,
         core: &Arc<Core>,
-        interest: Interest,
-        new: bool,
-        enter: impl FnOnce(),
+        key: usize,
+        wanted: (Interest, Trigger),
+        entry: Entry,
     ) -> io::Result<()> {
         let mut watchers = self.watchers.lock();
-        match (watchers.iter().any(|own| own.is(core)), new) {
-            (true, true) => return Err(os(Errno::EXIST)),
-            (false, false) => return Err(os(Errno::NOENT)),
-            (true, false) | (false, true) => {}
+        match (watchers.iter().any(|own| own.is(core)), entry) {
+            (true, Entry::New) => return Err(os(Errno::EXIST)),
+            (false, Entry::Change) => return Err(os(Errno::NOENT)),
+            (true, Entry::Change) | (false, Entry::New) | (_, Entry::Beside) => {}
         }
         core.quietly(|| {
             watchers.retain(|own| own.core.strong_count() > 0 && !own.is(core));
-            watchers.push(Watcher { core: Arc::downgrade(core), interest });
+            watchers.push(Watcher { core: Arc::downgrade(core), interest: wanted.0 });
         });
-        enter();
+        let all = core.set_stream(self.handle, key, wanted, entry);
+        if let Some(own) = watchers.last_mut() {
+            own.interest = all;
+        }
         if watchers.len() > 1 {
             for own in watchers.iter().filter_map(Watcher::core) {
                 own.share(self);
@@ -101,6 +104,20 @@ impl Connection {
             other.nudge(self.handle);
         }
         Ok(())
+    }
+
+    /// Leaves a poller under this key, and altogether if that was the only one.
+    pub(crate) fn unwatch_key(&self, core: &Arc<Core>, key: usize) -> io::Result<()> {
+        {
+            let mut watchers = self.watchers.lock();
+            let own = watchers.iter_mut().find(|own| own.is(core));
+            let own = own.ok_or_else(|| os(Errno::NOENT))?;
+            if let Some(left) = core.forget_key(self.handle, key) {
+                own.interest = left;
+                return Ok(());
+            }
+        }
+        self.unwatch(core)
     }
 
     /// Leaves a poller.

@@ -328,9 +328,10 @@ impl Epoll {
     fn enter(&self, socket: &Socket, key: usize, events: u32) -> Result<()> {
         let (interest, trigger) = (interest(events), trigger(events));
         let poller = self.poller.load();
+        // Beside the same socket's under other numbers.
         let entered = socket.with_source(|source| match source {
-            Watchable::Listener(source) => poller.add(source, key, interest, trigger),
-            Watchable::Stream(source) => poller.add(source, key, interest, trigger),
+            Watchable::Listener(source) => poller.set(source, key, interest, trigger),
+            Watchable::Stream(source) => poller.set(source, key, interest, trigger),
         });
         entered.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into())).map_err(errno)
     }
@@ -423,8 +424,8 @@ impl Epoll {
         let (interest, trigger) = (interest(events), trigger(events));
         let poller = self.poller.load();
         let changed = socket.with_source(|source| match source {
-            Watchable::Listener(source) => poller.modify(source, key, interest, trigger),
-            Watchable::Stream(source) => poller.modify(source, key, interest, trigger),
+            Watchable::Listener(source) => poller.set(source, key, interest, trigger),
+            Watchable::Stream(source) => poller.set(source, key, interest, trigger),
         });
         match changed.unwrap_or(Ok(())).map_err(errno) {
             // The next wait tells.
@@ -436,13 +437,14 @@ impl Epoll {
     fn delete(&self, fd: RawFd, found: &Found, socket: &Socket) -> Result<()> {
         let mut entries = self.entries();
         let index = entries.of(fd, found).ok_or(Errno::NOENT)?;
+        let key = entries.key(index);
         entries.remove(index);
         drop(entries);
         // It is not there any more when its daemon is gone.
         let poller = self.poller.load();
         let _ = socket.with_source(|source| match source {
-            Watchable::Listener(source) => poller.delete(source),
-            Watchable::Stream(source) => poller.delete(source),
+            Watchable::Listener(source) => poller.unset(source, key),
+            Watchable::Stream(source) => poller.unset(source, key),
         });
         Ok(())
     }

@@ -194,18 +194,13 @@ impl Set {
             let wanted = interest(fds[ours.index].events);
             let Some(socket) = ours.found.served() else { continue };
             let index = ours.index;
+            // Perhaps beside the same socket's other entries.
             let entered = socket.with_source(|source| match source {
-                Watchable::Listener(source) => poller.add(source, index, wanted, Trigger::Level),
-                Watchable::Stream(source) => poller.add(source, index, wanted, Trigger::Level),
+                Watchable::Listener(source) => poller.set(source, index, wanted, Trigger::Level),
+                Watchable::Stream(source) => poller.set(source, index, wanted, Trigger::Level),
             });
-            match entered.unwrap_or(Ok(())) {
-                Ok(()) => ours.watched = true,
-                Err(error) => match fourwave::errno(&error) {
-                    // The same socket twice in one call.
-                    Some(libc::EEXIST) => {}
-                    _ => return Err(errno(error)),
-                },
-            }
+            entered.unwrap_or(Ok(())).map_err(errno)?;
+            ours.watched = true;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ pub use event::{Event, Events, Interest, Readiness, Trigger};
 pub(crate) use registry::has_room;
 pub(crate) use registry::watch_room;
 pub use source::Source;
-pub(crate) use source::sealed;
+pub(crate) use source::{Entry, sealed};
 
 use crate::fork::{self, Mutex, MutexGuard};
 use crate::lane::{Lane, Woken};
@@ -113,10 +113,35 @@ impl Poller {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        source.enter(self, key, interest, trigger, true)
+        source.enter(self, key, (interest, trigger), Entry::New)
     }
 
-    /// Changes key, interest or trigger of a source. If it is ready, that is an event.
+    /// Watches `source` under this key beside those under which it is watched, or changes what it is
+    /// watched for under this key: as in epoll two descriptors of one socket. Its events are told
+    /// under each key, with the interest and the trigger of that one.
+    ///
+    /// # Errors
+    /// `EINVAL` if the source belongs to another daemon.
+    pub fn set(
+        &self,
+        source: &impl Source,
+        key: usize,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        source.enter(self, key, (interest, trigger), Entry::Beside)
+    }
+
+    /// Watches `source` no longer under this key; under others it is watched on.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not in this poller.
+    pub fn unset(&self, source: &impl Source, key: usize) -> io::Result<()> {
+        source.leave(self, Some(key))
+    }
+
+    /// Changes key, interest or trigger of a source; of several keys that it was [set](Self::set)
+    /// under this is the only one from then on. If it is ready, that is an event.
     ///
     /// # Errors
     /// `ENOENT` if the source is not in this poller.
@@ -127,15 +152,15 @@ impl Poller {
         interest: Interest,
         trigger: Trigger,
     ) -> io::Result<()> {
-        source.enter(self, key, interest, trigger, false)
+        source.enter(self, key, (interest, trigger), Entry::Change)
     }
 
-    /// Watches `source` no longer.
+    /// Watches `source` no longer, under any key.
     ///
     /// # Errors
     /// `ENOENT` if it is not in this poller.
     pub fn delete(&self, source: &impl Source) -> io::Result<()> {
-        source.leave(self)
+        source.leave(self, None)
     }
 
     /// Waits until something is ready, for at most `timeout` (`None`: for ever), and puts it in
@@ -358,7 +383,7 @@ impl Core {
     /// Something about a watched stream changed in this process.
     pub(crate) fn changed(&self, handle: Handle) {
         let mut registry = self.registry.lock();
-        if registry.stream(handle).is_some() {
+        if registry.streams(handle).next().is_some() {
             registry.mark(handle);
             drop(registry);
             self.kick();
@@ -379,14 +404,23 @@ impl Core {
         self.lane.want_grants(&self.shared, worker)
     }
 
+    /// Watches a stream under a key; returns what it is watched for under all of them.
     pub(crate) fn set_stream(
         &self,
         handle: Handle,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
-    ) {
-        self.registry.lock().set_stream(handle, key, interest, trigger);
+        wanted: (Interest, Trigger),
+        entry: Entry,
+    ) -> Interest {
+        let mut registry = self.registry.lock();
+        registry.set_stream(handle, key, wanted, entry == Entry::Beside);
+        registry.interest(handle)
+    }
+
+    /// Takes a key of a stream away; what it is watched for under those that are left, if any are.
+    pub(crate) fn forget_key(&self, handle: Handle, key: usize) -> Option<Interest> {
+        let mut registry = self.registry.lock();
+        registry.remove_key(handle, key).then(|| registry.interest(handle))
     }
 
     pub(crate) fn forget_stream(&self, handle: Handle) {
@@ -397,14 +431,19 @@ impl Core {
         self.registry.lock().has_listener(index)
     }
 
+    /// Takes a key of a listener away, if it has others.
+    pub(crate) fn forget_listener_key(&self, index: u32, key: usize) -> bool {
+        self.registry.lock().remove_listener_key(index, key)
+    }
+
     pub(crate) fn set_listener(
         &self,
         index: u32,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
+        wanted: (Interest, Trigger),
+        entry: Entry,
     ) {
-        self.registry.lock().set_listener(index, key, interest, trigger);
+        self.registry.lock().set_listener(index, key, wanted, entry == Entry::Beside);
         // A sleeping poller has to ask for this listener's connections too.
         self.kick();
     }

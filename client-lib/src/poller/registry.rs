@@ -23,7 +23,9 @@ pub(crate) struct Stream {
     out_of_grants: bool,
     /// [`Trigger::Once`] has been told.
     told: bool,
-    /// In the queue only because something may have happened.
+    /// To be looked at when its number's turn comes.
+    due: bool,
+    /// That is only because something may have happened.
     doubtful: bool,
     /// As an edge-triggered one was when it was told last.
     seen: Option<Seen>,
@@ -42,11 +44,41 @@ struct Seen {
 #[derive(Debug, Clone, Default)]
 struct Place {
     stream: Option<Stream>,
+    /// The same connection under other keys.
+    others: Vec<Stream>,
     /// The number is in the queue. It stays there when the stream leaves.
     queued: bool,
 }
 
-/// A watched listener.
+impl Place {
+    /// Under all keys.
+    fn all(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.stream.iter_mut().chain(&mut self.others)
+    }
+
+    /// Under all keys, unless it is another connection by now.
+    fn of(&mut self, handle: Handle) -> impl Iterator<Item = &mut Stream> {
+        self.all().filter(move |stream| stream.generation == handle.generation)
+    }
+
+    /// Another key comes first: there was no room for the events of all.
+    fn rotate(&mut self) {
+        if let (Some(first), Some(next)) = (&mut self.stream, self.others.first_mut()) {
+            std::mem::swap(first, next);
+            self.others.rotate_left(1);
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Stream) -> bool) {
+        self.others.retain(&keep);
+        self.stream.take_if(|stream| !keep(stream));
+        if self.stream.is_none() {
+            self.stream = self.others.pop();
+        }
+    }
+}
+
+/// A watched listener, under one key.
 #[derive(Debug)]
 struct Listener {
     index: u32,
@@ -85,12 +117,14 @@ impl Registry {
         }
     }
 
+    /// Watches a stream under this key beside those that it has, or, without `beside`, under this
+    /// one alone.
     pub(super) fn set_stream(
         &mut self,
         handle: Handle,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
+        (interest, trigger): (Interest, Trigger),
+        beside: bool,
     ) {
         let (page, place) = (handle.index as usize / PAGE, handle.index as usize % PAGE);
         if self.pages.len() <= page {
@@ -98,22 +132,44 @@ impl Registry {
         }
         let page =
             self.pages[page].get_or_insert_with(|| vec![Place::default(); PAGE].into_boxed_slice());
-        page[place].stream = Some(Stream {
+        let new = Stream {
             generation: handle.generation,
             key,
             interest,
             trigger,
             out_of_grants: false,
             told: false,
+            due: false,
             doubtful: false,
             seen: None,
-        });
+        };
+        let place = &mut page[place];
+        place.retain(|old| beside && old.generation == handle.generation && old.key != key);
+        match place.stream {
+            None => place.stream = Some(new),
+            Some(_) => place.others.push(new),
+        }
     }
 
     pub(super) fn remove_stream(&mut self, handle: Handle) {
         if let Some(place) = self.place(handle.index) {
-            place.stream.take_if(|stream| stream.generation == handle.generation);
+            place.retain(|stream| stream.generation != handle.generation);
         }
+    }
+
+    /// Watches a stream no longer under this key; whether it had another one.
+    pub(super) fn remove_key(&mut self, handle: Handle, key: usize) -> bool {
+        let Some(place) = self.place(handle.index) else { return false };
+        let has_other = place.of(handle).any(|stream| stream.key != key);
+        if has_other {
+            place.retain(|stream| stream.key != key);
+        }
+        has_other
+    }
+
+    /// What a stream is watched for under any of its keys.
+    pub(super) fn interest(&mut self, handle: Handle) -> Interest {
+        self.streams(handle).fold(Interest::NONE, |all, stream| all | stream.interest)
     }
 
     fn place(&mut self, index: u32) -> Option<&mut Place> {
@@ -121,10 +177,9 @@ impl Registry {
         page.get_mut(index as usize % PAGE)
     }
 
-    /// The stream with this handle, unless it is another by now.
-    pub(super) fn stream(&mut self, handle: Handle) -> Option<&mut Stream> {
-        let stream = self.place(handle.index)?.stream.as_mut()?;
-        (stream.generation == handle.generation).then_some(stream)
+    /// The stream with this handle, under all its keys, unless it is another by now.
+    pub(super) fn streams(&mut self, handle: Handle) -> impl Iterator<Item = &mut Stream> {
+        self.place(handle.index).into_iter().flat_map(move |place| place.of(handle))
     }
 
     /// Something happened to a stream: it is looked at in the next round.
@@ -139,21 +194,24 @@ impl Registry {
 
     fn enqueue(&mut self, handle: Handle, doubtful: bool) {
         let Some(place) = self.place(handle.index) else { return };
-        let Some(stream) = place.stream.as_mut() else { return };
-        if stream.generation != handle.generation {
-            return;
+        let mut is_here = false;
+        for stream in place.of(handle) {
+            let due = std::mem::replace(&mut stream.due, true);
+            stream.doubtful = doubtful && (!due || stream.doubtful);
+            is_here = true;
         }
-        let queued = std::mem::replace(&mut place.queued, true);
-        stream.doubtful = doubtful && (!queued || stream.doubtful);
-        if !queued {
+        if is_here && !std::mem::replace(&mut place.queued, true) {
             self.queue.push_back(handle.index);
         }
     }
 
     /// A write found no extents of this worker.
     pub(super) fn starve(&mut self, handle: Handle, worker: u32) {
-        let Some(stream) = self.stream(handle) else { return };
-        if !std::mem::replace(&mut stream.out_of_grants, true) {
+        let mut is_new = false;
+        for stream in self.streams(handle) {
+            is_new |= !std::mem::replace(&mut stream.out_of_grants, true);
+        }
+        if is_new {
             self.starved[worker as usize].push(handle);
         }
     }
@@ -169,10 +227,8 @@ impl Registry {
     /// Extents of this worker came.
     pub(super) fn feed(&mut self, worker: u32) {
         for handle in std::mem::take(&mut self.starved[worker as usize]) {
-            if let Some(stream) = self.stream(handle) {
-                stream.out_of_grants = false;
-                self.mark(handle);
-            }
+            self.streams(handle).for_each(|stream| stream.out_of_grants = false);
+            self.mark(handle);
         }
     }
 
@@ -185,8 +241,12 @@ impl Registry {
             for (place, at) in places.iter_mut().flat_map(|places| places.iter_mut()).zip(0..) {
                 let number = (page * PAGE) as u32 + at;
                 place.queued = false;
-                let Some(stream) = &mut place.stream else { continue };
-                stream.out_of_grants = false;
+                if place.stream.is_none() {
+                    continue;
+                }
+                for stream in place.all() {
+                    (stream.out_of_grants, stream.due) = (false, true);
+                }
                 let block = shared.segment.connection(number).expect("the daemon gave it");
                 block.client.wake_reader.store(lane.index() + 1, Ordering::Relaxed);
                 place.queued = true;
@@ -199,19 +259,31 @@ impl Registry {
         self.listeners.iter().any(|listener| listener.index == index)
     }
 
+    /// As [`set_stream`](Self::set_stream).
     pub(super) fn set_listener(
         &mut self,
         index: u32,
         key: usize,
-        interest: Interest,
-        trigger: Trigger,
+        (interest, trigger): (Interest, Trigger),
+        beside: bool,
     ) {
-        self.listeners.retain(|listener| listener.index != index);
+        self.listeners
+            .retain(|listener| listener.index != index || (beside && listener.key != key));
         self.listeners.push(Listener { index, key, interest, trigger, reported: 0, told: false });
     }
 
     pub(super) fn listener_numbers(&self) -> Vec<u32> {
         self.listeners.iter().map(|listener| listener.index).collect()
+    }
+
+    /// As [`remove_key`](Self::remove_key).
+    pub(super) fn remove_listener_key(&mut self, index: u32, key: usize) -> bool {
+        let is_other = |listener: &Listener| listener.index == index && listener.key != key;
+        let has_other = self.listeners.iter().any(is_other);
+        if has_other {
+            self.listeners.retain(|listener| listener.index != index || listener.key != key);
+        }
+        has_other
     }
 
     pub(super) fn remove_listener(&mut self, index: u32) {
@@ -240,13 +312,18 @@ impl Registry {
         while let Some(&index) = self.queue.front() {
             self.examined += 1;
             let place = self.queued_place(index);
-            let look = place.stream.as_mut().map(|stream| stream.look(shared, lane, index));
-            place.queued = look.as_ref().is_some_and(|look| look.ready.is_some());
-            let is_ready = place.queued;
-            if let Some(Look { starving: Some(handle), .. }) = look {
+            let mut starving = None;
+            for stream in place.all().filter(|stream| stream.due) {
+                let look = stream.look(shared, lane, index);
+                stream.due = look.ready.is_some();
+                starving = starving.or(look.starving);
+            }
+            let is_due = place.all().any(|stream| stream.due);
+            place.queued = is_due;
+            if let Some(handle) = starving {
                 self.ask_for_extents(shared, lane, handle);
             }
-            if is_ready {
+            if is_due {
                 return true;
             }
             self.queue.pop_front();
@@ -275,24 +352,21 @@ impl Registry {
             let Some(index) = self.queue.pop_front() else { return };
             self.examined += 1;
             let place = self.queued_place(index);
-            place.queued = false;
-            let Some(stream) = &mut place.stream else { continue };
-            let before = (stream.trigger == Trigger::Edge).then(|| stream.see(shared, index));
-            let Look { ready, starving } = stream.look(shared, lane, index);
-            if let Some(ready) = ready {
-                events.push(Event { key: stream.key, ready });
-                stream.told = true;
-                if let Some(before) = before {
-                    // Whoever is told of bytes finds those too that have come since. Of anything
-                    // else only what was told counts as seen.
-                    let tail =
-                        if ready.readable { stream.see(shared, index).tail } else { before.tail };
-                    stream.seen = Some(Seen { tail, ..before });
+            let (mut starving, mut is_cut_short) = (None, false);
+            for stream in place.all().filter(|stream| stream.due) {
+                is_cut_short = events.is_full();
+                if is_cut_short {
+                    break;
                 }
-                if stream.trigger == Trigger::Level {
-                    place.queued = true;
-                    self.queue.push_back(index);
-                }
+                starving = starving.or(stream.report(shared, lane, index, events));
+            }
+            if is_cut_short {
+                place.rotate();
+            }
+            let is_due = place.all().any(|stream| stream.due);
+            place.queued = is_due;
+            if is_due {
+                self.queue.push_back(index);
             }
             if let Some(handle) = starving {
                 self.ask_for_extents(shared, lane, handle);
@@ -335,6 +409,30 @@ struct Look {
 }
 
 impl Stream {
+    /// Reports what is to be reported, for which there is room. Stays due while it is level-triggered
+    /// and ready. Returns its handle if there is no extent to write into.
+    fn report(
+        &mut self,
+        shared: &Shared,
+        lane: &Lane,
+        index: u32,
+        events: &mut Events,
+    ) -> Option<Handle> {
+        let before = (self.trigger == Trigger::Edge).then(|| self.see(shared, index));
+        let Look { ready, starving } = self.look(shared, lane, index);
+        self.due = ready.is_some() && self.trigger == Trigger::Level;
+        let Some(ready) = ready else { return starving };
+        events.push(Event { key: self.key, ready });
+        self.told = true;
+        if let Some(before) = before {
+            // Whoever is told of bytes finds those too that have come since. Of anything else only
+            // what was told counts as seen.
+            let tail = if ready.readable { self.see(shared, index).tail } else { before.tail };
+            self.seen = Some(Seen { tail, ..before });
+        }
+        starving
+    }
+
     /// What is to be reported now. A stream that is to be reported when it can be written and
     /// cannot asks the daemon to say when, and looks again.
     fn look(&mut self, shared: &Shared, lane: &Lane, index: u32) -> Look {

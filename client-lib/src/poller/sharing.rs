@@ -1,6 +1,7 @@
 //! Streams that several pollers watch.
 
 use super::Core;
+use super::registry::Stream;
 use crate::connection::Connection;
 use crate::fork::Mutex;
 use fourwave_protocol::Handle;
@@ -92,10 +93,8 @@ impl Core {
 
     /// A write found no room: when there is some, that is an edge.
     pub(crate) fn no_room(&self, handle: Handle) {
-        if self.sharing.is_any()
-            && let Some(stream) = self.registry.lock().stream(handle)
-        {
-            stream.see_no_room();
+        if self.sharing.is_any() {
+            self.registry.lock().streams(handle).for_each(Stream::see_no_room);
         }
     }
 

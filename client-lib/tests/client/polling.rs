@@ -265,6 +265,53 @@ fn without_extents_nothing_is_writable() {
 }
 
 #[test]
+fn a_stream_has_several_keys() {
+    let bench = Bench::new(1);
+    let (mut stream, handle) = bench.stream();
+    bench.poller.set(&stream, 1, Interest::READABLE, Trigger::Level).unwrap();
+    bench.poller.set(&stream, 2, Interest::WRITABLE, Trigger::Once).unwrap();
+    bench.poller.set(&stream, 3, Interest::READABLE, Trigger::Edge).unwrap();
+    let twice = bench.poller.add(&stream, 4, Interest::BOTH, Trigger::Level);
+    assert_eq!(errno_of(twice), Errno::EXIST.raw_os_error());
+    assert_eq!(bench.keys(), [2]);
+    bench.fake.with(|world| world.peer_sends(handle, b"x"));
+    let mut told = bench.keys();
+    told.sort_unstable();
+    assert_eq!(told, [1, 3]);
+    assert_eq!(bench.keys(), [1]);
+    bench.poller.set(&stream, 1, Interest::WRITABLE, Trigger::Edge).unwrap();
+    bench.now();
+    assert_eq!(bench.keys(), []);
+    bench.poller.unset(&stream, 3).unwrap();
+    bench.poller.unset(&stream, 2).unwrap();
+    bench.fake.with(|world| world.hold_acks(handle, true));
+    while stream.write(&[1; 4096]).is_ok() {}
+    bench.now();
+    bench.fake.with(|world| world.hold_acks(handle, false));
+    let told = bench.wait(None);
+    assert_eq!((told.len(), told[0].key(), told[0].is_writable()), (1, 1, true));
+    bench.poller.unset(&stream, 1).unwrap();
+    assert_eq!(errno_of(bench.poller.unset(&stream, 1)), Errno::NOENT.raw_os_error());
+    // One call takes all of them away.
+    for key in [7, 8] {
+        bench.poller.set(&stream, key, Interest::READABLE, Trigger::Level).unwrap();
+    }
+    bench.poller.modify(&stream, 9, Interest::READABLE, Trigger::Level).unwrap();
+    assert_eq!(bench.keys(), [9]);
+    bench.poller.delete(&stream).unwrap();
+    assert_eq!(bench.keys(), []);
+    for key in [1, 2] {
+        bench.poller.set(&bench.listener, key, Interest::READABLE, Trigger::Level).unwrap();
+    }
+    bench.fake.with(|world| world.arrive(80, 0, 2));
+    assert_eq!(bench.keys(), [1, 2]);
+    bench.poller.unset(&bench.listener, 1).unwrap();
+    assert_eq!(bench.keys(), [2]);
+    bench.poller.unset(&bench.listener, 2).unwrap();
+    assert_eq!(errno_of(bench.poller.unset(&bench.listener, 2)), Errno::NOENT.raw_os_error());
+}
+
+#[test]
 fn a_change_of_interest_does_not_make_extents() {
     let bench = Bench::new(1);
     let (stream, _) = bench.stream();

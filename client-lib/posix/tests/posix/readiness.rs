@@ -605,3 +605,75 @@ fn a_wait_for_room_is_one_for_extents_too() {
     assert_eq!(fd.send(b"x"), Ok(1));
     FAKE.until(|world| (world.sent(handle) == b"x").then_some(()));
 }
+
+/// As in Linux, what is watched is a number of a socket.
+#[test]
+fn numbers_of_one_socket_are_watched_apart() {
+    let (fd, handle) = accepted();
+    let twin = Fd(fourwave_posix::dup(fd.0, &fd.found(), 0, true).unwrap());
+    let third = Fd(fourwave_posix::dup(fd.0, &fd.found(), 0, true).unwrap());
+    let instance = Instance::new();
+    instance.add(&fd, libc::EPOLLIN, 1);
+    instance.add(&twin, libc::EPOLLOUT | libc::EPOLLET, 2);
+    instance.add(&third, libc::EPOLLIN | libc::EPOLLONESHOT, 3);
+    let again = instance.control(libc::EPOLL_CTL_ADD, twin.0, libc::EPOLLIN, 4);
+    assert_eq!(errno(again), Errno::EXIST);
+    let now = || {
+        let mut told = instance.now();
+        told.sort_unstable();
+        told
+    };
+    assert_eq!(now(), [(2, libc::EPOLLOUT)]);
+    sends(handle, b"x");
+    let told = now();
+    assert!(told.contains(&(1, libc::EPOLLIN)) && told.contains(&(3, libc::EPOLLIN)), "{told:?}");
+    assert_eq!(now(), [(1, libc::EPOLLIN)], "the level alone");
+    // Room for one event does not lose the others.
+    instance.control(libc::EPOLL_CTL_MOD, third.0, libc::EPOLLIN, 3).unwrap();
+    let mut seen = [0; 4];
+    for _ in 0..20 {
+        for (data, _) in instance.wait_for(1, NOW) {
+            seen[data as usize] += 1;
+        }
+    }
+    assert!(seen[1] > 2 && seen[3] > 2, "{seen:?}");
+    instance.control(libc::EPOLL_CTL_DEL, fd.0, 0, 0).unwrap();
+    assert_eq!(errno(instance.control(libc::EPOLL_CTL_MOD, fd.0, libc::EPOLLIN, 1)), Errno::NOENT);
+    assert_eq!(now(), [(3, libc::EPOLLIN)]);
+    instance.control(libc::EPOLL_CTL_DEL, third.0, 0, 0).unwrap();
+    assert_eq!(now(), []);
+    // The one that is left is still told of room.
+    let fd = fd.nonblocking();
+    FAKE.with(|world| world.hold_acks(handle, true));
+    while fd.send(&[0; 4096]).is_ok() {}
+    now();
+    FAKE.with(|world| world.hold_acks(handle, false));
+    assert_eq!(instance.wait_for(8, None), [(2, libc::EPOLLOUT)]);
+    let (listener, port) = listener();
+    let twin = Fd(fourwave_posix::dup(listener.0, &listener.found(), 0, true).unwrap());
+    instance.add(&listener, libc::EPOLLIN, 5);
+    instance.add(&twin, libc::EPOLLIN | libc::EPOLLET, 6);
+    arrive(port);
+    assert_eq!(now(), [(5, libc::EPOLLIN), (6, libc::EPOLLIN)]);
+    assert_eq!(now(), [(5, libc::EPOLLIN)]);
+    instance.control(libc::EPOLL_CTL_DEL, listener.0, 0, 0).unwrap();
+    arrive(port);
+    assert_eq!(now(), [(6, libc::EPOLLIN)]);
+}
+
+#[test]
+fn one_socket_is_polled_twice() {
+    let (fd, handle) = accepted();
+    let fd = fd.nonblocking();
+    let twin = Fd(fourwave_posix::dup(fd.0, &fd.found(), 0, true).unwrap());
+    FAKE.with(|world| world.hold_acks(handle, true));
+    while fd.send(&[0; 4096]).is_ok() {}
+    let mut fds = [entry(fd.0, IN), entry(twin.0, OUT), entry(fd.0, 0)];
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| poll::poll(&mut fds, None, None));
+        thread::sleep(Duration::from_millis(3));
+        FAKE.with(|world| world.hold_acks(handle, false));
+        assert_eq!(waiter.join().unwrap(), Ok(1));
+    });
+    assert_eq!(fds.map(|entry| entry.revents), [0, OUT, 0]);
+}

@@ -901,6 +901,53 @@ def epoll_of_many(stage):
 
 
 @scenario
+def epoll_of_twins(stage):
+    """One socket under several numbers."""
+    stream, name = stage.accepted()
+    twin = stage.keep(stream.dup())
+    watch = select.epoll()
+    watch.register(stream, select.EPOLLIN)
+    watch.register(twin, select.EPOLLIN | select.EPOLLOUT | select.EPOLLONESHOT)
+    attempt("twice", watch.register, twin, select.EPOLLIN)
+    names = {stream.fileno(): "stream", twin.fileno(): "twin"}
+
+    def told(label):
+        ready = set()
+        for _ in range(20):
+            ready |= {(names[number], events(mask)) for number, mask in watch.poll(0)}
+        say(label, sorted(ready))
+
+    told("fresh")
+    told("once")
+    stage.tell("say", name, "x")
+    wait_readable(stream)
+    told("bytes")
+    watch.modify(twin, select.EPOLLIN | select.EPOLLET)
+    told("an edge")
+    stream.recv(1)
+    told("none")
+    watch.unregister(stream)
+    stage.tell("say", name, "y")
+    wait_readable(stream)
+    told("the twin")
+    attempt("gone", watch.modify, stream, select.EPOLLIN)
+    # It is watched until the last number is closed.
+    watch.modify(twin, select.EPOLLIN)
+    names[twin.fileno()] = "closed twin"
+    twin.close()
+    told("closed")
+    stream.close()
+    told("all closed")
+    watch.close()
+    both = select.poll()
+    stream, name = stage.accepted()
+    twin = stage.keep(stream.dup())
+    both.register(stream, select.POLLIN)
+    both.register(twin, select.POLLOUT)
+    say("poll", sorted(events(mask) for _, mask in both.poll(0)))
+
+
+@scenario
 def woken_from_sleep(stage):
     """The event comes while the call sleeps, for each way of waiting."""
     stream, name = stage.accepted()
