@@ -116,7 +116,7 @@ impl Conn {
         self.begin_with(settings);
         // An event of the slot's former use may still lie in a ring; it names the old generation,
         // so that it does not stand in for one about this use.
-        self.pending.last = None;
+        self.pending.last = [None; 2];
         self.pending.changed = 0;
     }
 

@@ -13,8 +13,9 @@ pub(super) struct Pending {
     pub(super) changed: u8,
     /// Whether the connection is on the list of [`Notices`].
     pub(super) listed: bool,
-    /// Lane and ordinal of the last event.
-    pub(super) last: Option<(u16, u64)>,
+    /// Lane and ordinal of the last event for who reads, and for who writes: with one place for
+    /// both, a lane of each would be told of every change, whether it takes its events or not.
+    pub(super) last: [Option<(u16, u64)>; 2],
 }
 
 /// There is something to read, or an end or error to notice.

@@ -356,6 +356,36 @@ fn events_go_to_who_waits_once_and_ring_only_sleepers() {
     assert_eq!(bench.rings(), 1);
 }
 
+/// A program that is stopped takes no events: of what goes on meanwhile it is told once in each
+/// direction, not as often as something comes.
+#[test]
+fn a_reader_and_a_writer_have_one_event_each_waiting() {
+    let mut bench = Bench::new();
+    let other = 1 - LANE;
+    let (ours, _theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bench.group().add_lane(other, ONE, ours);
+    let (app, handle) = bench.open();
+    let segment = Arc::clone(&bench.segment);
+    let block = segment.connection(handle.index).unwrap();
+    block.client.wake_reader.store(LANE + 1, Ordering::Relaxed);
+    block.client.wake_writer.store(other + 1, Ordering::Relaxed);
+    for tail in 1..=10 {
+        assert!(bench.group().store(app.conn, tail - 1, b"x"));
+        bench.change(app, tail, 0, 0);
+        bench.deliver();
+    }
+    assert_eq!([bench.event(), bench.event()], [Some(Event::Ready { handle }), None]);
+    let (ring, mut events) = (segment.event_ring(other, WORKER), Consumer::new());
+    assert!(events.pop(&ring).unwrap().is_some());
+    assert_eq!(events.pop(&ring), Ok(None));
+    // Taken: the next change is told again.
+    bench.change(app, 10, 0, status::PEER_CLOSED);
+    bench.deliver();
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
+    assert!(events.pop(&ring).unwrap().is_some());
+}
+
 #[test]
 fn a_new_connection_is_told_of_although_an_old_event_lies_unread() {
     let mut bench = Bench::new();

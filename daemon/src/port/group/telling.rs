@@ -24,14 +24,15 @@ impl Group {
         let wanted = [(READ, &block.client.wake_reader), (WRITE, &block.client.wake_writer)];
         let mut told = true;
         if matches!(conn.life, Life::Open | Life::Ended) && self.evicted.is_none() {
-            for (bit, word) in wanted {
+            for (direction, (bit, word)) in wanted.into_iter().enumerate() {
                 // Relaxed: ordered by the fence in Notices::deliver() and the client's own.
                 let Some(lane) = word.load(Ordering::Relaxed).checked_sub(1) else { continue };
                 if conn.pending.changed & bit == 0 {
                     continue;
                 }
                 let Some(Some(target)) = self.lanes.get_mut(usize::from(lane)) else { continue };
-                match tell(target, &self.segment, handle, lane, &mut conn.pending.last) {
+                let last = &mut conn.pending.last;
+                match tell(target, &self.segment, (handle, direction), lane, last) {
                     Ok(Told::Posted { first }) if first => lanes.push((app.group, lane)),
                     Ok(Told::Posted { .. } | Told::Pending) => {}
                     Ok(Told::Full) => told = false,
@@ -92,20 +93,20 @@ enum Told {
 fn tell(
     target: &mut Lane,
     segment: &Segment,
-    handle: Handle,
+    (handle, direction): (Handle, usize),
     lane: u16,
-    last: &mut Option<(u16, u64)>,
+    last: &mut [Option<(u16, u64)>; 2],
 ) -> Result<Told, Evict> {
-    if let Some((to, ordinal)) = *last
-        && to == lane
-        && !target.taken(segment, ordinal)?
-    {
-        return Ok(Told::Pending);
+    // One for the other direction says all there is to say, too.
+    for &(to, ordinal) in last.iter().flatten() {
+        if to == lane && !target.taken(segment, ordinal)? {
+            return Ok(Told::Pending);
+        }
     }
     let first = !target.touched;
     Ok(match target.post(segment, Event::Ready { handle })? {
         Some(ordinal) => {
-            *last = Some((lane, ordinal));
+            last[direction] = Some((lane, ordinal));
             Told::Posted { first }
         }
         None => Told::Full,
