@@ -31,6 +31,8 @@ pub(super) struct ExtentPool {
     free: u32,
     free_count: u32,
     receiving: u32,
+    /// Granted to lanes that have not used them yet.
+    granted: u32,
     /// Free extents that are kept for windows that have grown.
     promised: u32,
     /// What has been promised, taken by now or not.
@@ -43,6 +45,11 @@ pub(super) struct ExtentPool {
 struct Limits {
     /// Granted or sending.
     outgoing: u32,
+    /// Granted or sending, where a lane gets one without having asked: who asks cannot go on.
+    unasked: u32,
+    /// Granted and not used, where a lane gets one without having asked. An application has as many
+    /// lanes as threads, and most of them may never write again.
+    stocked: u32,
     /// Receiving or promised, when bytes come that are next in order.
     in_order: u32,
     /// Receiving or promised, when bytes come that lie ahead.
@@ -57,13 +64,21 @@ impl ExtentPool {
         let uses =
             (1..=count).map(|next| Use::Free { next: if next == count { END } else { next } });
         let most = count - count / 4;
-        let limits = Limits { outgoing: most, in_order: most, ahead: count / 2, backed: count / 4 };
+        let limits = Limits {
+            outgoing: most,
+            unasked: count / 2,
+            stocked: count / 4,
+            in_order: most,
+            ahead: count / 2,
+            backed: count / 4,
+        };
         ExtentPool {
             base,
             uses: uses.collect(),
             free: 0,
             free_count: count,
             receiving: 0,
+            granted: 0,
             promised: 0,
             backed: 0,
             limits,
@@ -128,12 +143,33 @@ impl ExtentPool {
         self.uses.len() as u32 - self.free_count - self.receiving
     }
 
-    /// An extent that a lane may fill with bytes to send.
+    /// How many extents a lane may be granted, of `wanted`. One that has asked, because it has none
+    /// left, gets a quarter of what there is, so that something is left for the next; the last ones
+    /// go one at a time, each to be used at once.
+    pub(super) fn grant_share(&self, wanted: u32, asked: bool) -> u32 {
+        let outgoing = self.outgoing();
+        let free = self.free_count - self.promised;
+        let stocked = self.limits.stocked.saturating_sub(self.granted);
+        let unasked = self.limits.unasked.saturating_sub(outgoing).min(stocked).min(free);
+        let room = match asked {
+            true => {
+                let left = self.limits.outgoing.saturating_sub(outgoing).min(free);
+                unasked.max(left / 4).max(1).min(left)
+            }
+            false => unasked,
+        };
+        wanted.min(room)
+    }
+
+    /// An extent that a lane may fill with bytes to send, as [`grant_share`](Self::grant_share)
+    /// allows.
     pub(super) fn grant(&mut self, lane: u16) -> Option<ExtentId> {
         if self.outgoing() >= self.limits.outgoing || self.free_count <= self.promised {
             return None;
         }
-        self.take(Use::Granted { lane })
+        let extent = self.take(Use::Granted { lane })?;
+        self.granted += 1;
+        Some(extent)
     }
 
     fn take(&mut self, purpose: Use) -> Option<ExtentId> {
@@ -161,6 +197,7 @@ impl ExtentPool {
         match self.uses.get(index) {
             Some(&Use::Granted { lane }) => {
                 self.uses[index] = Use::Sending { next };
+                self.granted -= 1;
                 Ok(lane)
             }
             Some(Use::Free { .. } | Use::Sending { .. } | Use::Receiving) | None => {
@@ -193,7 +230,8 @@ impl ExtentPool {
         match slot {
             Use::Free { .. } => unreachable!("extent released twice"),
             Use::Receiving => self.receiving -= 1,
-            Use::Granted { .. } | Use::Sending { .. } => {}
+            Use::Granted { .. } => self.granted -= 1,
+            Use::Sending { .. } => {}
         }
         *slot = Use::Free { next: self.free };
         self.free = index;
@@ -244,6 +282,30 @@ mod tests {
         assert_eq!(count(&mut || pool.take_for_receive(false).is_some()), 4);
         pool.revoke(None);
         assert_eq!(count(&mut || pool.take_for_receive(true).is_some()), 8);
+    }
+
+    #[test]
+    fn lanes_that_do_not_write_leave_the_rest_to_those_that_ask() {
+        let mut pool = ExtentPool::new(0, 64);
+        let grant = |pool: &mut ExtentPool, lane, asked| -> Vec<ExtentId> {
+            (0..pool.grant_share(16, asked)).map(|_| pool.grant(lane).unwrap()).collect()
+        };
+        assert_eq!(grant(&mut pool, 1, false).len(), 16);
+        assert_eq!(grant(&mut pool, 2, false), [], "a quarter lies there unused");
+        // Of the 48 that may go out, 32 are left.
+        let of_two = grant(&mut pool, 2, true);
+        assert_eq!(of_two.len(), 8);
+        let shares: Vec<usize> = (3..15).map(|lane| grant(&mut pool, lane, true).len()).collect();
+        assert_eq!(shares, [6, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(grant(&mut pool, 15, true), []);
+        // What comes back is for who asks.
+        assert_eq!(pool.claim_for_send(of_two[0], None), Ok(2));
+        pool.release(of_two[0]);
+        assert_eq!(grant(&mut pool, 1, false), []);
+        assert_eq!(grant(&mut pool, 15, true).len(), 1);
+        pool.revoke(None);
+        assert!(pool.is_whole());
+        assert_eq!(grant(&mut pool, 1, false).len(), 16);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 /// Most send extents that a lane holds unused at one worker.
 const GRANT_TARGET: u32 = 64;
-/// Fewest that it is given, so that one full send window can always be written.
+/// Fewest that it is given where there are enough, so that one full send window can be written.
 const GRANT_FLOOR: u32 = 16;
 
 /// What the worker keeps of a lane.
@@ -117,7 +117,11 @@ impl Lane {
     /// Grants send extents up to the target, as far as the pool gives any.
     pub(super) fn refill(&mut self, segment: &Segment, pool: &mut ExtentPool) -> Result<(), Evict> {
         let ring = segment.grant_ring(self.lane, self.worker);
-        while self.granted < self.target && self.grants.room(&ring, 1)? > 0 {
+        let missing = self.target.saturating_sub(self.granted);
+        for _ in 0..pool.grant_share(missing, self.wants_grants) {
+            if self.grants.room(&ring, 1)? == 0 {
+                break;
+            }
             let Some(extent) = pool.grant(self.lane) else { break };
             let pushed = self.grants.push(&ring, encode_grant(extent))?;
             assert!(pushed, "there was room");

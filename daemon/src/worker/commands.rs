@@ -28,7 +28,9 @@ impl Worker {
             }
             self.collect_accepted(slot);
             let count = self.env.clients.find(slot).map_or(0, |group| group.attached().len());
-            for position in 0..count {
+            // Who comes first gets the send extents that are left: not always the same.
+            let first = self.counters.turns as usize;
+            for position in (0..count).map(|n| (first + n) % count) {
                 // Lanes come and go through control's messages only, never in this loop.
                 let group = self.env.clients.of(AppId { group: slot, conn: 0 });
                 let lane = group.attached()[position];
