@@ -1,5 +1,6 @@
 //! What each counter and gauge says, in a sentence: for `fourwave stats` and for Prometheus.
 
+use crate::control::Denied;
 use crate::port::Evict;
 use fourwave_ebpf_common::Verdict;
 
@@ -32,6 +33,10 @@ const TEXTS: &[(&str, &str)] = &[
     ("turns", "Rounds of the workers' poll loops."),
     ("sleeps", "How often a worker found nothing to do and slept."),
     ("clients_evicted", "Clients disconnected because they wrote what no correct client writes."),
+    (
+        "clients_refused",
+        "Programs, or what they asked for, refused by a rule or a limit; they were told which.",
+    ),
     ("tx_device_drops", "Frames that the device dropped on their way out; they are sent again."),
     (
         "xsk_rx_dropped",
@@ -64,6 +69,11 @@ pub fn explain(name: &str, label: Option<&str>) -> Option<&'static str> {
         && let Some(label) = label
     {
         return Evict::ALL.into_iter().find(|why| why.name() == label).map(Evict::reason);
+    }
+    if name == "clients_refused"
+        && let Some(label) = label
+    {
+        return Denied::ALL.into_iter().find(|why| why.name() == label).map(Denied::explain);
     }
     TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }

@@ -30,7 +30,8 @@ const GAUGES: [&str; 11] = [
 ];
 
 /// Names that no worker publishes.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
+    "clients_refused",
     "listeners",
     "accept_queue",
     "accept_backlog",
@@ -74,11 +75,12 @@ pub fn serve(address: SocketAddr) -> Result<(), MetricsError> {
     Ok(())
 }
 
-/// Takes over what workers, control (gauges of listeners), the XDP program and the kernel (per
+/// Takes over what workers, control (gauges of listeners, refusals by reason), the XDP program and the kernel (per
 /// AF_XDP socket, in the order of the workers) have counted.
 pub fn publish(
     links: &Links,
     listeners: &[(&'static str, Option<String>, u64)],
+    denials: &[(&'static str, u64)],
     steering: Option<&SteeringStats>,
     sockets: &[[(&'static str, u64); 6]],
 ) {
@@ -100,6 +102,9 @@ pub fn publish(
         };
         // Exact up to 2^53.
         gauge.set(*value as f64);
+    }
+    for (reason, count) in denials {
+        metrics::counter!("fourwave_clients_refused", "reason" => *reason).absolute(*count);
     }
     for (verdict, frames) in steering.into_iter().flat_map(SteeringStats::iter) {
         metrics::counter!("fourwave_xdp_frames", "verdict" => verdict.name()).absolute(frames);

@@ -56,9 +56,11 @@ impl Policy {
         Policy { clients, unprivileged_from }
     }
 
-    /// Clients that may be connected at a time.
-    pub fn max_clients(&self) -> usize {
-        self.clients.max_clients as usize
+    /// Clients that may be connected when one of this user comes. The last eighth is kept for root,
+    /// so that no other user can keep the machine's own programs and tools out.
+    pub fn max_clients(&self, uid: u32) -> usize {
+        let all = self.clients.max_clients as usize;
+        if uid == 0 { all } else { all - all / 8 }
     }
 
     /// How long un-accepted connections outlive their listener.
@@ -119,6 +121,12 @@ mod tests {
         assert_eq!(policy.may_bind(1000, 0), Ok(()));
         let refused = policy.may_bind(1000, 80).unwrap_err();
         assert_eq!(refused, Refused::Privileged { uid: 1000, port: 80, from: 1024 });
+    }
+
+    #[test]
+    fn an_eighth_of_the_clients_is_kept_for_root() {
+        let policy = policy("max_clients = 20");
+        assert_eq!((policy.max_clients(0), policy.max_clients(1000)), (20, 18));
     }
 
     #[test]

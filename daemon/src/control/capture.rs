@@ -3,7 +3,7 @@
 use super::Control;
 use super::client::send;
 use super::packets::{self, Packets, Peer};
-use super::registry::Refusal;
+use super::refusal::Refusal;
 use crate::messages::ToWorker;
 use crate::tap::{Fate, Filter, Slot, Tap};
 use crate::worker::MOST_TAPS;

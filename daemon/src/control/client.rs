@@ -1,7 +1,8 @@
 //! One client of the control socket, from its first packet to its last.
 
 use super::packets::{Packets, Peer};
-use super::registry::{Client, Refusal, no_group};
+use super::refusal::{Denied, Refusal};
+use super::registry::{Client, no_group};
 use super::{Control, capture, query, stats};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
@@ -36,7 +37,7 @@ impl From<Reply> for Answer {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Answer {
-        let Refusal { errno, mut detail } = refusal;
+        let Refusal { errno, mut detail, denied: _ } = refusal;
         detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
         Reply::Error { errno: errno.raw_os_error(), detail }.into()
     }
@@ -92,6 +93,7 @@ impl Session {
                 let Some(packet) = packets.receive(&mut buffer).await? else { return Ok(false) };
                 self.note_sender(packets);
                 let Ok(request) = decode::<Request>(packet) else {
+                    self.control.denials.count(Denied::NoMessage);
                     let refusal = Refusal::new(Errno::PROTO, "this is no message of fourwave's");
                     send(packets, refusal.into()).await?;
                     return Ok(false);
@@ -129,9 +131,20 @@ impl Session {
         let text = match request {
             Request::Stats => self.control.stats(),
             Request::Settings => self.control.settings.clone(),
-            other => return vec![self.try_answer(other).await.unwrap_or_else(Answer::from)],
+            other => {
+                let answer = self.try_answer(other).await;
+                return vec![answer.unwrap_or_else(|refusal| self.refuse(refusal))];
+            }
         };
         stats::pieces(&text).map(Answer::from).collect()
+    }
+
+    /// A refusal as it is sent; counted if it is for a rule or a limit.
+    fn refuse(&self, refusal: Refusal) -> Answer {
+        let Peer { pid, uid } = self.peer;
+        tracing::debug!(pid, uid, reason = refusal.detail, "a client is refused something");
+        refusal.denied.into_iter().for_each(|denied| self.control.denials.count(denied));
+        refusal.into()
     }
 
     async fn try_answer(&mut self, request: Request) -> Result<Answer, Refusal> {
@@ -235,9 +248,9 @@ impl Session {
     /// Makes another process of the group, and begins to serve it.
     async fn fork(&mut self) -> Result<Answer, Refusal> {
         let (group, parent) = self.client()?;
-        if !self.control.registry.borrow().has_room(self.control.clients.get()) {
+        if !self.control.has_room(self.peer.uid) {
             let detail = "fourwaved has as many clients as clients.max_clients";
-            return Err(Refusal::new(Errno::AGAIN, detail));
+            return Err(Refusal::denied(Denied::MaxClients, Errno::AGAIN, detail));
         }
         let (ours, theirs) = Packets::pair().map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::NFILE);

@@ -11,12 +11,14 @@ mod listeners;
 mod packets;
 mod processes;
 mod query;
+mod refusal;
 mod registry;
 mod stats;
 mod succession;
 
 pub use link::{Links, WorkerLink};
 pub use packets::Door;
+pub use refusal::Denied;
 pub use stats::Totals;
 
 use crate::messages::{FromWorker, GroupId, ToWorker};
@@ -25,6 +27,7 @@ use crate::policy::Policy;
 use crate::served::ServedPorts;
 use fourwave_protocol::query::SocketKind;
 use packets::Packets;
+use refusal::Denials;
 use registry::Registry;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -92,6 +95,7 @@ pub struct Control {
     inquiries: Cell<usize>,
     /// Captures under way.
     captures: Cell<usize>,
+    denials: Denials,
     /// Names of the workers' queues.
     queues: Vec<String>,
     /// Told when the workers' queues have become shorter.
@@ -126,6 +130,7 @@ impl Control {
             clients: Cell::new(0),
             inquiries: Cell::new(0),
             captures: Cell::new(0),
+            denials: Denials::default(),
             queues,
             room: Notify::new(),
         })
@@ -158,13 +163,18 @@ impl Control {
                     continue;
                 }
             };
-            if !self.registry.borrow().has_room(self.clients.get()) {
+            if !self.has_room(peer.uid) {
+                self.denials.count(Denied::MaxClients);
                 tracing::warn!(pid = peer.pid, uid = peer.uid, "too many clients: one turned away");
                 tokio::task::spawn_local(client::turn_away(packets));
                 continue;
             }
             self.serve(client::Session::new(Rc::clone(self), peer), packets);
         }
+    }
+
+    fn has_room(&self, uid: u32) -> bool {
+        self.registry.borrow().has_room(self.clients.get(), uid)
     }
 
     /// Serves a client, or another process of one, in a task of its own.
@@ -207,6 +217,9 @@ impl Control {
         totals.add("workers", self.links.len() as u64);
         totals.add("clients", self.clients.get() as u64);
         totals.add("groups", self.registry.borrow().len() as u64);
+        for (name, count) in self.denials.iter() {
+            totals.add_to_family("clients_refused", name, count);
+        }
         for (name, listener, value) in self.listener_gauges() {
             match listener {
                 None => totals.add(name, value),
@@ -215,6 +228,11 @@ impl Control {
         }
         (self.counters)(&mut totals);
         totals.text()
+    }
+
+    /// How often clients were refused, by reason.
+    pub fn denials(&self) -> Vec<(&'static str, u64)> {
+        self.denials.iter().collect()
     }
 
     /// How long the queues of the listeners are, by address; those that share one are added up.

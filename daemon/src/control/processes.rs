@@ -2,7 +2,8 @@
 
 use super::Mask;
 use super::packets::Peer;
-use super::registry::{Refusal, Registry, no_group};
+use super::refusal::{Denied, Refusal};
+use super::registry::{Registry, no_group};
 use crate::messages::{GroupId, ToWorker};
 use crate::port::Holder;
 use crate::served::Claimant;
@@ -81,7 +82,7 @@ impl Registry {
         let peer = record.members.get(parent).ok_or_else(no_group)?.peer;
         let Some((process, evict)) = record.members.add(peer) else {
             let detail = format!("this program has {MAX_PROCESSES} processes already");
-            return Err(Refusal::new(Errno::AGAIN, detail));
+            return Err(Refusal::denied(Denied::Processes, Errno::AGAIN, detail));
         };
         let (told, known) = oneshot::channel();
         if let Some(member) = record.members.get(process) {

@@ -3,7 +3,7 @@
 use super::Control;
 use super::client::send;
 use super::packets::{self, Packets, Peer};
-use super::registry::Refusal;
+use super::refusal::Refusal;
 use crate::inquiry::{Answer, Inquiry, Question, Row};
 use crate::messages::ToWorker;
 use crate::worker::MOST_INQUIRIES;

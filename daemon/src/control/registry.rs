@@ -9,6 +9,7 @@ use super::link::{Links, Outboxes};
 use super::listeners::{Answer, Listeners, Opening, Step};
 use super::packets::Peer;
 use super::processes::Members;
+use super::refusal::{Denied, Refusal};
 use crate::messages::{FromWorker, GroupId, ToWorker};
 use crate::path::PathTable;
 use crate::policy::{Policy, Quota};
@@ -30,19 +31,6 @@ use tokio::sync::{Notify, oneshot};
 
 /// Bytes of a program's name that are kept.
 const NAME_BYTES: usize = 64;
-
-/// What a client is refused with: an errno as a socket call would give it, and a text that helps.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) errno: Errno,
-    pub(super) detail: String,
-}
-
-impl Refusal {
-    pub(super) fn new(errno: Errno, detail: impl Into<String>) -> Refusal {
-        Refusal { errno, detail: detail.into() }
-    }
-}
 
 /// A process of a group.
 pub(super) type Client = (GroupId, Process);
@@ -133,10 +121,10 @@ impl Registry {
         self.groups.len()
     }
 
-    /// Whether another client may come.
-    pub(super) fn has_room(&self, clients: usize) -> bool {
+    /// Whether another client of this user may come.
+    pub(super) fn has_room(&self, clients: usize, uid: u32) -> bool {
         let groups = self.groups.values().filter(|group| !group.keeps).count();
-        clients.max(groups) < self.policy.max_clients()
+        clients.max(groups) < self.policy.max_clients(uid)
     }
 
     pub(super) fn hello(
@@ -150,11 +138,10 @@ impl Registry {
                 "the client library speaks version {version} and fourwaved version {VERSION}: \
                  both must be of one release"
             );
-            return Err(Refusal::new(Errno::PROTONOSUPPORT, detail));
+            return Err(Refusal::denied(Denied::Version, Errno::PROTONOSUPPORT, detail));
         }
         self.refuse_when_draining()?;
-        let quota = self.policy.admit(peer.uid);
-        let quota = quota.map_err(|refused| Refusal::new(Errno::ACCESS, refused.to_string()))?;
+        let quota = self.policy.admit(peer.uid)?;
         let params = params(self.workers, quota, self.somaxconn, self.window);
         let mut members = Members::default();
         let (process, evict) = members.add(peer).expect("the first of many");
@@ -220,7 +207,8 @@ impl Registry {
         let lane = record.lanes.attach(process).ok_or_else(|| {
             let detail =
                 format!("all {lanes} lanes (threads and pollers) of this program are used");
-            Refusal::new(Errno::MFILE, detail)
+            // As the client library knows it: who waits can do so without a lane.
+            Refusal::denied(Denied::Lanes, Errno::NOBUFS, detail)
         })?;
         for (worker, doorbell) in ours.iter_mut().enumerate() {
             if let Some(doorbell) = doorbell.take() {
@@ -255,20 +243,20 @@ impl Registry {
         let uid = record.peer.uid;
         // A fork may have given privileges up since.
         let now = record.members.get(process).ok_or_else(no_group)?.peer.uid;
-        let access =
-            |refused: crate::policy::Refused| Refusal::new(Errno::ACCESS, refused.to_string());
         for uid in [uid, now] {
-            self.policy.may_bind(uid, address.port()).map_err(access)?;
+            self.policy.may_bind(uid, address.port())?;
         }
         // ::ffff:10.0.0.1 is 10.0.0.1; the scope of a link-local address stays.
         let address = match address.ip().to_canonical() {
             IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
             IpAddr::V6(_) => address,
         };
-        let listener =
-            self.record(group)?.listeners.free().ok_or_else(|| {
-                Refusal::new(Errno::MFILE, "all listeners of this program are used")
-            })?;
+        let record = self.record(group)?;
+        let listeners = record.segment.layout().params().listeners;
+        let listener = record.listeners.free().ok_or_else(|| {
+            let detail = format!("all {listeners} listeners of this program are used");
+            Refusal::denied(Denied::Listeners, Errno::MFILE, detail)
+        })?;
         let claimant = Claimant { group, listener };
         let terms = Terms {
             v6_only: options.v6_only,

@@ -246,6 +246,17 @@ impl Client {
         (decode(&packet[..got.bytes]).unwrap(), fds)
     }
 
+    /// Reasons of refusals that were counted, and how often.
+    fn counted(&self) -> Vec<String> {
+        let Reply::Text { text, more: false } = self.ask(&Request::Stats).0 else { panic!("text") };
+        let counts = text.lines().filter_map(|line| {
+            let (reason, count) =
+                line.strip_prefix("clients_refused{reason=\"")?.split_once("\"} ")?;
+            (count != "0").then(|| format!("{reason} {count}"))
+        });
+        counts.collect()
+    }
+
     fn is_closed(&self) -> bool {
         let mut byte = [0];
         let received = rustix::net::recv(&self.0, &mut byte[..], RecvFlags::empty());
@@ -554,11 +565,12 @@ fn every_lane_and_listener_is_a_limit() {
         for lane in 0..params.lanes {
             assert_eq!(client.ask(&Request::AttachLane).0, Reply::Attached { lane: lane as u16 });
         }
-        assert_eq!(errno(client.ask(&Request::AttachLane)), Errno::MFILE);
+        assert_eq!(errno(client.ask(&Request::AttachLane)), Errno::NOBUFS);
         for listener in 0..params.listeners {
             assert_eq!(client.bind("0.0.0.0:0").0, listener);
         }
         assert_eq!(errno(client.ask(&bind("0.0.0.0:0".parse().unwrap()))), Errno::MFILE);
+        assert_eq!(client.counted(), ["lanes 1", "listeners 1"]);
     });
 }
 
@@ -575,6 +587,7 @@ fn garbage_ends_a_client_and_no_other() {
             assert_eq!(errno(bad.reply()), Errno::PROTO);
             assert!(bad.is_closed());
         }
+        assert_eq!(good.counted(), ["no_message 3"]);
         let (large, ..) = Client::greet(&scene.path);
         large.send(&[0; MAX_MESSAGE + 1]);
         assert!(large.is_closed());
@@ -611,6 +624,7 @@ fn there_are_at_most_max_clients() {
         let third = Client::connect(&scene.path);
         assert_eq!(errno(third.ask(&hello())), Errno::MFILE);
         assert!(third.is_closed());
+        assert_eq!(first.counted(), ["max_clients 1"]);
         drop(first);
         // Room again, as soon as the first one's end was noticed.
         while !matches!(Client::connect(&scene.path).ask(&hello()).0, Reply::Welcome { .. }) {}
@@ -628,6 +642,7 @@ fn a_user_that_may_not_is_refused() {
         let (client, ..) = Client::greet(&scene.path);
         let wanted = bind("0.0.0.0:40001".parse().unwrap());
         assert_eq!(errno(client.ask(&wanted)), Errno::ACCESS);
+        assert_eq!(client.counted(), ["port 1"]);
     });
 }
 

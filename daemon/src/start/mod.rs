@@ -267,7 +267,8 @@ async fn publish_metrics(control: Rc<Control>, links: Links, counted: Rc<Counted
     loop {
         ticks.tick().await;
         let (steering, sockets) = (counted.program.stats(), counted.sockets.read());
-        metrics::publish(&links, &control.listener_gauges(), steering.as_ref(), &sockets);
+        let (listeners, denials) = (control.listener_gauges(), control.denials());
+        metrics::publish(&links, &listeners, &denials, steering.as_ref(), &sockets);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::census::{Group, Groups};
 use super::facts::Facts;
-use super::{Finding, Severity};
+use super::{Finding, Severity, programs};
 use fourwave_protocol::query::{Socket, SocketKind, SocketState};
 use std::fmt::Display;
 use std::hash::Hash;
@@ -36,6 +36,7 @@ pub(super) fn all(facts: &Facts, patience: Duration) -> Vec<Finding> {
         accept_queues(facts),
         successors(facts),
         tables(facts),
+        programs::programs(facts),
         zero_windows(facts),
         close_wait(facts, patience),
         closing(facts),
@@ -121,7 +122,7 @@ fn frames(count: u64) -> String {
     format!("{count} frames")
 }
 
-fn watched(facts: &Facts) -> String {
+pub(super) fn watched(facts: &Facts) -> String {
     format!("{:.1} s", facts.watched.as_secs_f64())
 }
 
@@ -353,6 +354,11 @@ fn tables(facts: &Facts) -> Finding {
     let refusals = [
         ("connections_full", "ACKs ignored: no room for another connection", "limits.connections"),
         ("open_refused", "ACKs ignored: the program is over its quota", "clients.connections"),
+        (
+            "connects_refused_quota",
+            "connects refused: the program is over its quota",
+            "clients.connections",
+        ),
         ("syn_records_full", "SYNs without room for their handshake", "limits.syn"),
         ("TCPTimeWaitOverflow", "closed without TIME_WAIT", "tcp.max_tw_buckets"),
         ("TCPAbortOnMemory", "orphans reset", "tcp.max_orphans"),

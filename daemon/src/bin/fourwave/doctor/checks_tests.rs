@@ -244,3 +244,10 @@ fn a_hidden_owner_is_explained() {
     let hidden = Socket { owner: None::<Owner>, ..listening(129, 128) };
     assert!(text(&accept_queues(&facts([hidden]))).contains("ask as root"));
 }
+
+#[test]
+fn connects_over_the_quota_are_named() {
+    let finding = tables(&grown(facts([]), "connects_refused_quota", 4));
+    assert_eq!(finding.severity, Severity::Problem);
+    assert!(text(&finding).contains("Raise `clients.connections`."));
+}

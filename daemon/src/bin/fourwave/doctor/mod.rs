@@ -6,6 +6,7 @@
 mod census;
 mod checks;
 mod facts;
+mod programs;
 mod report;
 
 use crate::daemon::{Daemon, Failure};
