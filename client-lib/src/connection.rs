@@ -1,7 +1,7 @@
 //! One connection as this process sees it: what all clones of a stream share.
 
 use crate::choices::{Choices, check, linger_time};
-use crate::error::{gone, os, would_block};
+use crate::error::{explained, gone, os, would_block};
 use crate::family::Family;
 use crate::fork::{Interrupted, Mutex, lock_interruptibly};
 use crate::lane::Lane;
@@ -73,6 +73,10 @@ impl Side {
 /// How often closing waits, for some milliseconds each, while another process is writing.
 const CLOSING_PATIENCE: u32 = 100;
 
+/// What `ENOBUFS` from an active open means.
+const NO_ROOM: &str = "no room for another connection: this program has as many as \
+     clients.connections allows, or fourwaved as many as limits.connections";
+
 /// How long a thread sleeps at a time beside a connection that another process holds too: the
 /// daemon tells one of those who wait, the one that has asked last.
 const SHARED_NAP: Duration = Duration::from_millis(20);
@@ -141,6 +145,9 @@ impl Connection {
         match opened {
             Some(Ok(handle)) => {
                 Ok(Connection::new(Arc::clone(shared), handle, Family::of(peer), linger))
+            }
+            Some(Err(errno)) if errno == Errno::NOBUFS.raw_os_error() => {
+                Err(explained(errno, NO_ROOM))
             }
             Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
             None => Err(os(Errno::TIMEDOUT)),
