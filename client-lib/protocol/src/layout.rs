@@ -247,6 +247,12 @@ impl Layout {
         self.accept + index * self.accept_stride
     }
 
+    /// Byte range of one listener's accept ring with one worker; the consumers' index comes first.
+    pub fn accept_ring_bytes(&self, listener: u32, worker: u32) -> core::ops::Range<usize> {
+        let start = self.accept_ring(listener, worker);
+        start..start + self.accept_stride
+    }
+
     fn ring_set(&self, lane: u16, worker: u32) -> usize {
         assert!(u32::from(lane) < self.params.lanes && worker < self.params.workers);
         let index = usize::from(lane) * self.params.workers as usize + worker as usize;

@@ -120,22 +120,6 @@ fn without_a_free_port_an_address_is_not_available() {
     bed.wait_until_empty();
 }
 
-#[test]
-fn a_program_that_has_its_share_of_connections_gets_no_more() {
-    let Some(bed) = Bed::with("share", |lab| lab, &[("clients.connections", "2")]) else { return };
-    let runtime = bed.runtime();
-    let kernel = bed.kernel_listen(bed.client_address(false, PORT));
-    let address = kernel.local_addr().expect("it is bound");
-    let mut streams: Vec<TcpStream> = (0..2).map(|_| connect(&runtime, address)).collect();
-    assert_eq!(error_of(&runtime, address), Some(libc::ENOBUFS));
-    drop(streams.pop());
-    eventually("one may come again", || {
-        SocketOptions::new().runtime(&runtime).connect(address).is_ok()
-    });
-    drop((streams, runtime));
-    bed.wait_until_empty();
-}
-
 /// In a new lab nobody has spoken to anybody: the kernel has to be asked for the address.
 #[test]
 fn the_first_connection_resolves_its_neighbour() {

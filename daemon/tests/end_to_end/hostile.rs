@@ -26,8 +26,9 @@ const PORT: u16 = 6666;
 type Attack = fn(&mut Attacker);
 
 /// What the hostile client does, and the reason that the daemon gives for evicting it.
-const ATTACKS: [(&str, Attack); 11] = [
+const ATTACKS: [(&str, Attack); 12] = [
     ("ring_index", Attacker::scribble_on_its_rings),
+    ("accept_index", Attacker::scribble_on_its_accept_queue),
     ("unknown_command", |attacker| attacker.post_words([u64::MAX; 4])),
     ("connection_index", |attacker| {
         let handle = Handle { index: u32::MAX, generation: attacker.handle.generation };
@@ -88,6 +89,9 @@ struct Attacker {
     handle: Handle,
     /// The other end of it.
     peer: std::net::TcpStream,
+    /// One that waits to be accepted.
+    waiting: std::net::TcpStream,
+    listener: u32,
 }
 
 impl Attacker {
@@ -121,8 +125,20 @@ impl Attacker {
             accepted.is_some()
         });
         let handle = accepted.expect("just seen").handle;
+        let waiting = bed.kernel_connect(address);
         let commands = Producer::new();
-        Attacker { control, memory, segment, lane, doorbells, commands, handle, peer }
+        Attacker {
+            control,
+            memory,
+            segment,
+            lane,
+            doorbells,
+            commands,
+            handle,
+            peer,
+            waiting,
+            listener,
+        }
     }
 
     fn params(&self) -> Params {
@@ -165,6 +181,12 @@ impl Attacker {
     fn scribble_on_its_rings(&mut self) {
         let range = self.segment.layout().ring_set_bytes(self.lane, self.worker());
         self.scribble(range, &mut Pattern::new(1));
+        self.ring();
+    }
+
+    fn scribble_on_its_accept_queue(&mut self) {
+        let begin = self.segment.layout().accept_ring_bytes(self.listener, self.worker()).start;
+        self.scribble(begin..begin + 8, &mut Pattern::new(1));
         self.ring();
     }
 
@@ -260,8 +282,10 @@ fn each_lie_is_found_out() {
                 eventually(format!("{reason} is found out"), || attacker.is_thrown_out());
                 let counted = || bed.stats().get(&counter) == before + 1;
                 eventually(format!("{reason} is counted"), counted);
-                let error = attacker.peer.read(&mut [0; 1]).expect_err("it was reset");
-                assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{reason}: {error}");
+                for mut peer in [&attacker.peer, &attacker.waiting] {
+                    let error = peer.read(&mut [0; 1]).expect_err("it was reset");
+                    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{reason}: {error}");
+                }
             }
         }
     });

@@ -11,6 +11,22 @@ pub struct Sum {
     pub sha256: [u8; 32],
 }
 
+impl Sum {
+    /// Tells the other end.
+    pub fn tell(&self, mut stream: impl Write) -> io::Result<()> {
+        stream.write_all(&[&self.length.to_le_bytes()[..], &self.sha256].concat())
+    }
+
+    /// What the other end [tells](Self::tell) before it closes.
+    pub fn told(mut stream: impl Read) -> io::Result<Sum> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        let (length, sha256) = bytes.split_first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let sha256 = sha256.try_into().map_err(io::Error::other)?;
+        Ok(Sum { length: u64::from_le_bytes(*length), sha256 })
+    }
+}
+
 impl std::fmt::Debug for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes ", self.length)?;

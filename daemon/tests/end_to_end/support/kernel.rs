@@ -53,6 +53,11 @@ impl KernelInfo {
         self.word(84)
     }
 
+    /// Bytes of ours that the peer has.
+    pub fn bytes_acked(&self) -> u64 {
+        u64::from_ne_bytes(self.0[120..128].try_into().expect("eight bytes"))
+    }
+
     pub fn bytes_received(&self) -> u64 {
         u64::from_ne_bytes(self.0[128..136].try_into().expect("eight bytes"))
     }

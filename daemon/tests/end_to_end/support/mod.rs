@@ -334,6 +334,20 @@ pub fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + '
     }
 }
 
+/// Runs `work` as a user without privileges, on a thread of its own: of the process, only that
+/// thread is the user's.
+pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root may be anybody");
+        work()
+    };
+    match thread::scope(|scope| scope.spawn(run).join()) {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 /// Waits until `condition` holds; fails with `what` if it does not in [`PATIENCE`].
 pub fn eventually(what: impl Display, mut condition: impl FnMut() -> bool) {
     eventually_is(what, &true, &mut condition);

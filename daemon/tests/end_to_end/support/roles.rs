@@ -9,7 +9,7 @@ use std::thread;
 use fourwave_bench::lab::{LabError, ProcessRef, Ready, Side};
 use fourwave_bench::server::{self, ServerConfig};
 
-use super::bytes::Pattern;
+use super::bytes::{Pattern, receive};
 use super::{Bed, PATIENCE, eventually};
 
 const ROLE: &str = "FOURWAVE_TEST_ROLE";
@@ -41,6 +41,12 @@ pub enum Role {
     Prefork,
     /// Listens through fourwave at every address, with `SO_REUSEPORT`, and never accepts.
     Hoard,
+    /// Listens through fourwave with a backlog of the size, and tells each peer what came
+    /// from it, when all has ([`Sum`](super::bytes::Sum)).
+    Summing,
+    /// As many connections through fourwave to the address as the size says, each then like those
+    /// of [`Role::Summing`].
+    Dialling,
 }
 
 /// Bytes that [`Role::Written`] leaves behind: what fits in a connection's send buffer.
@@ -49,7 +55,7 @@ pub const WRITTEN: usize = 48 * 1024;
 pub const WRITTEN_SEED: u64 = 99;
 
 impl Role {
-    const ALL: [(Role, &'static str); 8] = [
+    const ALL: [(Role, &'static str); 10] = [
         (Role::FourwaveEcho, "fourwave-echo"),
         (Role::KernelEcho, "kernel-echo"),
         (Role::Unread, "unread"),
@@ -58,6 +64,8 @@ impl Role {
         (Role::Forks, "forks"),
         (Role::Prefork, "prefork"),
         (Role::Hoard, "hoard"),
+        (Role::Summing, "summing"),
+        (Role::Dialling, "dialling"),
     ];
 
     /// Its name, in the lab too.
@@ -155,6 +163,22 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             say(server::READY)?;
             hang()
         }
+        Role::Summing => {
+            let backlog = u32::try_from(size).expect("it is small");
+            let options = fourwave::SocketOptions::new().backlog(backlog);
+            let listener = options.bind(listen[0])?;
+            say(server::READY)?;
+            loop {
+                sum_up(listener.accept()?.0);
+            }
+        }
+        Role::Dialling => {
+            let connect = |_| fourwave::TcpStream::connect(listen[0]);
+            let streams = (0..size).map(connect).collect::<io::Result<Vec<_>>>()?;
+            say(server::READY)?;
+            streams.into_iter().for_each(sum_up);
+            hang()
+        }
         Role::Endless => {
             let mut stream = accept_one(&listen)?;
             let mut pattern = Pattern::new(WRITTEN_SEED);
@@ -166,6 +190,11 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Serves a connection by a thread of its own.
+fn sum_up(stream: fourwave::TcpStream) {
+    thread::spawn(move || receive(&stream)?.tell(&stream));
 }
 
 /// Listens, says so, and takes one connection. The listener goes when it has come.
