@@ -6,7 +6,7 @@ use libc::pid_t;
 use std::ffi::{c_int, c_uint, c_ulong};
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close(fd: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn close(fd: c_int) -> c_int {
     if find(fd).is_some() {
         return done(fourwave_posix::close(fd));
     }
@@ -18,13 +18,13 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { next::close(fd) }
 }
 
-/// libc closes the number of a stream past us: what stood behind it would answer for the next
-/// descriptor that gets the number.
+/// libc closes the number of a stream past us, unless it is one of [ours](crate::streams): what stood
+/// behind it would answer for the next descriptor that gets the number.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
-    if !stream.is_null() {
+    if !stream.is_null() && !crate::streams::forget(stream) {
         // SAFETY: the caller's stream. -1 for one without a number.
-        fourwave_posix::forget(unsafe { libc::fileno(stream) });
+        fourwave_posix::forget(unsafe { next::fileno(stream) });
     }
     // SAFETY: the caller's argument.
     unsafe { next::fclose(stream) }

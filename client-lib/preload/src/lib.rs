@@ -13,6 +13,7 @@ mod names;
 mod next;
 mod report;
 mod sockets;
+mod streams;
 mod syscall;
 mod transfer;
 mod waiting;

@@ -1,6 +1,6 @@
 //! The functions behind ours: the next library's, which is libc as a rule.
 
-use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -93,6 +93,8 @@ next! {
     fn sendfile(out: c_int, file: c_int, offset: *mut off_t, size: size_t) -> ssize_t;
     fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, size: size_t, flags: c_uint) -> ssize_t;
     fn close(fd: c_int) -> c_int;
+    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE;
+    fn fileno(stream: *mut FILE) -> c_int;
     fn fclose(stream: *mut FILE) -> c_int;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
     fn dup(fd: c_int) -> c_int;

@@ -272,23 +272,91 @@ server.close()
     assert!(text.is_none_or(|text| text.is_empty()));
 }
 
+/// What a program of C does with `FILE`.
+const STDIO: &str = "
+stream_of = libc.fdopen
+stream_of.restype = ctypes.c_void_p
+def fdopen(fd, mode):
+    return ctypes.c_void_p(stream_of(fd, mode))
+def gets(stream):
+    line = ctypes.create_string_buffer(100)
+    return libc.fgets(line, 100, stream) and line.value
+";
+
+#[test]
+fn sockets_have_streams() {
+    let text = run_with_pair(&format!(
+        "{STDIO}
+client.settimeout(10)
+fd = server.detach()
+other = os.dup(fd)
+reading, writing = fdopen(fd, b'r'), fdopen(other, b'w')
+assert (libc.fileno(reading), libc.fileno_unlocked(writing)) == (fd, other)
+client.sendall(b'one\\ntwo\\nthree')
+assert (gets(reading), gets(reading)) == (b'one\\n', b'two\\n')
+assert libc.fputs(b'kept until ', writing) >= 0
+client.setblocking(False)
+fails(errno.EAGAIN, client.recv, 1)
+client.settimeout(10)
+assert libc.fputs(b'it is flushed', writing) >= 0 and libc.fflush(writing) == 0
+assert client.recv(100) == b'kept until it is flushed'
+assert libc.fseek(reading, 0, 0) == -1
+client.shutdown(socket.SHUT_WR)
+assert gets(reading) == b'three' and not gets(reading) and libc.feof(reading)
+# More than the socket takes at once.
+bulk = bytes(range(256)) * 4000
+got = []
+def take():
+    while sum(map(len, got)) < len(bulk):
+        got.append(client.recv(65536))
+taking = threading.Thread(target=take)
+taking.start()
+assert libc.fwrite(bulk, 1, len(bulk), writing) == len(bulk) and libc.fflush(writing) == 0
+taking.join()
+assert b''.join(got) == bulk
+assert libc.fclose(writing) == 0
+client.setblocking(False)
+fails(errno.EAGAIN, client.recv, 1)
+client.settimeout(10)
+assert libc.fclose(reading) == 0 and client.recv(1) == b''
+fails(errno.EBADF, os.close, fd)
+# A stream over something else, also one that has the address of one of ours.
+null = fdopen(os.open('/dev/null', os.O_RDWR), b'r+')
+assert libc.fileno(null) >= 0 and libc.fputs(b'x', null) >= 0 and libc.fclose(null) == 0
+for round in range(3):
+    client, server = pair()
+    stream = fdopen(server.detach(), b'r+')
+    client.sendall(b'all\\n')
+    assert gets(stream) == b'all\\n' and libc.fputs(b'the same\\n', stream) >= 0
+    assert libc.fclose(stream) == 0 and client.recv(100) == b'the same\\n'
+assert not fdopen(os.dup(client.fileno()), b'nonsense')
+"
+    ));
+    assert!(text.is_none_or(|text| text.is_empty()));
+}
+
 /// libc closes the number of a stream by itself.
 #[test]
 fn a_stream_leaves_nothing_behind_its_number() {
-    let text = run_with_pair(
-        "
-fd = server.detach()
-libc.fdopen.restype = ctypes.c_void_p
-stream = libc.fdopen(fd, b'r+')
-assert libc.fclose(ctypes.c_void_p(stream)) == 0
-client.settimeout(10)
-assert client.recv(1) == b''
+    let text = run_with_pair(&format!(
+        "{STDIO}
+# A stream that was there before the socket was ours.
+with socket.socket() as fresh:
+    fd = fresh.detach()
+stream = fdopen(fd, b'r+')
+same = socket.socket(fileno=os.dup(fd))
+same.connect(('10.99.0.2', 7000))
+peer, _ = listener.accept()
+same.close()
+assert libc.fclose(stream) == 0
+peer.settimeout(10)
+assert peer.recv(1) == b''
 files = []
 while fd not in files:
     files.append(os.open('/dev/zero', os.O_RDONLY))
 assert os.read(fd, 1) == bytes(1)
-",
-    );
+"
+    ));
     assert!(text.is_none_or(|text| text.is_empty()));
 }
 

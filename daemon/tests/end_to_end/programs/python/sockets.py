@@ -8,6 +8,7 @@ peer.py, told over the Unix socket CONTROL what to do.
 """
 
 import array
+import ctypes
 import errno
 import fcntl
 import json
@@ -1138,6 +1139,60 @@ def descriptors(stage):
     twin.accept()[0].close()
     say("a listener's twin", stage.tell("ends", name))
     stage.tell("close", name)
+
+
+@scenario
+def stdio(stage):
+    """Streams of C over a socket and its duplicate, as old servers have them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fdopen.restype = ctypes.c_void_p
+
+    def call(label, function, *arguments):
+        ctypes.set_errno(0)
+        result = function(*arguments)
+        failed = errno.errorcode.get(ctypes.get_errno()) if result in (-1, 0, None) else None
+        say(label, result, failed)
+
+    def line(stream):
+        room = ctypes.create_string_buffer(64)
+        return libc.fgets(room, 64, stream) and room.value
+
+    stream, name = stage.accepted()
+    stream.settimeout(None)
+    numbers = [stream.detach()]
+    numbers.append(os.dup(numbers[0]))
+    reading, writing = [
+        ctypes.c_void_p(libc.fdopen(number, mode)) for number, mode in zip(numbers, [b"rb", b"wb"])
+    ]
+    say("numbers", libc.fileno(reading) == numbers[0], libc.fileno(writing) == numbers[1])
+    stage.tell("say", name, "first\nsecond\nlast")
+    say("lines", line(reading), line(reading))
+    call("seek", libc.fseek, reading, 0, os.SEEK_SET)
+    call("tell", libc.ftell, writing)
+    say("put", libc.fputs(b"one ", writing) >= 0, libc.fputs(b"two", writing) >= 0)
+    call("flush", libc.fflush, writing)
+    say("heard", stage.tell("hear", name, 7))
+    stage.tell("shutdown", name)
+    say("last", line(reading), line(reading), libc.feof(reading), libc.ferror(reading))
+    bulk = pattern(100_000)
+    call("bulk", libc.fwrite, bulk, 1, len(bulk), writing)
+    call("close", libc.fclose, writing)
+    say("heard", stage.tell("digest", name, len(bulk)) == summary(bulk))
+    call("close", libc.fclose, reading)
+    attempt("closed", os.close, numbers[0])
+    say("ends", stage.tell("ends", name))
+    # Nobody reads what is still in the buffer.
+    stream, name = stage.accepted()
+    stream.settimeout(None)
+    both = ctypes.c_void_p(libc.fdopen(stream.detach(), b"r+"))
+    say("put", libc.fputs(b"lost", both) >= 0)
+    stage.tell("reset", name)
+    poll = select.poll()
+    poll.register(libc.fileno(both), select.POLLIN)
+    say("reset", [events(mask) for _, mask in poll.poll(PATIENCE * 1000)])
+    call("flush", libc.fflush, both)
+    say("error", libc.ferror(both) != 0)
+    libc.fclose(both)
 
 
 @scenario
