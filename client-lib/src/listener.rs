@@ -164,11 +164,23 @@ impl TcpListener {
     /// `ENETDOWN` when the daemon is gone.
     pub fn readiness(&self) -> io::Result<Readiness> {
         self.inner.shared.check()?;
-        let shared = &self.inner.shared;
-        let mut workers = 0..shared.params().workers;
-        let readable =
-            workers.any(|worker| !shared.segment.accept_ring(self.inner.index, worker).is_empty());
-        Ok(Readiness::of_listener(readable))
+        Ok(Readiness::of_listener(self.inner.has_waiting()))
+    }
+
+    /// Whether a connection waits to be accepted. Looks only, and fails where
+    /// [`accept`](Self::accept) would.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone, `EINVAL` after [`stop`](Self::stop).
+    pub fn has_waiting(&self) -> io::Result<bool> {
+        let inner = &self.inner;
+        inner.shared.check()?;
+        inner.check()?;
+        let waits = inner.has_waiting();
+        if !waits {
+            inner.shared.probe()?;
+        }
+        Ok(waits)
     }
 
     /// An endless iterator over accepted connections.
@@ -471,6 +483,11 @@ impl Inner {
         if self.stopped.load(Ordering::Relaxed) { Err(os(Errno::INVAL)) } else { Ok(()) }
     }
 
+    fn has_waiting(&self) -> bool {
+        let mut workers = 0..self.shared.params().workers;
+        workers.any(|worker| !self.shared.segment.accept_ring(self.index, worker).is_empty())
+    }
+
     /// Takes the connection with the oldest stamp from the workers' queues. Not while this process
     /// forks: the child would know of a connection that it does not hold.
     fn take(&self, lane: &Lane) -> Option<accept::Waiting> {
@@ -503,8 +520,7 @@ impl Inner {
     /// It leaves the set of waiters before it takes: a lane that had taken one already and were
     /// told of the next would go away with a wake-up that another sleeper needs.
     fn take_waiting(&self, lane: &Lane) -> Option<accept::Waiting> {
-        let mut workers = 0..self.shared.params().workers;
-        if workers.all(|worker| self.shared.segment.accept_ring(self.index, worker).is_empty()) {
+        if !self.has_waiting() {
             return None;
         }
         self.disarm(lane.index());

@@ -13,7 +13,7 @@ use crate::kernel;
 use crate::numbers::{self, Number};
 use crate::table::{self, Owner};
 use arc_swap::ArcSwap;
-use fourwave::{Patience, Readiness, SocketOptions, TcpListener, TcpStream};
+use fourwave::{Readiness, SocketOptions, TcpListener, TcpStream};
 use options::{Chosen, Inherited};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::RawFd;
@@ -282,9 +282,9 @@ impl Socket {
         let state = self.state.load();
         let State::Listening(listener) = &**state else { return Err(Errno::INVAL) };
         let nonblocking = self.is_nonblocking();
-        if nonblocking && !listener.readiness().map_err(errno)?.is_readable() {
-            // It also finds out that the daemon is gone.
-            listener.accept_with(Patience::NONE).map_err(errno).and(Err(Errno::AGAIN))?;
+        // A look only: what is taken without a number would be lost.
+        if nonblocking && !listener.has_waiting().map_err(errno)? {
+            return Err(Errno::AGAIN);
         }
         // As in Linux: without a number no connection is taken.
         let number = Number::take(flags & libc::SOCK_CLOEXEC != 0)?;

@@ -37,7 +37,7 @@ fn alone(name: &str, variable: &str, value: &str) -> bool {
 static FAKE: LazyLock<Fake> = LazyLock::new(|| {
     let fake = Fake::with_params(fourwave_protocol::Params {
         lanes: std::env::var(LANES).map_or(64, |lanes| lanes.parse().unwrap()),
-        listeners: 64,
+        listeners: 128,
         ..Fake::params(2)
     });
     // SAFETY: no other thread of the process reads the environment before this is done: all of

@@ -53,6 +53,41 @@ fn listening_takes_steps() {
     assert_eq!(errno(fd.recv(&mut [0])), Errno::NOTCONN);
 }
 
+/// Connections that come just while somebody looks whether there are any.
+#[test]
+fn a_nonblocking_listener_loses_no_connection() {
+    const CONNECTIONS: u32 = 500;
+    let (listener, port) = listener();
+    fourwave_posix::fcntl(listener.0, &listener.found(), libc::F_SETFL, libc::O_NONBLOCK as usize)
+        .unwrap();
+    thread::scope(|scope| {
+        let peers = scope.spawn(|| {
+            for _ in 0..CONNECTIONS {
+                arrive(port);
+                // One at a time, so that the queue is empty most of the time.
+                thread::sleep(Duration::from_micros(50));
+            }
+        });
+        let mut accepted = 0;
+        loop {
+            let over = peers.is_finished();
+            match listener.with(|socket| socket.accept(libc::SOCK_CLOEXEC)) {
+                Ok((fd, _)) => {
+                    accepted += 1;
+                    drop(Fd(fd));
+                }
+                Err(errno) => {
+                    assert_eq!(errno, Errno::AGAIN);
+                    if over {
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(accepted, CONNECTIONS);
+    });
+}
+
 #[test]
 fn accepting_gives_numbers_of_the_kernel() {
     let (listener, port) = listener();
