@@ -29,6 +29,20 @@ impl RingHeader {
     }
 }
 
+impl RingHeader {
+    /// Entries that were ever pushed, as the producer says, if the ring began with this header.
+    pub(crate) fn pushed(&self) -> u32 {
+        self.tail.0.load(Ordering::Relaxed)
+    }
+
+    /// Makes the ring an empty one. Nobody may be using it.
+    pub(crate) fn reset(&self) {
+        // Relaxed: whoever uses it next hears of it by a message.
+        self.head.0.store(0, Ordering::Relaxed);
+        self.tail.0.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Default for RingHeader {
     fn default() -> Self {
         RingHeader::new()

@@ -17,6 +17,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// "4WAVE\0\0\0" as a little-endian number.
 const MAGIC: u64 = u64::from_le_bytes(*b"4WAVE\0\0\0");
 
+/// A ring that was pushed to so often has touched a page or two.
+const HARDLY_USED: u32 = 128;
+
 /// First bytes of a segment.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -264,11 +267,23 @@ impl Segment {
         self.pointer(offset + position, len)
     }
 
-    /// Daemon: gives the pages of a lane's rings back and leaves them zeroed, for the next one.
+    /// Daemon: empties a lane's rings, for the next one. Those that were used much give their pages
+    /// back; what a short-lived process leaves is less than taking new pages costs.
     ///
     /// # Errors
     /// The errno of `madvise`.
     pub fn clear_rings(&self, lane: u16, worker: u32) -> rustix::io::Result<()> {
+        let rings = [
+            self.layout.command_ring(lane, worker),
+            self.layout.event_ring(lane, worker),
+            self.layout.grant_ring(lane, worker),
+        ]
+        .map(|offset| self.reference::<RingHeader>(offset));
+        // A client that says less than is true keeps pages that are its own.
+        if rings.iter().all(|ring| ring.pushed() <= HARDLY_USED) {
+            rings.iter().for_each(|ring| ring.reset());
+            return Ok(());
+        }
         let range = self.layout.ring_set_bytes(lane, worker);
         let start = self.pointer(range.start, range.len());
         // SAFETY: page-aligned (the layout aligns ring sets), inside the mapping; the content is
@@ -396,10 +411,18 @@ mod tests {
     #[test]
     fn cleared_rings_are_empty_again() {
         let (segment, _fd) = Segment::create("test", params()).unwrap();
-        let mut producer = Producer::new();
-        assert!(producer.push(&segment.event_ring(0, 0), [1, 2]).unwrap());
-        segment.clear_rings(0, 0).unwrap();
-        assert_eq!(Consumer::new().pop(&segment.event_ring(0, 0)).unwrap(), None);
+        let ring = segment.event_ring(0, 0);
+        // Hardly used, and so much that pages are given back.
+        for pushes in [1, HARDLY_USED + 1] {
+            let (mut producer, mut consumer) = (Producer::new(), Consumer::new());
+            for _ in 0..pushes {
+                assert!(producer.push(&ring, [1, 2]).unwrap());
+            }
+            assert_eq!(consumer.pop(&ring).unwrap(), Some([1, 2]));
+            segment.clear_rings(0, 0).unwrap();
+            assert_eq!(Consumer::new().pop(&ring).unwrap(), None);
+            assert_eq!(Producer::new().room(&ring, u32::MAX).unwrap(), ring.capacity());
+        }
     }
 
     #[test]

@@ -238,12 +238,27 @@ impl ExtentPool {
         self.free_count += 1;
     }
 
-    /// Takes back what was granted to a lane that is gone, or to all lanes.
-    pub(super) fn revoke(&mut self, gone: Option<u16>) {
+    /// Takes back the `left` extents that were granted to a lane that is gone.
+    ///
+    /// Those that are free are used again before others are used for the first time, so that the
+    /// search does not go far.
+    pub(super) fn revoke(&mut self, gone: u16, mut left: u32) {
         for index in 0..self.uses.len() as u32 {
-            if let Use::Granted { lane } = self.uses[index as usize]
-                && gone.is_none_or(|gone| gone == lane)
-            {
+            if left == 0 {
+                return;
+            }
+            if self.uses[index as usize] == (Use::Granted { lane: gone }) {
+                self.release(ExtentId::from_index(self.base + index));
+                left -= 1;
+            }
+        }
+        assert_eq!(left, 0, "a lane counted more than it was granted");
+    }
+
+    /// Takes back what was granted to any lane.
+    pub(super) fn revoke_all(&mut self) {
+        for index in 0..self.uses.len() as u32 {
+            if let Use::Granted { .. } = self.uses[index as usize] {
                 self.release(ExtentId::from_index(self.base + index));
             }
         }
@@ -280,7 +295,7 @@ mod tests {
         let mut pool = ExtentPool::new(0, 16);
         assert_eq!(count(&mut || pool.grant(1).is_some()), 12);
         assert_eq!(count(&mut || pool.take_for_receive(false).is_some()), 4);
-        pool.revoke(None);
+        pool.revoke_all();
         assert_eq!(count(&mut || pool.take_for_receive(true).is_some()), 8);
     }
 
@@ -303,7 +318,7 @@ mod tests {
         pool.release(of_two[0]);
         assert_eq!(grant(&mut pool, 1, false), []);
         assert_eq!(grant(&mut pool, 15, true).len(), 1);
-        pool.revoke(None);
+        pool.revoke_all();
         assert!(pool.is_whole());
         assert_eq!(grant(&mut pool, 1, false).len(), 16);
     }
@@ -341,9 +356,9 @@ mod tests {
         let mut pool = ExtentPool::new(0, 4);
         pool.grant(1).unwrap();
         pool.grant(2).unwrap();
-        pool.revoke(Some(1));
+        pool.revoke(1, 1);
         assert_eq!(pool.free_count, 3);
-        pool.revoke(None);
+        pool.revoke_all();
         assert!(pool.is_whole());
     }
 }

@@ -101,7 +101,12 @@ impl Lane {
 
     /// An extent granted to this lane came back filled.
     pub(super) fn used_grant(&mut self) {
-        self.granted = self.granted.saturating_sub(1);
+        self.granted = self.granted.strict_sub(1);
+    }
+
+    /// Extents that it has been granted and has not used.
+    pub(super) fn granted(&self) -> u32 {
+        self.granted
     }
 
     /// The client asks for send extents.

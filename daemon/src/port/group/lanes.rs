@@ -25,9 +25,9 @@ impl Group {
     /// Detaches a lane: its grants return. Control clears its rings before the next use, when
     /// every worker has let go.
     pub fn remove_lane(&mut self, lane: u16) {
-        if self.lanes[usize::from(lane)].take().is_some() {
+        if let Some(gone) = self.lanes[usize::from(lane)].take() {
             self.attached.retain(|&other| other != lane);
-            self.memory.pool.revoke(Some(lane));
+            self.memory.pool.revoke(lane, gone.granted());
         }
     }
 
@@ -51,7 +51,7 @@ impl Group {
         for lane in self.attached.drain(..) {
             self.lanes[usize::from(lane)] = None;
         }
-        self.memory.pool.revoke(None);
+        self.memory.pool.revoke_all();
     }
 
     /// The doorbell of a lane.
