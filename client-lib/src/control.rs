@@ -3,8 +3,7 @@
 use crate::aside::OwnDescriptor;
 use crate::error::{explained, gone};
 use crate::fork::Mutex;
-use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
-use fourwave_protocol::layout::MAX_WORKERS;
+use fourwave_protocol::control::{MAX_DESCRIPTORS, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -69,7 +68,8 @@ impl Control {
 
     fn skip_unwanted(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<()> {
         while self.unwanted.load(Ordering::Relaxed) > 0 {
-            self.receive(buffer)?;
+            // Refused or not.
+            self.receive_any(buffer)?;
             self.unwanted.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
@@ -123,9 +123,19 @@ impl Control {
         }
     }
 
+    /// A reply; a refusal is an error.
     fn receive(&self, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
-        let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_WORKERS as usize))];
+        match self.receive_any(buffer)? {
+            (Reply::Error { errno, detail }, _) => Err(explained(errno, detail)),
+            reply => Ok(reply),
+        }
+    }
+
+    fn receive_any(
+        &self,
+        buffer: &mut [u8; MAX_MESSAGE],
+    ) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             let mut into = [IoSliceMut::new(&mut buffer[..])];
@@ -151,7 +161,6 @@ impl Control {
             }
         }
         match decode(&buffer[..length]) {
-            Ok(Reply::Error { errno, detail }) => Err(explained(errno, detail)),
             Ok(reply) => Ok((reply, descriptors)),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }

@@ -7,7 +7,7 @@ use crate::aside::OwnDescriptor;
 use crate::control::unexpected;
 use crate::error::explained;
 use crate::fork::{self, Mutex, MutexGuard};
-use crate::runtime::Shared;
+use crate::runtime::{LanesGuard, Shared};
 use fourwave_protocol::command::{Command, Event, decode_grant};
 use fourwave_protocol::control::{Reply, Request};
 use fourwave_protocol::report::Report;
@@ -101,6 +101,33 @@ impl Drop for Loan {
     }
 }
 
+/// A lane that the daemon has attached: its number, and its doorbells.
+#[derive(Debug)]
+pub(crate) struct Gift {
+    index: u16,
+    doorbells: Vec<OwnDescriptor>,
+}
+
+impl Gift {
+    /// `None` if doorbells are missing: for want of descriptors, as a rule.
+    pub(crate) fn new(shared: &Shared, index: u16, doorbells: Vec<OwnDescriptor>) -> Option<Gift> {
+        let is_whole = doorbells.len() == shared.params().workers as usize;
+        is_whole.then_some(Gift { index, doorbells })
+    }
+
+    /// Asks the daemon for one.
+    fn request(shared: &Shared) -> io::Result<Gift> {
+        let (reply, doorbells) = shared.request(&Request::AttachLane)?;
+        let Reply::Attached { lane } = reply else { return Err(unexpected(&reply)) };
+        Gift::new(shared, lane, doorbells).ok_or_else(|| {
+            explained(
+                Errno::PROTO.raw_os_error(),
+                "the fourwave daemon sent a lane without its doorbells",
+            )
+        })
+    }
+}
+
 /// What a lane is made of, besides what it remembers.
 struct Parts {
     index: u16,
@@ -110,15 +137,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn attach(shared: &Shared) -> io::Result<Parts> {
-        let (reply, doorbells) = shared.request(&Request::AttachLane)?;
-        let Reply::Attached { lane: index } = reply else { return Err(unexpected(&reply)) };
-        if doorbells.len() != shared.params().workers as usize {
-            return Err(explained(
-                Errno::PROTO.raw_os_error(),
-                "the fourwave daemon sent a lane without its doorbells",
-            ));
-        }
+    fn attach(shared: &Shared, gift: Option<Gift>) -> io::Result<Parts> {
+        let Gift { index, doorbells } = gift.map_or_else(|| Gift::request(shared), Ok)?;
         let kick = OwnDescriptor::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = OwnDescriptor::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let add = |fd: BorrowedFd<'_>, tag, flags| {
@@ -146,9 +166,9 @@ pub(crate) enum Woken {
 }
 
 impl Lane {
-    /// Asks the daemon for a new lane.
-    pub(crate) fn attach(shared: &Shared) -> io::Result<Lane> {
-        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared)?;
+    /// Makes a lane of what was given, or asks the daemon for one.
+    pub(crate) fn attach(shared: &Shared, gift: Option<Gift>) -> io::Result<Lane> {
+        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared, gift)?;
         let state = Mutex::new(State::new(doorbells.len()));
         Ok(Lane {
             index: AtomicU16::new(index),
@@ -169,9 +189,9 @@ impl Lane {
     }
 
     /// In a child: puts a lane of its own in the place of its parent's. Nobody may be using it.
-    pub(crate) fn renew(&self, shared: &Shared) -> io::Result<()> {
+    pub(crate) fn renew(&self, shared: &Shared, lanes: &mut LanesGuard<'_>) -> io::Result<()> {
         let mut state = self.state.lock();
-        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared)?;
+        let Parts { index, epoll, doorbells, kick } = Parts::attach(shared, lanes.take_gift())?;
         fork::replace(self.epoll.as_fd(), epoll)?;
         fork::replace(self.kick.as_fd(), kick)?;
         for (old, new) in self.doorbells.iter().zip(doorbells) {

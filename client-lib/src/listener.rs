@@ -8,7 +8,7 @@ use crate::connection::Connection;
 use crate::control::unexpected;
 use crate::error::{os, would_block};
 use crate::family::Family;
-use crate::fork::Mutex;
+use crate::fork::{self, Mutex};
 use crate::lane::Lane;
 use crate::options::SocketOptions;
 use crate::park::{Interest as Waiting, block_on};
@@ -89,6 +89,7 @@ impl TcpListener {
         let inner = Inner {
             shared: Arc::clone(shared),
             index,
+            epoch: fork::epoch(),
             address,
             family,
             defer_accept: AtomicU32::new(0),
@@ -464,6 +465,8 @@ struct Inner {
     shared: Arc<Shared>,
     /// In the segment.
     index: u32,
+    /// The [`epoch`](fork::epoch) of the process that has bound it.
+    epoch: u32,
     address: SocketAddr,
     /// Of the address that was asked for.
     family: Family,
@@ -548,6 +551,13 @@ impl Drop for Inner {
             core.forget_listener(self.index);
         }
         // A daemon that is gone has closed it already.
-        let _ = self.shared.command(&Request::CloseListener { listener: self.index });
+        let close = Request::CloseListener { listener: self.index };
+        let _ = if self.epoch == fork::epoch() {
+            self.shared.command(&close)
+        } else {
+            // It came with a fork: others hold it, as a rule, so that nothing ends which somebody
+            // could wait for. What this process asks for next is done after it.
+            self.shared.announce(&close)
+        };
     }
 }

@@ -3,8 +3,8 @@
 use crate::aside::OwnDescriptor;
 use crate::control::{Control, unexpected};
 use crate::error::gone;
-use crate::fork::{self, Mutex};
-use crate::lane::{Lane, Loan};
+use crate::fork::{self, Mutex, MutexGuard};
+use crate::lane::{Gift, Lane, Loan};
 use crate::poller::Core;
 use fourwave_protocol::control::{Reply, Request};
 use fourwave_protocol::{ExtentId, Handle, Params, Process, Segment, VERSION};
@@ -132,6 +132,18 @@ struct Lanes {
     all: Vec<Weak<Lane>>,
     idle: Vec<Arc<Lane>>,
     pollers: Vec<Weak<Core>>,
+    /// What this process, a child, was given at its beginning and has not made use of.
+    gift: Option<Gift>,
+}
+
+/// The lock on a process's lanes is held: no fork comes in between.
+pub(crate) struct LanesGuard<'a>(MutexGuard<'a, Lanes>);
+
+impl LanesGuard<'_> {
+    /// A lane that nobody has to ask for.
+    pub(crate) fn take_gift(&mut self) -> Option<Gift> {
+        self.0.gift.take()
+    }
 }
 
 impl Shared {
@@ -227,6 +239,12 @@ impl Shared {
         }
     }
 
+    /// Sends a request whose answer nobody needs.
+    pub(crate) fn announce(&self, request: &Request) -> io::Result<()> {
+        self.check()?;
+        self.noticing(self.control.announce(request))
+    }
+
     /// Sends a request.
     pub(crate) fn request(&self, request: &Request) -> io::Result<(Reply, Vec<OwnDescriptor>)> {
         self.check()?;
@@ -235,22 +253,31 @@ impl Shared {
 
     /// A lane for a thread or a poller: one that waits for use, or a new one.
     pub(crate) fn take_lane(&self) -> io::Result<Arc<Lane>> {
-        if let Some(lane) = self.lanes.lock().idle.pop() {
-            return Ok(lane);
-        }
-        let lane = Arc::new(Lane::attach(self)?);
-        self.note_lane(&lane);
+        let gift = {
+            let mut lanes = self.lanes.lock();
+            if let Some(lane) = lanes.idle.pop() {
+                return Ok(lane);
+            }
+            lanes.gift.take()
+        };
+        let lane = Arc::new(Lane::attach(self, gift)?);
+        self.note_lane(&mut self.lanes(), &lane);
         Ok(lane)
     }
 
+    /// Locks the lanes of this process. Taken before a poller's lock, and a lane's.
+    pub(crate) fn lanes(&self) -> LanesGuard<'_> {
+        LanesGuard(self.lanes.lock())
+    }
+
     /// A lane has a number of its own.
-    pub(crate) fn note_lane(&self, lane: &Arc<Lane>) {
-        let mut lanes = self.lanes.lock();
+    pub(crate) fn note_lane(&self, lanes: &mut LanesGuard<'_>, lane: &Arc<Lane>) {
         let index = usize::from(lane.index());
-        if lanes.all.len() <= index {
-            lanes.all.resize(index + 1, Weak::new());
+        let all = &mut lanes.0.all;
+        if all.len() <= index {
+            all.resize(index + 1, Weak::new());
         }
-        lanes.all[index] = Arc::downgrade(lane);
+        all[index] = Arc::downgrade(lane);
         self.own[index].store(true, Ordering::Relaxed);
     }
 
@@ -392,8 +419,28 @@ pub(crate) struct Quiet {
     shared: Arc<Shared>,
     lanes: Vec<Arc<Lane>>,
     pollers: Vec<Arc<Core>>,
-    /// The child's connection and name, if the daemon has made them.
-    child: Option<(OwnDescriptor, Process)>,
+    /// What the daemon has made for the child.
+    child: Option<Child>,
+}
+
+/// What a child begins with.
+struct Child {
+    connection: OwnDescriptor,
+    process: Process,
+    lane: Option<Gift>,
+}
+
+impl Child {
+    fn new(shared: &Shared, reply: &Reply, mut descriptors: Vec<OwnDescriptor>) -> Option<Child> {
+        let &Reply::Forked { process, lane } = reply else { return None };
+        if descriptors.is_empty() {
+            return None;
+        }
+        let doorbells = descriptors.split_off(1);
+        let connection = descriptors.pop()?;
+        let lane = lane.and_then(|index| Gift::new(shared, index, doorbells));
+        Some(Child { connection, process, lane })
+    }
 }
 
 impl Shared {
@@ -407,13 +454,9 @@ impl Shared {
         pollers.iter().for_each(|poller| poller.hold());
         let all: Vec<_> = lanes.all.iter().filter_map(Weak::upgrade).collect();
         all.iter().for_each(|lane| lane.hold());
-        let child = match self.request(&Request::Fork) {
-            Ok((Reply::Forked { process }, mut connection)) => {
-                connection.pop().map(|connection| (connection, process))
-            }
-            // The child hears of it when it wants something.
-            Ok(_) | Err(_) => None,
-        };
+        // Without one the child hears of it when it wants something.
+        let forked = self.request(&Request::Fork).ok();
+        let child = forked.and_then(|(reply, fds)| Child::new(&self, &reply, fds));
         std::mem::forget(lanes);
         Quiet { shared: self, lanes: all, pollers, child }
     }
@@ -431,12 +474,12 @@ impl Quiet {
     /// What was locked is free by itself.
     pub(crate) fn end_in_child(self) {
         let shared = &self.shared;
-        let replaced = match self.child {
-            Some((connection, process)) => {
+        let (replaced, gift) = match self.child {
+            Some(Child { connection, process, lane }) => {
                 shared.process.store(process.raw(), Ordering::Relaxed);
-                shared.control.replace(connection)
+                (shared.control.replace(connection), lane)
             }
-            None => shared.control.hang_up().and(Err(gone())),
+            None => (shared.control.hang_up().and(Err(gone())), None),
         };
         if replaced.is_err() || shared.control.announce(&Request::Arrived).is_err() {
             shared.set_gone();
@@ -445,6 +488,8 @@ impl Quiet {
         lanes.all.clear();
         lanes.idle.clear();
         shared.own.iter().for_each(|own| own.store(false, Ordering::Relaxed));
+        // One that the parent had been given is the parent's.
+        lanes.gift = gift;
     }
 }
 

@@ -5,7 +5,7 @@
 //! reply that says how many to expect.
 
 use crate::capture::{CaptureCount, CapturedFrame, Step};
-use crate::layout::Params;
+use crate::layout::{MAX_WORKERS, Params};
 use crate::option::ConnOption;
 use crate::process::Process;
 use crate::query::{DropSample, Query, Socket};
@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 /// Largest packet in either direction, bytes. Longer texts are sent in several replies.
 pub const MAX_MESSAGE: usize = 16 * 1024;
+
+/// Most descriptors beside a reply: those of [`Reply::Forked`].
+pub const MAX_DESCRIPTORS: usize = MAX_WORKERS as usize + 1;
 
 /// From a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,11 +133,14 @@ pub enum Reply {
         /// The client's name in the group.
         process: Process,
     },
-    /// Answer to `Fork`. One descriptor: the new process's control connection, which says no
-    /// `Hello`.
+    /// Answer to `Fork`. First descriptor: the new process's control connection, which says no
+    /// `Hello`. Behind it, if the new process has a lane already, the doorbells of that, as for
+    /// `Attached`.
     Forked {
         /// The new process's name.
         process: Process,
+        /// Its first lane, while the group has many left; else it asks for one when it needs one.
+        lane: Option<u16>,
     },
     /// Answer to `AttachLane`. One descriptor per worker: the client's end of its doorbell.
     Attached {

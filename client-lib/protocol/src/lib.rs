@@ -75,7 +75,7 @@ pub use process::Process;
 pub use segment::{Header, Segment, SegmentError};
 
 /// Version of everything in this crate. Client and daemon must agree on it exactly.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes in one payload extent: a page, so that returned extents can be punched out.
 pub const EXTENT_BYTES: usize = 4096;

@@ -242,10 +242,12 @@ impl Core {
         if !self.lane.is_inherited() {
             return Ok(());
         }
+        // In this order, as before a fork.
+        let mut lanes = self.shared.lanes();
         let mut registry = self.registry.lock();
         if self.lane.is_inherited() {
-            self.lane.renew(&self.shared)?;
-            self.shared.note_lane(&self.lane);
+            self.lane.renew(&self.shared, &mut lanes)?;
+            self.shared.note_lane(&mut lanes, &self.lane);
             self.armed.store(false, Ordering::Relaxed);
             // Other threads are not here.
             self.asleep_beside.store(0, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use super::{Control, capture, query, stats};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use rustix::io::Errno;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -267,10 +268,11 @@ impl Session {
         // From here on the other end's being closed is the end of the new process, be it that this
         // very client is cut off.
         self.control.serve(session, ours);
-        match forked.known.await {
-            Ok(()) => Ok(Answer { reply: Reply::Forked { process }, descriptors: vec![theirs] }),
-            Err(_gone) => Err(no_group()),
-        }
+        let lane = self.control.registry.borrow_mut().attach_first_lane((group, process));
+        forked.known.await.map_err(|_gone| no_group())?;
+        let (lane, doorbells) = lane.unzip();
+        let descriptors = iter::once(theirs).chain(doorbells.into_iter().flatten()).collect();
+        Ok(Answer { reply: Reply::Forked { process, lane }, descriptors })
     }
 
     /// Remembers who has sent the last packet, where the kernel tells.

@@ -29,6 +29,12 @@ impl Lanes {
         u16::try_from(index).ok()
     }
 
+    /// Whether most of them are free.
+    pub(super) fn are_many_left(&self) -> bool {
+        let free = self.0.iter().filter(|lane| **lane == Lane::Free).count();
+        free > self.0.len() / 2
+    }
+
     /// Begins to give a lane of a process back; `false` if it has no such lane.
     pub(super) fn detach(&mut self, lane: u16, process: Process) -> bool {
         match self.0.get_mut(usize::from(lane)) {

@@ -1,6 +1,6 @@
 //! The control socket: Unix `SOCK_SEQPACKET`, one message per packet, on tokio's reactor.
 
-use fourwave_protocol::control::MAX_MESSAGE;
+use fourwave_protocol::control::{MAX_DESCRIPTORS, MAX_MESSAGE};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -15,8 +15,6 @@ use tokio::io::unix::AsyncFd;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
-/// Descriptors beside one message: a doorbell per worker at most.
-const MAX_DESCRIPTORS: usize = fourwave_protocol::layout::MAX_WORKERS as usize;
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -182,7 +180,7 @@ fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-        assert!(fits, "more descriptors than workers can be");
+        assert!(fits, "no reply has more descriptors");
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     rustix::net::sendmsg(socket, &[IoSlice::new(packet)], &mut ancillary, flags)?;

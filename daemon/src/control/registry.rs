@@ -219,6 +219,13 @@ impl Registry {
         Ok((lane, theirs))
     }
 
+    /// A lane for a process that is about to be forked, so that it need not ask: nearly every child
+    /// goes on with a connection at once. Not while few are left for those who do ask.
+    pub(super) fn attach_first_lane(&mut self, client: Client) -> Option<(u16, Vec<OwnedFd>)> {
+        let many_left = self.groups.get(&client.0)?.lanes.are_many_left();
+        many_left.then(|| self.attach_lane(client).ok()).flatten()
+    }
+
     pub(super) fn detach_lane(
         &mut self,
         (group, process): Client,

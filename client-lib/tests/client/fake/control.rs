@@ -1,7 +1,7 @@
 //! The control socket's other end.
 
 use super::Inner;
-use fourwave_protocol::control::{MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::control::{MAX_DESCRIPTORS, MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::{Process, VERSION};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +10,7 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 use std::io::IoSlice;
+use std::iter;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
@@ -53,8 +54,14 @@ fn serve_one(inner: &Inner, processes: &mut Vec<(OwnedFd, Process)>, at: usize) 
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, theirs) =
             rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-        let child = inner.world.lock().fork(*process);
-        send(client, &Reply::Forked { process: child }, &[theirs]);
+        let mut world = inner.world.lock();
+        let child = world.fork(*process);
+        // As from a daemon that has few left: every other child has to ask.
+        let given = if child.slot() % 2 == 1 { world.attach(child) } else { None };
+        drop(world);
+        let (lane, doorbells) = given.unzip();
+        let fds: Vec<_> = iter::once(theirs).chain(doorbells.into_iter().flatten()).collect();
+        send(client, &Reply::Forked { process: child, lane }, &fds);
         processes.push((ours, child));
         return true;
     }
@@ -87,7 +94,7 @@ fn wait(inner: &Inner, listener: &OwnedFd, processes: &[(OwnedFd, Process)]) -> 
 fn send(client: &OwnedFd, reply: &Reply, fds: &[OwnedFd]) {
     let mut buffer = [0; MAX_MESSAGE];
     let packet = encode(reply, &mut buffer).unwrap();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     if !fds.is_empty() {

@@ -8,7 +8,7 @@ impl Client {
     /// A fork of this client.
     fn fork(&self) -> (Client, Process) {
         match self.ask(&Request::Fork) {
-            (Reply::Forked { process }, mut fds) => (Client(fds.pop().unwrap()), process),
+            (Reply::Forked { process, .. }, mut fds) => (Client(fds.remove(0)), process),
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -88,6 +88,24 @@ fn a_process_that_goes_takes_its_own_along() {
         assert_eq!(parent.ask(&Request::DetachLane { lane: mine }).0, Reply::Done);
         drop(parent);
         scene.until_told(&["0:RemoveGroup", "1:RemoveGroup"]);
+    });
+}
+
+#[test]
+fn a_fork_is_given_a_lane_while_most_are_free() {
+    run(|scene| {
+        let (parent, params, _) = Client::greet(&scene.path);
+        let (Reply::Forked { lane: Some(lane), .. }, fds) = parent.ask(&Request::Fork) else {
+            panic!("there are {} lanes", params.lanes);
+        };
+        assert_eq!(fds.len(), 1 + WORKERS as usize, "its connection and its doorbells");
+        assert_eq!(errno(parent.ask(&Request::DetachLane { lane })), Errno::INVAL, "the child's");
+        while u32::from(parent.lane()) < params.lanes / 2 {}
+        let (Reply::Forked { lane: None, .. }, fds) = parent.ask(&Request::Fork) else {
+            panic!("those that are left are for who asks");
+        };
+        assert_eq!(fds.len(), 1);
+        parent.lane();
     });
 }
 
