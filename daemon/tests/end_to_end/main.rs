@@ -19,6 +19,7 @@ mod doctor;
 mod examples;
 mod flags;
 mod flood;
+mod fork_load;
 mod forking;
 mod hostile;
 mod idle;

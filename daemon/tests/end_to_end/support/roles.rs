@@ -37,6 +37,8 @@ pub enum Role {
     Endless,
     /// Forks as its peers ask it to: see [`crate::forking`].
     Forks,
+    /// Forks while its threads serve: see [`crate::fork_load`].
+    ForkLoad,
     /// Listens, forks two children that accept, and lets go of the listener.
     Prefork,
     /// Listens through fourwave at every address, with `SO_REUSEPORT`, and never accepts.
@@ -55,13 +57,14 @@ pub const WRITTEN: usize = 48 * 1024;
 pub const WRITTEN_SEED: u64 = 99;
 
 impl Role {
-    const ALL: [(Role, &'static str); 10] = [
+    const ALL: [(Role, &'static str); 11] = [
         (Role::FourwaveEcho, "fourwave-echo"),
         (Role::KernelEcho, "kernel-echo"),
         (Role::Unread, "unread"),
         (Role::Written, "written"),
         (Role::Endless, "endless"),
         (Role::Forks, "forks"),
+        (Role::ForkLoad, "fork-load"),
         (Role::Prefork, "prefork"),
         (Role::Hoard, "hoard"),
         (Role::Summing, "summing"),
@@ -155,6 +158,7 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             hang()
         }
         Role::Forks => crate::forking::serve(&listen),
+        Role::ForkLoad => crate::fork_load::serve(&listen),
         Role::Prefork => crate::forking::prefork(&listen),
         Role::Hoard => {
             let options = fourwave::SocketOptions::new().reuse_port(true);
