@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// Groups that keep something at a time. A client that opens and closes listeners as fast as it
 /// can gets no more; what those leave behind is reset.
 const MAX_KEEPERS: usize = 256;
+/// Of one user: something is left for the others.
+const MAX_KEEPERS_OF_USER: usize = MAX_KEEPERS / 2;
 
 impl Registry {
     /// Gives listeners that end to a new group that keeps them, under the same indices. `None` if
@@ -31,13 +33,15 @@ impl Registry {
         // To others that listen at the same address the workers give all at once.
         former.retain(|&(listener, _)| !self.has_partner(Claimant { group, listener }));
         let record = self.groups.get(&group)?;
-        let keepers = self.groups.values().filter(|group| group.keeps).count();
+        let keepers = || self.groups.values().filter(|group| group.keeps);
+        let of_user = keepers().filter(|group| group.peer.uid == record.peer.uid).count();
         if former.is_empty()
             || record.keeps
             || record.evicted
             || self.draining.is_some()
             || self.policy.accept_grace().is_zero()
-            || keepers >= MAX_KEEPERS
+            || keepers().count() >= MAX_KEEPERS
+            || of_user >= MAX_KEEPERS_OF_USER
         {
             return None;
         }

@@ -504,6 +504,22 @@ fn nothing_is_kept_for_longer_than_accept_grace() {
     });
 }
 
+/// A user who leaves listeners behind as fast as it can leaves room for what others leave. Group 1 is
+/// the client's, 2 to 129 keep.
+#[test]
+fn one_user_has_half_of_what_can_be_kept() {
+    let clients = Clients { accept_grace: Duration::from_secs(600), ..Clients::default() };
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        for _ in 0..130 {
+            let (listener, _) = client.listen("0.0.0.0:0");
+            assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        }
+        let told = |line: &str| scene.log.lock().unwrap().iter().any(|other| other == line);
+        assert!(told("0:group 129") && !told("0:group 130"));
+    });
+}
+
 #[test]
 fn nothing_is_kept_of_a_hostile_client() {
     let (ready, listens) = std::sync::mpsc::channel();
