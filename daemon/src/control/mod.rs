@@ -42,6 +42,9 @@ use tokio::sync::Notify;
 const RETRY: Duration = Duration::from_millis(1);
 /// Pause after `accept` has failed, as it does while no descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Clients that are told at a time that there is no room for them: each holds a descriptor while it
+/// takes its time to ask.
+const MAX_TURNED_AWAY: usize = 64;
 /// Messages taken from one worker before other tasks get their turn.
 const BATCH: usize = 64;
 
@@ -96,6 +99,8 @@ pub struct Control {
     /// Captures under way.
     captures: Cell<usize>,
     denials: Denials,
+    /// Clients that are being told that there is no room for them.
+    turned_away: Cell<usize>,
     /// Names of the workers' queues.
     queues: Vec<String>,
     /// Told when the workers' queues have become shorter.
@@ -131,6 +136,7 @@ impl Control {
             inquiries: Cell::new(0),
             captures: Cell::new(0),
             denials: Denials::default(),
+            turned_away: Cell::new(0),
             queues,
             room: Notify::new(),
         })
@@ -166,7 +172,7 @@ impl Control {
             if !self.has_room(peer.uid) {
                 self.denials.count(Denied::MaxClients);
                 tracing::warn!(pid = peer.pid, uid = peer.uid, "too many clients: one turned away");
-                tokio::task::spawn_local(client::turn_away(packets));
+                self.turn_away(packets);
                 continue;
             }
             self.serve(client::Session::new(Rc::clone(self), peer), packets);
@@ -175,6 +181,19 @@ impl Control {
 
     fn has_room(&self, uid: u32) -> bool {
         self.registry.borrow().has_room(self.clients.get(), uid)
+    }
+
+    /// Tells a client that there is no room for it, in a task of its own, or hangs up at once.
+    fn turn_away(self: &Rc<Control>, packets: Packets) {
+        if self.turned_away.get() >= MAX_TURNED_AWAY {
+            return;
+        }
+        let control = Rc::clone(self);
+        self.turned_away.set(self.turned_away.get() + 1);
+        tokio::task::spawn_local(async move {
+            client::turn_away(packets).await;
+            control.turned_away.set(control.turned_away.get() - 1);
+        });
     }
 
     /// Serves a client, or another process of one, in a task of its own.

@@ -263,6 +263,10 @@ impl Client {
         matches!(received, Ok((0, _)) | Err(Errno::CONNRESET))
     }
 
+    fn is_closed_now(&self) -> bool {
+        rustix::net::recv(&self.0, &mut [0][..], RecvFlags::DONTWAIT).is_ok()
+    }
+
     fn listen(&self, address: &str) -> (u32, SocketAddr) {
         let (listener, address) = self.bind(address);
         let reply = self.ask(&Request::Listen { listener, backlog: 5 }).0;
@@ -644,6 +648,20 @@ fn there_are_at_most_max_clients() {
         drop(first);
         // Room again, as soon as the first one's end was noticed.
         while !matches!(Client::connect(&scene.path).ask(&hello()).0, Reply::Welcome { .. }) {}
+    });
+}
+
+/// Many who are one too many and say nothing do not all get the time to.
+#[test]
+fn a_crowd_is_hung_up_on() {
+    let clients = Clients { max_clients: 1, ..Clients::default() };
+    run_with(clients, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let silent: Vec<Client> = (0..100).map(|_| Client::connect(&scene.path)).collect();
+        assert!(silent[99].is_closed());
+        let told = |silent: &Client| !silent.is_closed_now();
+        assert_eq!(silent.iter().filter(|silent| told(silent)).count(), MAX_TURNED_AWAY);
+        assert_eq!(client.counted(), ["max_clients 100"]);
     });
 }
 
