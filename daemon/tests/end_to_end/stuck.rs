@@ -9,10 +9,11 @@ use fourwave_bench::lab::{ProcessRef, Side};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{assert_flawless, short_connections};
-use crate::support::bytes::{Sum, receive, send};
+use crate::support::bytes::{Pattern, Sum, receive, send};
 use crate::support::kernel::KernelInfo;
-use crate::support::roles::Role;
+use crate::support::roles::{Role, WRITTEN_SEED};
 use crate::support::{Bed, FAMILIES, PATIENCE, accept, connect_later, eventually, eventually_is};
+use crate::transfer::both_at_once;
 
 const PORT: u16 = 7777;
 /// Of the program that goes on.
@@ -215,6 +216,40 @@ fn a_stopped_opener_holds_up_nobody_else() {
         bed.stop(Role::Dialling.name(), Duration::ZERO).expect("it is dead");
     }
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    bed.wait_until_empty();
+}
+
+/// A program that is stopped while it writes. Its peer gets what was written, and the rest when it
+/// goes on; killed, what it had written ends in order.
+#[test]
+fn a_stopped_writer_is_waited_for() {
+    let Some(mut bed) = Bed::new("writer") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let address = bed.server_address(v6, PORT);
+        let child = bed.start(Side::Server, Role::Endless, &[address]);
+        let mut kernel = bed.kernel_connect(address);
+        let mut received = vec![0; 1 << 20];
+        for _ in 0..3 {
+            let come = received.len();
+            kernel.read_exact(&mut received[come - (1 << 20)..]).expect("it is without end");
+            stop(child);
+            let (fourwave, other) = bed.opened_pair(&runtime, v6);
+            both_at_once(&fourwave, &other, 1 << 20);
+            signal(child, Signal::CONT);
+            received.resize(come + (1 << 20), 0);
+        }
+        let come = received.len();
+        kernel.read_exact(&mut received[come - (1 << 20)..]).expect("it goes on");
+        stop(child);
+        signal(child, Signal::KILL);
+        kernel.read_to_end(&mut received).expect("an orderly end");
+        let mut expected = vec![0; received.len()];
+        Pattern::new(WRITTEN_SEED).fill(&mut expected);
+        assert!(received == expected, "other bytes came");
+        bed.stop(Role::Endless.name(), Duration::ZERO).expect("it is dead");
+    }
+    drop(runtime);
     bed.wait_until_empty();
 }
 

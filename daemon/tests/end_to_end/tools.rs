@@ -38,6 +38,7 @@ fn counters_for_people_and_for_prometheus() {
             "fourwave_PassiveOpens{worker=\"0\"} 1",
             "fourwave_sockets{worker=\"0\",state=\"established\"} 1",
             "fourwave_listeners 1",
+            "fourwave_clients_refused{reason=\"port\"} 0",
             "# HELP fourwave_ListenOverflows An accept queue was full when a SYN or a handshake's \
              last ACK came.",
             "# TYPE fourwave_sockets gauge",
