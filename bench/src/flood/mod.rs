@@ -66,7 +66,7 @@ pub struct Flooded {
     pub client_cpu: usize,
     /// Keys of the daemon's configuration that are not as by default.
     pub daemon_keys: BTreeMap<String, String>,
-    /// Frames that the XDP program steered to the daemon meanwhile, flood and honest ones.
+    /// Frames for the daemon meanwhile, flood and honest ones.
     pub frames_steered: u64,
     /// Of those, the ones that found no room: the worker had not taken earlier ones in time.
     pub frames_lost: u64,
@@ -93,14 +93,16 @@ pub struct Flooded {
     pub errors: BTreeMap<String, u64>,
 }
 
-/// Steered to a worker, and lost in front of it.
-const STEERED: &str = "xdp_steer_tcp";
-const LOST: &str = "xsk_rx_fill_ring_empty_descs";
+/// Steered to a worker, and lost in front of it: SYNs that were one too many, and what found no room.
+const STEERED: [&str; 2] = ["xdp_steer_tcp", "xdp_steer_syn"];
+const LOST: [&str; 2] = ["xdp_drop_syn", "xsk_rx_fill_ring_empty_descs"];
 
 /// The daemon's counters that tell about a flood.
-const COUNTERS: [&str; 8] = [
-    STEERED,
-    LOST,
+const COUNTERS: [&str; 10] = [
+    STEERED[0],
+    STEERED[1],
+    LOST[0],
+    LOST[1],
     "SyncookiesSent",
     "SyncookiesRecv",
     "SyncookiesFailed",
@@ -186,9 +188,12 @@ fn in_lab(
         Err(panic) => std::panic::resume_unwind(panic),
     };
     let (report, after) = (report?, counters()?);
-    let of = |counters: &BTreeMap<String, u64>, name| counters.get(name).copied().unwrap_or(0);
-    let growth = |name| of(&after, name) - of(&before, name);
-    let (steered, lost) = (growth(STEERED), growth(LOST));
+    let of =
+        |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or(0);
+    let growth = |name: &str| of(&after, name) - of(&before, name);
+    let sum = |names: [&str; 2]| names.map(&growth).iter().sum::<u64>();
+    let lost = sum(LOST);
+    let steered = sum(STEERED) + growth(LOST[0]);
     Ok(Flooded {
         syns: sent.syns,
         flood_seconds: sent.elapsed.as_secs_f64(),

@@ -53,6 +53,8 @@ pub struct Config {
     pub rx_checksum: RxChecksum,
     /// Frames of packet memory per queue; a power of two.
     pub umem_frames: u32,
+    /// SYNs that may wait for a worker at a time, of each queue; 0: any number.
+    pub rx_syn_limit: u32,
     /// Take packet memory from huge pages.
     pub huge_pages: bool,
     /// Local ports of outgoing connections; outside the kernel's `ip_local_port_range`.
@@ -88,6 +90,7 @@ impl Default for Config {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             rx_checksum: RxChecksum::Verify,
             umem_frames: 16_384,
+            rx_syn_limit: 2048,
             huge_pages: false,
             local_ports: PortRange::new(61_000, 65_535).expect("a range of ports"),
             drain_timeout: Duration::from_secs(5),

@@ -7,14 +7,14 @@ use super::sockets::Sockets;
 use crate::config::Config;
 use crate::control::Totals;
 use crate::path::view::LinkView;
-use fourwave_xdp::{AttachedMode, Queue, QueueConfig, Steering};
+use fourwave_xdp::{AttachedMode, Gate, Queue, QueueConfig, Steering};
 
 /// Everything between the NIC and the workers.
 pub(super) struct DataPath {
     pub(super) program: Program,
     pub(super) sockets: Sockets,
-    /// One per worker, in their order.
-    pub(super) queues: Vec<Queue>,
+    /// One per worker, in their order, each with its gate.
+    pub(super) queues: Vec<(Queue, Gate)>,
 }
 
 /// What is counted below the workers.
@@ -52,10 +52,11 @@ impl DataPath {
         let mut opened = Vec::new();
         for queue in queues {
             let settings = parts::queue(config, interface, *queue, frame_size, generic);
+            let gate = program.gate(*queue, config.rx_syn_limit)?;
             let queue = open_queue(&settings, &program)?;
             let keep = sockets.keep(&queue);
             keep.map_err(|error| StartError::System("cannot duplicate a descriptor", error))?;
-            opened.push(queue);
+            opened.push((queue, gate));
         }
         Ok(DataPath { program, sockets, queues: opened })
     }

@@ -25,7 +25,7 @@ use crate::served::{ClaimError, ServedPorts};
 use crate::worker::{self, Common, Setup, WorkerHandle};
 use datapath::{Counted, DataPath};
 use fourwave_stack::{Keys, Owners};
-use fourwave_xdp::{Queue, QueueError, SteeringError};
+use fourwave_xdp::{Gate, Queue, QueueError, SteeringError};
 use notify::notify;
 use program::Program;
 use std::io;
@@ -226,16 +226,17 @@ fn reserve(ports: &mut ServedPorts, range: &PortRange) -> Result<RangeInclusive<
 fn spawn(
     config: &Config,
     paths: &Paths,
-    queues: Vec<Queue>,
+    queues: Vec<(Queue, Gate)>,
     owners: Owners,
     cpus: &[Option<usize>],
     local_ports: &RangeInclusive<u16>,
 ) -> Result<Vec<Rc<WorkerHandle>>, StartError> {
     let workers = queues.len() as u32;
-    let frame_bytes = queues.iter().map(|queue| queue.tx.capacity()).max().unwrap_or(0);
-    let setups = queues.into_iter().zip(cpus).map(|(queue, cpu)| Setup {
+    let frame_bytes = queues.iter().map(|(queue, _)| queue.tx.capacity()).max().unwrap_or(0);
+    let setups = queues.into_iter().zip(cpus).map(|((queue, gate), cpu)| Setup {
         cpu: *cpu,
         queue,
+        gate,
         stack: parts::stack(config, workers, local_ports.clone()),
     });
     let common = Common {

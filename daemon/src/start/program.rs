@@ -2,7 +2,7 @@
 
 use crate::control::Totals;
 use crate::served::{Steer, SteerError};
-use fourwave_xdp::{Steering, SteeringError, SteeringStats};
+use fourwave_xdp::{Gate, Steering, SteeringError, SteeringStats};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -30,6 +30,14 @@ impl Program {
         match self.0.0.borrow_mut().as_mut() {
             Some(steering) => steering.set_xsk(queue, socket),
             None => Ok(()),
+        }
+    }
+
+    /// Bounds the SYNs that wait for the worker of a NIC queue.
+    pub(super) fn gate(&self, queue: u32, most: u32) -> Result<Gate, SteeringError> {
+        match self.0.0.borrow_mut().as_mut() {
+            Some(steering) => steering.gate(queue, most),
+            None => Err(SteeringError::NoSuchQueue { queue, queues: 0 }),
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// Its NIC queue.
     pub queue: fourwave_xdp::Queue,
+    /// What bounds the SYNs that wait in it.
+    pub gate: fourwave_xdp::Gate,
     /// Its shard's limits and protocol settings; `worker`, `workers` and `owners` are filled in.
     pub stack: fourwave_stack::Config,
 }
@@ -167,6 +169,7 @@ fn start(
         owners,
         shard,
         rx,
+        gate: setup.gate,
         env: Environment {
             now,
             tx,
@@ -264,6 +267,7 @@ struct Worker {
     owners: Owners,
     shard: Shard,
     rx: fourwave_xdp::Receiver,
+    gate: fourwave_xdp::Gate,
     env: Environment,
     exchange: Arc<Exchange>,
     inbox: Arc<ArrayQueue<ToWorker>>,

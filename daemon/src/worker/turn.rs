@@ -88,6 +88,7 @@ impl Worker {
     fn turn(&mut self) -> usize {
         self.counters.turns += 1;
         let mut work = self.receive();
+        self.gate.turn(self.env.now, work, || self.rx.waiting());
         work += self.take_over();
         work += self.handle_control();
         work += self.handle_commands();

@@ -1,5 +1,6 @@
 //! A flood of SYNs whose peers never answer: honest ones get in, and it takes no memory.
 
+use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use fourwave_bench::flood::{self, FloodConfig};
 use fourwave_bench::lab::Side;
 use fourwave_bench::load::{self, LoadConfig, Until};
 use fourwave_bench::machine;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::assert_flawless;
 use crate::support::roles::{ECHO_SIZE, Role};
@@ -89,4 +91,66 @@ fn a_flood_keeps_nobody_out_and_takes_no_memory() {
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
     eventually_is("handshakes are given up", &0, || bed.stats().get("syn_received"));
     bed.wait_until_empty();
+}
+
+/// While a worker has no CPU, SYNs take their part of the room for received frames and no more: what
+/// connections send meanwhile is there when it goes on.
+#[test]
+fn a_flood_at_a_stopped_worker_takes_nothing_from_connections() {
+    const LIMIT: u64 = 512;
+    const SYNS: u64 = 20_000;
+    let limit = LIMIT.to_string();
+    let settings =
+        [("umem_frames", "4096"), ("rx_syn_limit", limit.as_str()), ("tcp.synack_retries", "1")];
+    let Some(mut bed) = Bed::without_daemon("stopped", |lab| lab, &settings) else { return };
+    let daemon = bed.start_daemon();
+    let listen = FAMILIES.map(|v6| bed.server_address(v6, PORT));
+    bed.start(Side::Server, Role::FourwaveEcho, &listen);
+    for v6 in FAMILIES {
+        let target = bed.server_address(v6, PORT);
+        let mut streams: Vec<_> = (0..20).map(|_| bed.kernel_connect(target)).collect();
+        let before = bed.stats();
+        {
+            let _stopped = Stopped::new(daemon.pid);
+            let config = FloodConfig { target, syns: SYNS, rate: 100_000.0 };
+            let sent = bed.client().run(|| flood::send(&config, &AtomicBool::new(false)));
+            let sent = sent.expect("it can be entered").expect("frames can be sent");
+            assert_eq!(sent.syns, SYNS);
+            for (tag, stream) in (0..).zip(&mut streams) {
+                stream.write_all(&[tag; ECHO_SIZE]).expect("it is connected");
+            }
+        }
+        for (tag, mut stream) in (0..).zip(streams) {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("an orderly end");
+            assert_eq!(bytes, [tag; ECHO_SIZE]);
+        }
+        let grown = |name| bed.stats().get(name) - before.get(name);
+        assert!(grown("xdp_drop_syn") >= SYNS - LIMIT, "{}", grown("xdp_drop_syn"));
+        assert_eq!(grown("xsk_rx_dropped"), 0);
+        // And the gate is open again.
+        let mut stream = bed.kernel_connect(target);
+        stream.write_all(&[7; ECHO_SIZE]).expect("it is connected");
+        stream.read_exact(&mut [0; ECHO_SIZE]).expect("it comes");
+    }
+    bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
+    eventually_is("handshakes are given up", &0, || bed.stats().get("syn_received"));
+    bed.wait_until_empty();
+}
+
+/// A process that gets no CPU until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: i32) -> Stopped {
+        let pid = Pid::from_raw(pid).expect("a process");
+        kill_process(pid, Signal::STOP).expect("it is there");
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }

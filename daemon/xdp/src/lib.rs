@@ -30,6 +30,6 @@ pub use queue::{
 };
 pub use rss::{Rss, rss};
 pub use steering::{
-    AttachedMode, Object, Program, ProgramLimits, Released, Steering, SteeringConfig,
+    AttachedMode, Gate, Object, Program, ProgramLimits, Released, Steering, SteeringConfig,
     SteeringError, SteeringStats, UnknownXdpMode, XdpMode, release,
 };

@@ -100,6 +100,54 @@ fn with_a_socket_the_same_frames_are_redirected() {
     drop(queue);
 }
 
+/// As many SYNs as may wait are redirected; then they are dropped, until the worker has come round.
+/// Nothing else is.
+#[test]
+fn a_gate_bounds_the_syns_that_wait() {
+    let Some(_lab) = Lab::new(Veth::default()) else {
+        return;
+    };
+    let mut program = program();
+    let queue = Queue::open(&QueueConfig::new(NEAR, 0)).expect("a veth has queue 0");
+    program.set_xsk(0, &queue).expect("slot 0 exists");
+    let find = |verdict| samples().into_iter().find(|sample| sample.verdict == verdict);
+    let syn = find(Verdict::SteerSyn).expect("there is one");
+    let other = find(Verdict::SteerTcp).expect("there is one");
+    let redirected = |verdict| (XDP_REDIRECT, vec![(verdict, 1)]);
+    let dropped = (XDP_DROP, vec![(Verdict::DropSyn, 1)]);
+
+    let mut gate = program.gate(0, 3).expect("slot 0 exists");
+    for now in 1..4 {
+        for _ in 0..3 {
+            assert_eq!(run(&program, &syn.frame), redirected(Verdict::SteerSyn));
+        }
+        for _ in 0..2 {
+            assert_eq!(run(&program, &syn.frame), dropped);
+            assert_eq!(run(&program, &other.frame), redirected(Verdict::SteerTcp));
+        }
+        // These frames never come to the ring. Once it is seen how many were let through, and
+        // once that they are gone.
+        gate.turn(now, 0, || 0);
+        gate.turn(now, 0, || 0);
+    }
+    // With frames before the mark it stays shut until they have been taken.
+    for _ in 0..3 {
+        run(&program, &syn.frame);
+    }
+    gate.turn(4, 0, || 2);
+    gate.turn(4, 1, || unreachable!("the mark has not been reached"));
+    assert_eq!(run(&program, &syn.frame), dropped);
+    gate.turn(4, 1, || 0);
+    assert_eq!(run(&program, &syn.frame), redirected(Verdict::SteerSyn));
+
+    let _none = program.gate(0, 0).expect("slot 0 exists");
+    for _ in 0..100 {
+        assert_eq!(run(&program, &syn.frame), redirected(Verdict::SteerSyn));
+    }
+    let beyond = program.gate(64, 1).expect_err("there are 64");
+    assert!(matches!(beyond, SteeringError::NoSuchQueue { queue: 64, .. }), "{beyond}");
+}
+
 /// The verifier could have the last word on bounds that the host's reader does not know: whatever
 /// the frame, kernel and host have to agree.
 #[test]

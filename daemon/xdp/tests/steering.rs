@@ -56,7 +56,7 @@ fn attaches_natively_pins_and_leaves_nothing() {
     assert!(!steering.reclaimed());
     let line = xdp_line(&lab, NEAR).expect("attached");
     assert!(line.contains("name fourwave"), "{line}");
-    assert_eq!(pins(&lab, "test"), ["CONFIG", "PORTS", "STATS", "XSKS", "link"]);
+    assert_eq!(pins(&lab, "test"), ["ADMISSION", "CONFIG", "PORTS", "STATS", "XSKS", "link"]);
 
     let address = "10.99.0.2".parse().expect("an address");
     steering.serve(address, 7777).expect("there is room");
@@ -231,7 +231,7 @@ fn two_instances_on_two_interfaces() {
     lab.enter_near();
     let near = attach(&lab.steering(NEAR, "near"));
     near.detach().expect("it is attached");
-    assert_eq!(pins(&lab, "far").len(), 5, "the other's pins stay");
+    assert_eq!(pins(&lab, "far").len(), 6, "the other's pins stay");
     far.detach().expect("a link knows its interface, whatever the thread's namespace");
     assert!(!lab.bpffs().join("fourwave").exists());
 }

@@ -29,7 +29,8 @@ const IPV6_HEADER: usize = 40;
 
 /// Decides what happens to `frame`, given the `ports` that are served.
 ///
-/// Never answers [`Verdict::DropNoSocket`]: only the redirect itself can know that.
+/// Never answers [`Verdict::DropNoSocket`] and [`Verdict::DropSyn`]: only the redirect itself can
+/// know that.
 #[inline(always)]
 pub fn classify<F: Frame + ?Sized, P: Ports + ?Sized>(
     frame: &F,
@@ -80,7 +81,7 @@ fn ipv4<F: Frame + ?Sized, P: Ports + ?Sized>(
         TCP => {
             let port = frame.u16(transport + 2)?;
             let key = PortKey::v4(frame.bytes(at + 16)?, port);
-            Some(tcp(ports, key, fragment.more()))
+            Some(tcp(frame, transport, ports, key, fragment.more()))
         }
         _ if fragment.more() => Some(Verdict::PassFragment),
         ICMP if config.flags & Config::ICMP_ERRORS != 0 => icmp(frame, transport, ports),
@@ -110,7 +111,7 @@ fn ipv6<F: Frame + ?Sized, P: Ports + ?Sized>(
             if key.is_v4() {
                 return Some(Verdict::PassMalformed);
             }
-            Some(tcp(ports, key, upper.first_fragment))
+            Some(tcp(frame, upper.at, ports, key, upper.first_fragment))
         }
         _ if upper.first_fragment => Some(Verdict::PassFragment),
         ICMPV6 if config.flags & Config::ICMP_ERRORS != 0 => icmpv6(frame, upper.at, ports),
@@ -118,15 +119,31 @@ fn ipv6<F: Frame + ?Sized, P: Ports + ?Sized>(
     }
 }
 
-/// TCP for `key`, whole or (`fragmented`) the first fragment.
+/// TCP for `key` whose header is at `at`, whole or (`fragmented`) the first fragment.
 #[inline(always)]
-fn tcp<P: Ports + ?Sized>(ports: &P, key: PortKey, fragmented: bool) -> Verdict {
+fn tcp<F: Frame + ?Sized, P: Ports + ?Sized>(
+    frame: &F,
+    at: usize,
+    ports: &P,
+    key: PortKey,
+    fragmented: bool,
+) -> Verdict {
     match (served(ports, key), fragmented) {
+        (true, false) if opens(frame, at) => Verdict::SteerSyn,
         (true, false) => Verdict::SteerTcp,
         (true, true) => Verdict::DropFragment,
         (false, false) => Verdict::PassPort,
         (false, true) => Verdict::PassFragment,
     }
+}
+
+/// Whether the TCP header at `at` opens a connection. One that ends before its flags does not.
+#[inline(always)]
+fn opens<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+    const RST: u8 = 0x04;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    frame.u8(at + 13).is_some_and(|flags| flags & (SYN | ACK | RST) == SYN)
 }
 
 #[inline(always)]

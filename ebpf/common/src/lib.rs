@@ -16,5 +16,5 @@ mod verdict;
 
 pub use classify::{MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, classify};
 pub use frame::{Frame, Ports};
-pub use maps::{Config, LAYOUT, PortKey, SERVED, map_names};
+pub use maps::{Admission, Config, LAYOUT, PortKey, SERVED, map_names};
 pub use verdict::{Action, Verdict};

@@ -2,7 +2,7 @@
 
 /// Version of everything in this file. It stands in `CONFIG`, so that whoever opens pinned maps
 /// can tell whether they are laid out as it knows them.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Value of every entry of `PORTS`. Presence is what counts; the other bits are kept for later.
 pub const SERVED: u32 = 1;
@@ -17,6 +17,8 @@ pub mod map_names {
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array: [`Verdict`](crate::Verdict) → number of frames (`u64`).
     pub const STATS: &str = "STATS";
+    /// Array that can be mapped: NIC queue (`u32`) → [`Admission`](super::Admission).
+    pub const ADMISSION: &str = "ADMISSION";
 }
 
 /// Key of `PORTS`: a local address and port.
@@ -123,3 +125,35 @@ impl Default for Config {
 }
 
 const _: () = assert!(size_of::<Config>() == Config::SIZE);
+
+/// How many SYNs a queue's worker is ready for. A worker that gets more frames than it can look at
+/// would otherwise lose those of connections that it has as often as SYNs, and finish none.
+///
+/// The two numbers have cache lines of their own: either is written on another CPU, and both are
+/// only to be touched atomically.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Admission {
+    /// Number of SYNs steered to the queue's socket since the program was loaded; the program
+    /// counts them.
+    pub steered: u64,
+    _line: [u64; 7],
+    /// The worker's: SYNs are steered while [`steered`](Self::steered) is less, and dropped then.
+    /// 0: no limit.
+    pub limit: u64,
+    _last: [u64; 7],
+}
+
+impl Admission {
+    /// Bytes of an entry as the kernel sees it.
+    pub const SIZE: usize = 128;
+
+    /// Whether there is room for one more SYN than those `steered`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_room(steered: u64, limit: u64) -> bool {
+        limit == 0 || steered < limit
+    }
+}
+
+const _: () = assert!(size_of::<Admission>() == Admission::SIZE);

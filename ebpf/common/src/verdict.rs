@@ -16,7 +16,7 @@ pub enum Verdict {
     PassMalformed = 3,
     /// Passed: IPv6 with a routing header that names further hops.
     PassInTransit = 4,
-    /// Redirected: TCP to a served port.
+    /// Redirected: TCP to a served port, other than a SYN.
     SteerTcp = 5,
     /// Redirected: an ICMP error that quotes TCP from a served port.
     SteerIcmp = 6,
@@ -28,6 +28,11 @@ pub enum Verdict {
     DropHeaderChain = 8,
     /// Dropped: it was to be redirected, but no socket is bound to its queue.
     DropNoSocket = 9,
+    /// Redirected: a SYN to a served port.
+    SteerSyn = 10,
+    /// Dropped: a SYN, when as many as the queue's [`Admission`](crate::Admission) allows were
+    /// still waiting for the worker.
+    DropSyn = 11,
 }
 
 /// What the XDP program does with a frame.
@@ -43,7 +48,7 @@ pub enum Action {
 
 impl Verdict {
     /// All verdicts, each at its own index.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::PassOther,
         Self::PassPort,
         Self::PassFragment,
@@ -54,6 +59,8 @@ impl Verdict {
         Self::DropFragment,
         Self::DropHeaderChain,
         Self::DropNoSocket,
+        Self::SteerSyn,
+        Self::DropSyn,
     ];
 
     /// Number of verdicts: the length of `STATS`.
@@ -76,8 +83,10 @@ impl Verdict {
             | Self::PassFragment
             | Self::PassMalformed
             | Self::PassInTransit => Action::Pass,
-            Self::SteerTcp | Self::SteerIcmp => Action::Steer,
-            Self::DropFragment | Self::DropHeaderChain | Self::DropNoSocket => Action::Drop,
+            Self::SteerTcp | Self::SteerIcmp | Self::SteerSyn => Action::Steer,
+            Self::DropFragment | Self::DropHeaderChain | Self::DropNoSocket | Self::DropSyn => {
+                Action::Drop
+            }
         }
     }
 
@@ -90,11 +99,13 @@ impl Verdict {
             Self::PassFragment => "Passed to the kernel: a fragment.",
             Self::PassMalformed => "Passed to the kernel, which drops it: malformed headers.",
             Self::PassInTransit => "Passed to the kernel: IPv6 that is to be routed further.",
-            Self::SteerTcp => "Taken: TCP to a served port.",
+            Self::SteerTcp => "Taken: TCP to a served port, other than a SYN.",
             Self::SteerIcmp => "Taken: an ICMP error about TCP from a served port.",
             Self::DropFragment => "Dropped: first fragment of a datagram for a served port.",
             Self::DropHeaderChain => "Dropped: more IPv6 extension headers than are followed.",
             Self::DropNoSocket => "Dropped: no worker has this queue (queues).",
+            Self::SteerSyn => "Taken: a SYN to a served port.",
+            Self::DropSyn => "Dropped: a SYN more than may wait for a busy worker (rx_syn_limit).",
         }
     }
 
@@ -112,6 +123,8 @@ impl Verdict {
             Self::DropFragment => "drop_fragment",
             Self::DropHeaderChain => "drop_header_chain",
             Self::DropNoSocket => "drop_no_socket",
+            Self::SteerSyn => "steer_syn",
+            Self::DropSyn => "drop_syn",
         }
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use fourwave_ebpf_common::{Config, classify};
 use proptest::prelude::*;
 use support::Served;
-use support::frames::{Extension, Ipv4, Ipv6, ethernet, icmp_error, tcp};
+use support::frames::{Extension, Ipv4, Ipv6, ethernet, icmp_error, flagged};
 use support::reference::expected;
 use support::samples::samples;
 use support::{ANY4_PORT, ANY6_PORT, HOST4, HOST6, PORT};
@@ -37,8 +37,8 @@ fn address6() -> impl Strategy<Value = [u8; 16]> {
 }
 
 fn transport() -> impl Strategy<Value = Vec<u8>> {
-    (port(), port(), 0usize..24).prop_map(|(source, destination, length)| {
-        let mut segment = tcp(source, destination);
+    (port(), port(), any::<u8>(), 0usize..24).prop_map(|(source, destination, flags, length)| {
+        let mut segment = flagged(source, destination, flags);
         segment.truncate(length);
         segment
     })

@@ -8,16 +8,16 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_NO_PREALLOC,
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
         xdp_action::{XDP_DROP, XDP_PASS},
     },
     macros::{map, xdp},
     maps::{Array, HashMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
-use fourwave_ebpf_common::{Action, Config, Frame, PortKey, Ports, Verdict, classify};
+use fourwave_ebpf_common::{Action, Admission, Config, Frame, PortKey, Ports, Verdict, classify};
 
-// The sizes of XSKS and PORTS are those of a small machine; the daemon sets them when it loads
+// The sizes of XSKS, ADMISSION and PORTS are those of a small machine; the daemon sets them when it loads
 // the object.
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(64, 0);
@@ -32,6 +32,9 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT, 0);
 
+#[map]
+static ADMISSION: Array<Admission> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+
 /// The entry point; its name is how the daemon and `bpftool prog` know it.
 #[xdp]
 pub fn fourwave(ctx: XdpContext) -> u32 {
@@ -40,6 +43,9 @@ pub fn fourwave(ctx: XdpContext) -> u32 {
     let (verdict, action) = match verdict.action() {
         Action::Pass => (verdict, XDP_PASS),
         Action::Drop => (verdict, XDP_DROP),
+        Action::Steer if verdict == Verdict::SteerSyn && !is_admitted(ctx.rx_queue_index()) => {
+            (Verdict::DropSyn, XDP_DROP)
+        }
         // XDP_DROP when no socket is bound to this queue: the kernel would answer with a reset.
         Action::Steer => match XSKS.redirect(ctx.rx_queue_index(), u64::from(XDP_DROP)) {
             Ok(redirect) => (verdict, redirect),
@@ -48,6 +54,24 @@ pub fn fourwave(ctx: XdpContext) -> u32 {
     };
     count(verdict);
     action
+}
+
+/// Whether the queue's worker has room for one more SYN, which is counted then.
+#[inline(always)]
+fn is_admitted(queue: u32) -> bool {
+    let Some(admission) = ADMISSION.get_ptr_mut(queue) else { return true };
+    // SAFETY: the pointer is that of the queue's entry in the map. Its numbers are aligned and are
+    // read in one piece; as the program is compiled, for old kernels too, the target has no other
+    // atomic load, and as atomic addition only this one. They say nothing about other memory.
+    unsafe {
+        let steered = &raw mut (*admission).steered;
+        let limit = (&raw const (*admission).limit).read_volatile();
+        if !Admission::has_room(steered.read_volatile(), limit) {
+            return false;
+        }
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) steered, in(reg) 1u64, options(nostack));
+    }
+    true
 }
 
 #[inline(always)]

@@ -96,7 +96,9 @@ impl Receiver {
     }
 
     /// Frames in the RX ring.
-    pub(super) fn waiting(&mut self) -> u32 {
+    #[inline]
+    #[must_use]
+    pub fn waiting(&mut self) -> u32 {
         self.rx.nb_avail_exact()
     }
 }

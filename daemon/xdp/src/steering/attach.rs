@@ -7,6 +7,7 @@ use aya::programs::links::FdLink;
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
 
 use super::error::{SteeringError, program_cause};
+use super::gate::Gate;
 use super::program::{PROGRAM_NAME, Program, SteeringStats};
 use super::reclaim::{Found, LINK_PIN, detach_link, lock, look, remove_pinned};
 use super::{AttachedMode, SteeringConfig, XdpMode};
@@ -109,6 +110,14 @@ impl Steering {
     /// See there.
     pub fn clear_xsk(&mut self, queue: u32) -> Result<(), SteeringError> {
         self.program.clear_xsk(queue)
+    }
+
+    /// See [`Program::gate`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn gate(&mut self, queue: u32, most: u32) -> Result<Gate, SteeringError> {
+        self.program.gate(queue, most)
     }
 
     /// See [`Program::stats`].

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
@@ -12,6 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use fourwave_ebpf_common::{Config, LAYOUT, PortKey, SERVED, Verdict, map_names};
 
 use super::error::{SteeringError, map_cause};
+use super::gate::{Gate, Mapping};
 use crate::sys;
 
 /// Name of the program, in the object and in the kernel.
@@ -60,6 +62,7 @@ impl Default for ProgramLimits {
 pub struct Program {
     ebpf: Ebpf,
     limits: ProgramLimits,
+    admission: Arc<Mapping>,
 }
 
 /// How often the verifier is asked when it is interrupted; libbpf does it as often.
@@ -89,6 +92,7 @@ impl Program {
     ) -> Result<Self, SteeringError> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map_names::XSKS, limits.queues.max(1))
+            .map_max_entries(map_names::ADMISSION, limits.queues.max(1))
             .map_max_entries(map_names::PORTS, limits.ports.max(1))
             .load(&object.0)
             .map_err(|error| SteeringError::bpf("load the XDP program's maps", error))?;
@@ -98,7 +102,8 @@ impl Program {
         config
             .set(0, entry.to_bytes(), 0)
             .map_err(|error| SteeringError::bpf("configure the XDP program", error))?;
-        let mut program = Self { ebpf, limits };
+        let admission = admission(&ebpf, limits.queues.max(1))?;
+        let mut program = Self { ebpf, limits, admission: Arc::new(admission) };
         program.verify()?;
         Ok(program)
     }
@@ -160,6 +165,17 @@ impl Program {
     pub fn clear_xsk(&mut self, queue: u32) -> Result<(), SteeringError> {
         absent_is_fine(self.xsks(queue)?.unset(queue))
             .map_err(|error| SteeringError::bpf("take a queue's socket away", error))
+    }
+
+    /// Lets `most` SYNs at a time wait for the worker of NIC queue `queue`, who has the gate; more
+    /// are dropped and counted ([`Verdict::DropSyn`]). 0, as it is before: any number.
+    ///
+    /// # Errors
+    /// [`SteeringError::NoSuchQueue`].
+    pub fn gate(&mut self, queue: u32, most: u32) -> Result<Gate, SteeringError> {
+        // Both maps have as many places.
+        self.xsks(queue)?;
+        Ok(Gate::new(Arc::clone(&self.admission), queue, most))
     }
 
     /// Frames by verdict since the program was loaded, over all CPUs.
@@ -228,6 +244,15 @@ impl SteeringStats {
     /// All verdicts with their number of frames.
     pub fn iter(&self) -> impl Iterator<Item = (Verdict, u64)> {
         Verdict::ALL.into_iter().zip(self.0)
+    }
+}
+
+/// The memory of the map `ADMISSION`.
+fn admission(ebpf: &Ebpf, entries: u32) -> Result<Mapping, SteeringError> {
+    match ebpf.map(map_names::ADMISSION) {
+        Some(Map::Array(data)) => Mapping::new(data.fd().as_fd(), entries)
+            .map_err(|error| SteeringError::os("map the XDP program's admission", error)),
+        _ => Err(missing(map_names::ADMISSION)),
     }
 }
 

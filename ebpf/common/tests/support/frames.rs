@@ -153,12 +153,21 @@ impl Ipv6 {
     }
 }
 
-/// A TCP header without options.
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// A TCP header without options: an acknowledgement.
 pub fn tcp(source: u16, destination: u16) -> Vec<u8> {
+    flagged(source, destination, ACK)
+}
+
+/// A TCP header without options and with these flags.
+pub fn flagged(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(source.to_be_bytes());
     segment.extend(destination.to_be_bytes());
-    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     segment
 }
 

@@ -43,9 +43,10 @@ fn over_ipv4(packet: &[u8]) -> Option<Verdict> {
         |packet: &'_ [u8]| packet.get(usize::from(first - 0x40) * 4..).map(<[u8]>::to_vec);
     match (protocol, more) {
         (6, _) => {
-            let port = number(payload(packet)?.get(2..)?)?;
+            let segment = payload(packet)?;
+            let port = number(segment.get(2..)?)?;
             let destination: [u8; 4] = *packet.get(16..)?.first_chunk()?;
-            Some(tcp(serves4(destination, port), more))
+            Some(tcp(serves4(destination, port), more, segment.get(13)))
         }
         (_, true) => Some(Verdict::PassFragment),
         (1, false) => icmp4(&payload(packet)?),
@@ -114,7 +115,7 @@ fn over_ipv6(packet: &[u8]) -> Option<Verdict> {
             if is_mapped(destination) {
                 return Some(Verdict::PassMalformed);
             }
-            Some(tcp(serves6(destination, port), first_fragment))
+            Some(tcp(serves6(destination, port), first_fragment, rest.get(13)))
         }
         (_, true) => Some(Verdict::PassFragment),
         (58, false) => icmp6(rest),
@@ -141,9 +142,13 @@ fn icmp6(message: &[u8]) -> Option<Verdict> {
     Some(quoted(serves6(source, port)))
 }
 
-fn tcp(served: bool, first_fragment: bool) -> Verdict {
+fn tcp(served: bool, first_fragment: bool, flags: Option<&u8>) -> Verdict {
+    // Of FIN, SYN, RST, PSH and ACK.
+    let opens = flags.is_some_and(|flags| [2, 3, 10, 11].contains(&(flags % 32)));
     if served && first_fragment {
         Verdict::DropFragment
+    } else if served && opens {
+        Verdict::SteerSyn
     } else if served {
         Verdict::SteerTcp
     } else if first_fragment {

@@ -3,8 +3,8 @@
 use fourwave_ebpf_common::Verdict;
 
 use super::frames::{
-    Extension, ICMP, ICMPV6, Ipv4, Ipv6, PEER4, PEER6, TCP, UDP, ethernet, icmp_error, sent4,
-    sent6, tcp,
+    ACK, Extension, ICMP, ICMPV6, Ipv4, Ipv6, PEER4, PEER6, RST, SYN, TCP, UDP, ethernet, flagged,
+    icmp_error, sent4, sent6, tcp,
 };
 use super::{ANY4_PORT, ANY6_PORT, PORT};
 
@@ -27,6 +27,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(vlan());
     all.extend(ipv4());
     all.extend(ipv6());
+    all.extend(syns());
     all.extend(icmp());
     all.extend(icmpv6());
     all
@@ -234,6 +235,34 @@ fn ipv6() -> Vec<Sample> {
             Verdict::PassMalformed,
             served().with(&[Destination { words: 255 }]).frame()[..1000].to_vec(),
         ),
+    ]
+}
+
+fn syns() -> Vec<Sample> {
+    let to = |port, flags| flagged(40_000, port, flags);
+    let syn = || Ipv4::new(TCP, to(PORT, SYN));
+    let syn6 = || Ipv6::new(TCP, to(PORT, SYN));
+    let behind = [Extension::Destination { words: 3 }];
+    // With ECN offered, and data that a cookie may stand for.
+    let ecn = to(ANY4_PORT, SYN | 0xc0);
+    vec![
+        sample("SYN", Verdict::SteerSyn, syn().frame()),
+        sample("SYN, ECN offered, any address", Verdict::SteerSyn, Ipv4::new(TCP, ecn).frame()),
+        sample("SYN behind options", Verdict::SteerSyn, {
+            Ipv4 { options: vec![1; 12], ..syn() }.frame()
+        }),
+        sample("SYN and FIN", Verdict::SteerSyn, Ipv4::new(TCP, to(PORT, SYN | 1)).frame()),
+        sample("SYN-ACK", Verdict::SteerTcp, Ipv4::new(TCP, to(PORT, SYN | ACK)).frame()),
+        sample("SYN and RST", Verdict::SteerTcp, Ipv4::new(TCP, to(PORT, SYN | RST)).frame()),
+        sample("SYN, other port", Verdict::PassPort, Ipv4::new(TCP, to(22, SYN)).frame()),
+        sample("SYN, first fragment", Verdict::DropFragment, {
+            Ipv4 { fragment: 0x2000, ..syn() }.frame()
+        }),
+        sample("SYN in a tag", Verdict::SteerSyn, {
+            ethernet(&[(0x8100, 7)], 0x0800, &syn().packet())
+        }),
+        sample("IPv6 SYN", Verdict::SteerSyn, syn6().frame()),
+        sample("IPv6 SYN behind options", Verdict::SteerSyn, syn6().with(&behind).frame()),
     ]
 }
 

@@ -52,8 +52,12 @@ pub(super) fn all(facts: &Facts, patience: Duration) -> Vec<Finding> {
 fn packets(facts: &Facts) -> Finding {
     let id = "packets";
     let names = ["xsk_rx_fill_ring_empty_descs", "xsk_rx_dropped", "xsk_rx_ring_full"];
-    let lost = names.map(|name| facts.counters.get(name)).into_iter().max().unwrap_or(0);
-    let now = names.map(|name| facts.growth(name)).into_iter().max().unwrap_or(0);
+    // The kernel counts one frame under several names; the XDP program's SYNs are others.
+    let syns = "xdp_drop_syn";
+    let lost = names.map(|name| facts.counters.get(name)).into_iter().max().unwrap_or(0)
+        + facts.counters.get(syns);
+    let now = names.map(|name| facts.growth(name)).into_iter().max().unwrap_or(0)
+        + facts.growth(syns);
     let severity = match (now, lost) {
         (0, _) => Severity::Fine,
         (1.., _) => Severity::Problem,
@@ -67,11 +71,18 @@ fn packets(facts: &Facts) -> Finding {
             watched(facts)
         ),
     };
-    let finding = Finding::new(id, severity, summary).number("lost", lost).number("lost_now", now);
+    let finding = Finding::new(id, severity, summary)
+        .number("lost", lost)
+        .number("lost_now", now)
+        .number("syns_lost_now", facts.growth(syns));
     match severity {
         Severity::Fine => finding,
         Severity::Warning | Severity::Problem => finding
-            .detail("A frame that is lost costs its connection a retransmission or a timeout.")
+            .detail(
+                "A frame that is lost costs its connection a retransmission or a timeout. SYNs are \
+                 dropped first (`rx_syn_limit`), so that connections that exist go on: these clients \
+                 try again after a second.",
+            )
             .advise(
                 "More queues with a core each (`ethtool -L`, `queues`, `cpus`), more packet memory \
                  (`umem_frames`), or `scheduler = \"fifo:10\"` if other programs use the cores.",
