@@ -69,7 +69,7 @@ impl Params {
             tables: extents / EXTENTS_PER_TABLE + 1,
             table_slots: pages.next_power_of_two().min(MAX_TABLE_SLOTS),
             command_entries: 1024,
-            grant_entries: 256,
+            grant_entries: 1024,
         }
     }
 

@@ -10,8 +10,10 @@ use fourwave_tcp::Settings;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 
-/// Most send extents that a lane holds unused at one worker.
+/// Most send extents that a lane holds unused at one worker, to begin with.
 const GRANT_TARGET: u32 = 64;
+/// The part of all extents that a lane may hold unused once fewer have not been enough.
+const GRANT_SHARE: u32 = 16;
 /// Fewest that it is given where there are enough, so that one full send window can be written.
 const GRANT_FLOOR: u32 = 16;
 
@@ -28,6 +30,8 @@ pub(super) struct Lane {
     grants: Producer,
     /// Extents granted and not yet used.
     granted: u32,
+    /// Up to how many it is given. Doubles whenever they have not lasted until the worker came round:
+    /// an application that has the worker's CPU in between serves hundreds of connections.
     target: u32,
     /// The client ran out of send extents and asked to be told.
     wants_grants: bool,
@@ -109,9 +113,12 @@ impl Lane {
         self.granted
     }
 
-    /// The client asks for send extents.
-    pub(super) fn want_grants(&mut self) {
+    /// The client asks for send extents: it has none left, and is given more from now on.
+    pub(super) fn want_grants(&mut self, segment: &Segment) {
         self.wants_grants = true;
+        let params = segment.layout().params();
+        let most = (params.extents / GRANT_SHARE).min(params.grant_entries);
+        self.target = (2 * self.target).min(most).max(self.target);
     }
 
     /// Whether a refill would be worth its cost.

@@ -549,6 +549,22 @@ fn a_lane_that_runs_out_is_told_when_there_are_extents() {
     assert_eq!(bench.event(), None);
 }
 
+/// What does not last until the worker comes round is doubled, up to a part of all.
+#[test]
+fn a_lane_that_runs_out_is_given_more_at_a_time() {
+    let mut bench = Bench::with(Params { extents: 4096, grant_entries: 1024, ..small() });
+    let mut given = vec![std::iter::from_fn(|| bench.grant()).count()];
+    for _ in 0..4 {
+        bench.group().want_grants(LANE);
+        let slot = bench.slot;
+        let group = bench.clients.group(slot).unwrap();
+        group.refill(slot, LANE, &mut bench.notices).unwrap();
+        assert_eq!(bench.event(), Some(Event::Granted));
+        given.push(std::iter::from_fn(|| bench.grant()).count());
+    }
+    assert_eq!(given, [64, 64, 128, 0, 0]);
+}
+
 #[test]
 fn everything_returns_when_the_client_is_gone() {
     let mut bench = Bench::new();

@@ -5,7 +5,7 @@ mod support;
 use fourwave_ebpf_common::{Config, classify};
 use proptest::prelude::*;
 use support::Served;
-use support::frames::{Extension, Ipv4, Ipv6, ethernet, icmp_error, flagged};
+use support::frames::{Extension, Ipv4, Ipv6, ethernet, flagged, icmp_error};
 use support::reference::expected;
 use support::samples::samples;
 use support::{ANY4_PORT, ANY6_PORT, HOST4, HOST6, PORT};

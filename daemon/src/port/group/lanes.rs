@@ -133,7 +133,7 @@ impl Group {
     /// The lane has no send extents left.
     pub fn want_grants(&mut self, lane: u16) {
         if let Some(lane) = &mut self.lanes[usize::from(lane)] {
-            lane.want_grants();
+            lane.want_grants(&self.segment);
         }
     }
 

@@ -56,8 +56,8 @@ fn packets(facts: &Facts) -> Finding {
     let syns = "xdp_drop_syn";
     let lost = names.map(|name| facts.counters.get(name)).into_iter().max().unwrap_or(0)
         + facts.counters.get(syns);
-    let now = names.map(|name| facts.growth(name)).into_iter().max().unwrap_or(0)
-        + facts.growth(syns);
+    let now =
+        names.map(|name| facts.growth(name)).into_iter().max().unwrap_or(0) + facts.growth(syns);
     let severity = match (now, lost) {
         (0, _) => Severity::Fine,
         (1.., _) => Severity::Problem,
