@@ -24,7 +24,7 @@ const PORT: u16 = 7779;
 const SIZE: usize = 64;
 
 /// Threads of the program.
-const THREADS: usize = 3;
+pub const THREADS: usize = 3;
 
 /// Peers at a time: more than the program has threads.
 const PEERS: u64 = 6;
@@ -171,8 +171,11 @@ fn ask(bed: &Bed, address: SocketAddr, what: u8, seed: u64) -> Result<(), String
     }
 }
 
+/// What a forking server has to do without losing anything.
+pub const WITHOUT_LOSS: [u8; 5] = [ask::CHILD, ask::PLAIN, ask::LATER, ask::PLAIN, ask::NOISE];
+
 /// What went wrong with peers that ask for `whats` in turn, each thread beginning elsewhere.
-fn load(bed: &Bed, address: SocketAddr, whats: &[u8]) -> Vec<String> {
+pub fn load(bed: &Bed, address: SocketAddr, whats: &[u8]) -> Vec<String> {
     let each = if soaking() { 5000 } else { 40 };
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -206,7 +209,7 @@ fn storm(name: &str, whats: &[u8], check: impl Fn(&[String])) {
 
 #[test]
 fn forks_among_busy_threads_lose_nothing() {
-    storm("fork-load", &[ask::CHILD, ask::PLAIN, ask::LATER, ask::PLAIN, ask::NOISE], |wrong| {
+    storm("fork-load", &WITHOUT_LOSS, |wrong| {
         assert!(wrong.is_empty(), "{wrong:#?}");
     });
 }

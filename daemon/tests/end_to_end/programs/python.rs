@@ -6,6 +6,7 @@ use fourwave_bench::lab::Side;
 
 use super::web::{self, CURL};
 use super::{PORT, Stage, compare, finish};
+use crate::fork_load::{THREADS, WITHOUT_LOSS, load};
 use crate::support::soaking;
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -93,4 +94,18 @@ fn asyncio_echo_server() {
 #[test]
 fn asyncio_clients() {
     echoes("py-load", Side::Client);
+}
+
+/// A program that was not written for it, with children among its threads.
+#[test]
+fn python_threads_that_fork() {
+    compare("py-fork", Side::Server, &[PYTHON], |stage| {
+        let mut server = stage.tested(PYTHON);
+        server.args(["-B", "-W", "ignore"]).arg(script("fork_load.py"));
+        server.arg(stage.own().v4().to_string()).args([PORT.to_string(), THREADS.to_string()]);
+        stage.start("forks", server, "READY");
+        let wrong = load(&stage.bed, stage.server(), &WITHOUT_LOSS);
+        assert!(wrong.is_empty(), "{wrong:#?}\n{}", stage.said("forks"));
+        stage.stop("forks");
+    });
 }
