@@ -164,6 +164,10 @@ fn ask(bed: &Bed, address: SocketAddr, what: u8, seed: u64) -> Result<(), String
     }
     match ended {
         Ok(()) if back == expected => Ok(()),
+        // Every peer would wait as long.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            panic!("asked for {:?}: no end after {} bytes", what as char, back.len())
+        }
         ended => {
             let got = back.len();
             Err(format!("asked for {:?}, seed {seed}: {ended:?} after {got} bytes", what as char))
