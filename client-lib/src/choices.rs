@@ -279,6 +279,28 @@ macro_rules! option_methods {
                 Ok(2 * self.option(ConnOption::SendBuffer)? as usize)
             }
 
+            /// `IP_TTL` and `IPV6_UNICAST_HOPS`: the TTL of IPv4 packets and the hop limit of IPv6
+            /// packets, 1 to 255. As in Linux what is still acknowledged when the connection is over
+            /// carries the daemon's.
+            ///
+            /// # Errors
+            /// `EINVAL` for others, `ENETDOWN` when the daemon is gone.
+            pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+                if ttl == 0 {
+                    return Err(os(Errno::INVAL));
+                }
+                self.set_option(ConnOption::Ttl, ttl)?;
+                self.set_option(ConnOption::HopLimit, ttl)
+            }
+
+            /// See [`set_ttl`](Self::set_ttl): that of IPv4 packets, the daemon's if none was set.
+            ///
+            /// # Errors
+            /// `ENETDOWN` when the daemon is gone.
+            pub fn ttl(&self) -> io::Result<u32> {
+                self.option(ConnOption::Ttl)
+            }
+
             /// `IP_TOS`: the field of IPv4 packets. As in Linux the two bits of ECN are TCP's own.
             ///
             /// # Errors

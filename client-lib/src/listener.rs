@@ -297,22 +297,6 @@ impl TcpListener {
         sockopt::get(self, level, name, value)
     }
 
-    /// `IP_TTL` cannot be set or read: the daemon chooses it.
-    ///
-    /// # Errors
-    /// `ENOPROTOOPT`, always.
-    pub fn set_ttl(&self, _ttl: u32) -> io::Result<()> {
-        Err(os(Errno::NOPROTOOPT))
-    }
-
-    /// See [`set_ttl`](Self::set_ttl).
-    ///
-    /// # Errors
-    /// `ENOPROTOOPT`, always.
-    pub fn ttl(&self) -> io::Result<u32> {
-        Err(os(Errno::NOPROTOOPT))
-    }
-
     /// `SO_ERROR`: a listener has no error of its own.
     ///
     /// # Errors

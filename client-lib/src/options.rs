@@ -158,6 +158,12 @@ impl SocketOptions {
         self.choose(ConnOption::SendBuffer, buffer_value(size))
     }
 
+    /// `IP_TTL` and `IPV6_UNICAST_HOPS`, from the SYN on; 0 leaves them to the daemon.
+    #[must_use]
+    pub fn ttl(self, ttl: u32) -> SocketOptions {
+        self.choose(ConnOption::Ttl, ttl).choose(ConnOption::HopLimit, ttl)
+    }
+
     /// `IP_TOS`: from the SYN on.
     #[must_use]
     pub fn tos(self, tos: u8) -> SocketOptions {

@@ -75,6 +75,8 @@ impl Name {
             (SOL_SOCKET, 38) => Name::Protocol,
             (SOL_SOCKET, 39) => Name::Domain,
             (IPPROTO_IP, 1) => Name::Number(ConnOption::Tos),
+            (IPPROTO_IP, 2) => Name::Number(ConnOption::Ttl),
+            (IPPROTO_IPV6, 16) => Name::Number(ConnOption::HopLimit),
             (IPPROTO_IPV6, 67) => Name::Number(ConnOption::TrafficClass),
             (IPPROTO_TCP, 1) => Name::Number(ConnOption::NoDelay),
             (IPPROTO_TCP, 2) => Name::Number(ConnOption::MaxSegment),
@@ -250,6 +252,12 @@ fn number(option: ConnOption, value: i32) -> io::Result<u32> {
         ConnOption::TrafficClass if value == -1 => 0,
         ConnOption::TrafficClass if !(0..=0xff).contains(&value) => return Err(os(Errno::INVAL)),
         ConnOption::Tos | ConnOption::TrafficClass => (value & 0xfc) as u32,
+        // Likewise. 0 is the default to the daemon, and makes no sense as a number.
+        ConnOption::Ttl | ConnOption::HopLimit => match value {
+            -1 => 0,
+            1..=0xff => value as u32,
+            _ => return Err(os(Errno::INVAL)),
+        },
         ConnOption::KeepIdle
         | ConnOption::KeepInterval
         | ConnOption::KeepCount

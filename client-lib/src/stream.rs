@@ -302,22 +302,6 @@ impl TcpStream {
         Ok(self.connection.write.timeout())
     }
 
-    /// `IP_TTL` cannot be set or read: the daemon chooses it.
-    ///
-    /// # Errors
-    /// `ENOPROTOOPT`, always.
-    pub fn set_ttl(&self, _ttl: u32) -> io::Result<()> {
-        Err(os(Errno::NOPROTOOPT))
-    }
-
-    /// See [`set_ttl`](Self::set_ttl).
-    ///
-    /// # Errors
-    /// `ENOPROTOOPT`, always.
-    pub fn ttl(&self) -> io::Result<u32> {
-        Err(os(Errno::NOPROTOOPT))
-    }
-
     /// `SO_ERROR`: why the connection failed or could not be made. Told once, here or by the
     /// read or write that finds it first.
     ///

@@ -42,6 +42,10 @@ pub enum ConnOption {
     Tos = 16,
     /// `IPV6_TCLASS`, the bits of ECN clear.
     TrafficClass = 17,
+    /// `IP_TTL`: of IPv4 packets; 0 is the configured one.
+    Ttl = 18,
+    /// `IPV6_UNICAST_HOPS`: of IPv6 packets; likewise.
+    HopLimit = 19,
 }
 
 /// Values of [`ConnOption::Congestion`].
@@ -57,7 +61,7 @@ pub const NO_FIN_TIMEOUT: u32 = u32::MAX;
 
 impl ConnOption {
     /// Every option, in the order of the codes, which begin with 1.
-    pub const ALL: [ConnOption; 17] = [
+    pub const ALL: [ConnOption; 19] = [
         ConnOption::NoDelay,
         ConnOption::Cork,
         ConnOption::QuickAck,
@@ -75,6 +79,8 @@ impl ConnOption {
         ConnOption::SendBuffer,
         ConnOption::Tos,
         ConnOption::TrafficClass,
+        ConnOption::Ttl,
+        ConnOption::HopLimit,
     ];
 
     /// Its number.
@@ -114,6 +120,7 @@ impl ConnOption {
             ConnOption::Linger => value <= INT_MAX,
             ConnOption::ReceiveBuffer | ConnOption::SendBuffer => (1..=INT_MAX).contains(&value),
             ConnOption::Tos | ConnOption::TrafficClass => value <= 0xff && value & 3 == 0,
+            ConnOption::Ttl | ConnOption::HopLimit => value <= 0xff,
         }
     }
 }
@@ -129,7 +136,7 @@ mod tests {
             assert_eq!(ConnOption::from_code(u32::from(option.code())), Some(option));
         }
         assert_eq!(ConnOption::from_code(0), None);
-        assert_eq!(ConnOption::from_code(18), None);
+        assert_eq!(ConnOption::from_code(20), None);
         assert_eq!(ConnOption::from_code(u32::MAX), None);
     }
 
@@ -145,6 +152,7 @@ mod tests {
             (ConnOption::Congestion, &[1, 2], &[0, 3]),
             (ConnOption::ReceiveBuffer, &[1, i32::MAX as u32], &[0, 1 << 31]),
             (ConnOption::Tos, &[0, 0xb8, 0xfc], &[1, 2, 0xff, 0x100]),
+            (ConnOption::Ttl, &[0, 1, 255], &[256, u32::MAX]),
         ] {
             assert!(allowed.iter().all(|&value| option.allows(value)), "{option:?}");
             assert!(!refused.iter().any(|&value| option.allows(value)), "{option:?}");

@@ -73,6 +73,22 @@ impl TcpListener {
         self.listener.local_addr()
     }
 
+    /// `IP_TTL`, see [`crate::TcpListener::set_ttl`].
+    ///
+    /// # Errors
+    /// As [`crate::TcpListener::set_ttl`].
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.listener.set_ttl(ttl)
+    }
+
+    /// See [`set_ttl`](Self::set_ttl).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.listener.ttl()
+    }
+
     /// Takes the listener out of the tokio runtime. It stays non-blocking.
     ///
     /// # Errors

@@ -150,6 +150,22 @@ impl TcpStream {
         self.stream.take_error()
     }
 
+    /// `IP_TTL`, see [`crate::TcpStream::set_ttl`].
+    ///
+    /// # Errors
+    /// As [`crate::TcpStream::set_ttl`].
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.stream.set_ttl(ttl)
+    }
+
+    /// See [`set_ttl`](Self::set_ttl).
+    ///
+    /// # Errors
+    /// `ENETDOWN` when the daemon is gone.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.stream.ttl()
+    }
+
     /// Takes the connection out of the tokio runtime. It stays non-blocking.
     ///
     /// # Errors

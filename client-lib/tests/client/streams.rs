@@ -480,11 +480,25 @@ fn a_close_from_another_thread_loses_nothing() {
 }
 
 #[test]
-fn the_ttl_is_the_daemons() {
+fn a_ttl_has_limits() {
     let fake = Fake::start(1);
-    let (stream, _) = accepted(&fake);
-    assert_eq!(errno_of(stream.set_ttl(3)), Errno::NOPROTOOPT.raw_os_error());
-    assert_eq!(errno_of(stream.ttl()), Errno::NOPROTOOPT.raw_os_error());
+    let (stream, handle) = accepted(&fake);
+    stream.set_ttl(3).unwrap();
+    assert_eq!(stream.ttl().unwrap(), 3);
+    let options = [ConnOption::Ttl, ConnOption::HopLimit];
+    assert_eq!(fake.with(|world| options.map(|option| world.option(handle, option))), [3, 3]);
+    for wrong in [0, 256, u32::MAX] {
+        assert_eq!(errno_of(stream.set_ttl(wrong)), Errno::INVAL.raw_os_error());
+    }
+    let set = |level, name, value: i32| stream.setsockopt(level, name, &value.to_ne_bytes());
+    for (level, name) in [(0, 2), (41, 16)] {
+        for wrong in [0, 256, -2] {
+            assert_eq!(errno_of(set(level, name, wrong)), Errno::INVAL.raw_os_error());
+        }
+        set(level, name, -1).unwrap();
+    }
+    let all = |world: &mut World| options.map(|option| world.option(handle, option));
+    fake.until(|world| (all(world) == [0, 0]).then_some(()));
 }
 
 fn address(port: u16) -> SocketAddr {

@@ -24,7 +24,7 @@ pub fn set(settings: &mut Settings, option: ConnOption, value: u32) {
         ConnOption::UserTimeout => settings.user_timeout = value,
         ConnOption::MaxSegment => settings.max_segment = value as u16,
         ConnOption::FinTimeout => {
-            settings.fin_timeout = if value == NO_FIN_TIMEOUT { -1 } else { value as i32 };
+            settings.fin_timeout = if value == NO_FIN_TIMEOUT { -1 } else { value as i16 };
         }
         ConnOption::SynCount => settings.syn_retries = value as u8,
         ConnOption::Congestion => settings.set_congestion_control(match value {
@@ -36,6 +36,8 @@ pub fn set(settings: &mut Settings, option: ConnOption, value: u32) {
         ConnOption::SendBuffer => settings.send_buffer = value.max(MIN_SEND_BUFFER),
         ConnOption::Tos => settings.tos = value as u8,
         ConnOption::TrafficClass => settings.traffic_class = value as u8,
+        ConnOption::Ttl => settings.ttl = value as u8,
+        ConnOption::HopLimit => settings.hop_limit = value as u8,
     }
 }
 
@@ -69,6 +71,8 @@ pub fn get(settings: &Settings, cfg: &Config, option: ConnOption) -> u32 {
         },
         ConnOption::Tos => settings.tos.into(),
         ConnOption::TrafficClass => settings.traffic_class.into(),
+        ConnOption::Ttl => settings.ip_ttl(true, cfg).into(),
+        ConnOption::HopLimit => settings.ip_ttl(false, cfg).into(),
     }
 }
 
@@ -97,6 +101,7 @@ mod tests {
                 set(&mut settings, option, value);
                 let expected = match (option, value) {
                     (ConnOption::FinTimeout, 0) => 60,
+                    (ConnOption::Ttl | ConnOption::HopLimit, 0) => 64,
                     (ConnOption::ReceiveBuffer, value) => value.clamp(1152, 65_536),
                     (ConnOption::SendBuffer, value) => value.clamp(2304, cfg.send_buffer),
                     (_, value) => value,

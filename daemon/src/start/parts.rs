@@ -126,7 +126,6 @@ pub(super) fn stack(
             limit => Some(limit.div_ceil(workers)),
         },
         rfc1337: config.tcp.rfc1337,
-        hop_limit: config.tcp.ip_default_ttl,
         mtu_expires: nanos(config.tcp.mtu_expires),
         tcp: tcp(config),
         ..fourwave_stack::Config::default()
@@ -146,6 +145,7 @@ pub(super) fn tcp(config: &Config) -> fourwave_tcp::Config {
         time_wait: nanos(tcp.time_wait),
         syn_retries: tcp.syn_retries,
         synack_retries: tcp.synack_retries,
+        hop_limit: tcp.ip_default_ttl,
         retries2: tcp.retries2,
         orphan_retries: match tcp.orphan_retries {
             0 => 8,

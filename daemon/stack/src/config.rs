@@ -29,8 +29,6 @@ pub struct Config {
     pub local_addresses: u16,
     /// Ephemeral ports of active opens.
     pub local_ports: RangeInclusive<u16>,
-    /// TTL or hop limit of what we send.
-    pub hop_limit: u8,
     /// Whether TCP checksums of received frames are verified.
     pub checksum: ChecksumPolicy,
     /// Reset a connection whose last handshake ACK finds the accept queue full, instead of leaving
@@ -94,7 +92,6 @@ impl Default for Config {
             listeners: 1_024,
             local_addresses: 1_024,
             local_ports: 10_240..=32_767,
-            hop_limit: 64,
             checksum: ChecksumPolicy::Verify,
             abort_on_overflow: false,
             syncookies: SynCookies::OnOverflow,

@@ -112,7 +112,7 @@ impl Shard {
             link: frame.link.reply(),
             tuple,
             tos: settings.ip_tos(tuple.is_v4()),
-            ttl: self.config.hop_limit,
+            ttl: settings.ip_ttl(tuple.is_v4(), &self.config.tcp),
             seq: self.keys.cookie(&tuple, irs, offered.mss, now),
             ack: irs.wrapping_add(1),
             flags: Flags::SYN | Flags::ACK | if ecn { Flags::ECE } else { Flags::EMPTY },

@@ -44,7 +44,7 @@ impl Shard {
                     tuple: conn.tuple,
                     tos: conn.tcb.settings().ip_tos(conn.tuple.is_v4())
                         | if segment.markable { ECN_ECT_0 } else { 0 },
-                    ttl: self.config.hop_limit,
+                    ttl: conn.tcb.settings().ip_ttl(conn.tuple.is_v4(), &self.config.tcp),
                     seq: segment.seq,
                     ack: segment.ack,
                     flags: segment.flags,

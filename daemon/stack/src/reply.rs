@@ -44,7 +44,7 @@ impl Shard {
         let head = FrameHead {
             link: frame.link.reply(),
             tuple: frame.tuple,
-            ttl: self.config.hop_limit,
+            ttl: self.config.tcp.hop_limit,
             seq,
             ack,
             flags,

@@ -441,7 +441,7 @@ impl Shard {
             link,
             tuple: *tuple,
             tos: record.tos,
-            ttl: self.config.hop_limit,
+            ttl: self.config.tcp.hop_limit,
             seq: record.snd_nxt,
             ack: record.rcv_nxt,
             flags: Flags::ACK,

@@ -75,6 +75,8 @@ pub struct Config {
     pub initial_window: u8,
     /// Full-sized segments at the start that are acknowledged one by one, for the peer's slow start.
     pub quick_acks: u8,
+    /// TTL or hop limit of what is sent, unless a connection has its own.
+    pub hop_limit: u8,
     /// Receive window that a connection begins with, bytes.
     pub recv_window_first: u32,
     /// Largest receive window in bytes, and most bytes received that the application has not read.
@@ -132,6 +134,7 @@ impl Default for Config {
             congestion_control: CongestionControl::Cubic,
             initial_window: 10,
             quick_acks: 16,
+            hop_limit: 64,
             recv_window_first: 64 << 10,
             recv_window_max: 4 << 20,
             send_buffer: 4 << 20,

@@ -21,7 +21,11 @@ pub struct Settings {
     /// `SO_LINGER`: seconds plus one; 0 is off.
     pub linger: u32,
     /// `TCP_LINGER2`: seconds that an orphan stays in FIN_WAIT_2; negative: not at all.
-    pub fin_timeout: i32,
+    pub fin_timeout: i16,
+    /// `IP_TTL`; 0 leaves it to the configuration.
+    pub ttl: u8,
+    /// `IPV6_UNICAST_HOPS`; likewise.
+    pub hop_limit: u8,
     /// `SO_RCVBUF`: bytes that may wait to be read.
     pub recv_buffer: u32,
     /// `SO_SNDBUF`: bytes that may wait to be acknowledged. The owner of the buffer sees to it.
@@ -96,6 +100,14 @@ impl Settings {
     /// The field of the IP header, the bits of ECN clear.
     pub fn ip_tos(&self, is_v4: bool) -> u8 {
         if is_v4 { self.tos } else { self.traffic_class }
+    }
+
+    /// TTL or hop limit of what is sent.
+    pub fn ip_ttl(&self, is_v4: bool, cfg: &Config) -> u8 {
+        match if is_v4 { self.ttl } else { self.hop_limit } {
+            0 => cfg.hop_limit,
+            ttl => ttl,
+        }
     }
 
     /// Seconds of silence before the first keepalive probe.

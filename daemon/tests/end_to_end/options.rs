@@ -225,6 +225,40 @@ fn packets_carry_their_class() {
 }
 
 #[test]
+fn packets_carry_their_ttl() {
+    let Some(bed) = Bed::new("ttl") else { return };
+    let runtime = bed.runtime();
+    let (plain, options) = (SocketOptions::new(), SocketOptions::new().ttl(7));
+    let (plain, options) = (plain.runtime(&runtime), options.runtime(&runtime));
+    for v6 in FAMILIES {
+        let from = bed.server_address(v6, PORT).ip();
+        for (options, ttl) in [(&plain, 64), (&options, 7)] {
+            let sniffer = Sniffer::on(bed.client());
+            for (mut fourwave, mut kernel) in pairs(&bed, v6, options) {
+                assert_eq!(fourwave.ttl().expect("the daemon answers"), ttl);
+                fourwave.write_all(b"how far").expect("it is connected");
+                kernel.read_exact(&mut [0; 7]).expect("it comes");
+                kernel.write_all(b"this far").expect("it is connected");
+                fourwave.read_exact(&mut [0; 8]).expect("it comes");
+            }
+            // SYN-ACK, SYN, data, acknowledgements.
+            for header in sniffer.headers(from, 6) {
+                assert_eq!(u32::from(header.ttl), ttl, "{v6} {header:?}");
+            }
+        }
+        for (mut fourwave, mut kernel) in pairs(&bed, v6, &plain) {
+            fourwave.set_ttl(255).expect("the daemon is there");
+            let sniffer = Sniffer::on(bed.client());
+            fourwave.write_all(b"now").expect("it is connected");
+            kernel.read_exact(&mut [0; 3]).expect("it comes");
+            assert_eq!(sniffer.headers(from, 1)[0].ttl, 255);
+        }
+    }
+    drop((plain, options, runtime));
+    bed.wait_until_empty();
+}
+
+#[test]
 fn a_listeners_options_are_those_of_its_connections() {
     let Some(bed) = Bed::new("inherited") else { return };
     let runtime = bed.runtime();

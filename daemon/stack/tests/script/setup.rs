@@ -69,7 +69,7 @@ impl Setup {
                 }
             }
             "congestion_control" => tcp.congestion_control = algorithm(value)?,
-            "ip_default_ttl" => config.hop_limit = number(value)?,
+            "ip_default_ttl" => tcp.hop_limit = number(value)?,
             "ecn" => {
                 tcp.ecn = match value {
                     "0" => Ecn::Off,
@@ -132,6 +132,8 @@ pub(crate) fn choose(settings: &mut Settings, choice: &str) -> Result<(), String
         "syn_retries" => settings.syn_retries = number(value)?,
         "tos" => settings.tos = number(value)?,
         "traffic_class" => settings.traffic_class = number(value)?,
+        "ttl" => settings.ttl = number(value)?,
+        "hop_limit" => settings.hop_limit = number(value)?,
         "congestion_control" => settings.set_congestion_control(algorithm(value)?),
         _ => return Err(format!("no such choice: {key}")),
     }

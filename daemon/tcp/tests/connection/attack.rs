@@ -193,7 +193,7 @@ impl Attack {
         settings.keepalive_time = random.below(3) as u32;
         settings.user_timeout = [0, 1, 5000][random.below(3) as usize];
         settings.linger = random.below(3) as u32;
-        settings.fin_timeout = random.below(3) as i32 - 1;
+        settings.fin_timeout = random.below(3) as i16 - 1;
         settings.recv_buffer = [0, 1, 2000, u32::MAX][random.below(4) as usize];
         settings.max_segment = [0, 88, 1000][random.below(3) as usize];
         settings.set_nodelay(random.chance(50));

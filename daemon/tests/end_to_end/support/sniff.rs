@@ -26,27 +26,43 @@ impl Sniffer {
 
     /// TOS or traffic class of the next `count` TCP packets from this address.
     pub fn classes(&self, from: IpAddr, count: usize) -> Vec<u8> {
+        self.headers(from, count).into_iter().map(|header| header.class).collect()
+    }
+
+    /// Headers of the next `count` TCP packets from this address.
+    pub fn headers(&self, from: IpAddr, count: usize) -> Vec<Header> {
         let deadline = Instant::now() + PATIENCE;
-        let mut classes = Vec::new();
+        let mut headers = Vec::new();
         let mut buffer = [0; 2048];
-        while classes.len() < count {
-            assert!(Instant::now() < deadline, "only {} packets from {from}", classes.len());
+        while headers.len() < count {
+            assert!(Instant::now() < deadline, "only {} packets from {from}", headers.len());
             let (_, len) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())
                 .expect("packets come");
-            classes.extend(class(&buffer[..len.min(buffer.len())], from));
+            headers.extend(header(&buffer[..len.min(buffer.len())], from));
         }
-        classes
+        headers
     }
 }
 
-fn class(packet: &[u8], from: IpAddr) -> Option<u8> {
+/// What of a packet's header is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Header {
+    /// TOS or traffic class.
+    pub class: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+}
+
+fn header(packet: &[u8], from: IpAddr) -> Option<Header> {
     const TCP: u8 = 6;
     match (packet.first()? >> 4, from) {
         (4, IpAddr::V4(from)) if packet.get(9) == Some(&TCP) => {
-            (packet.get(12..16)? == from.octets()).then_some(packet[1])
+            let header = Header { class: packet[1], ttl: packet[8] };
+            (packet.get(12..16)? == from.octets()).then_some(header)
         }
         (6, IpAddr::V6(from)) if packet.get(6) == Some(&TCP) => {
-            (packet.get(8..24)? == from.octets()).then_some(packet[0] << 4 | packet[1] >> 4)
+            let header = Header { class: packet[0] << 4 | packet[1] >> 4, ttl: packet[7] };
+            (packet.get(8..24)? == from.octets()).then_some(header)
         }
         _ => None,
     }

@@ -215,6 +215,10 @@ def options(stage):
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),
         (socket.IPPROTO_TCP, "TCP_LINGER2", 11),
         (socket.IPPROTO_IP, "IP_TOS", 0x10),
+        (socket.IPPROTO_IP, "IP_TTL", 9),
+        (socket.IPPROTO_IP, "IP_TTL", 0),
+        (socket.IPPROTO_IP, "IP_TTL", 256),
+        (socket.IPPROTO_IP, "IP_TTL", -1),
     ]:
         number = getattr(socket, option)
         attempt(f"set {option} {value}", stream.setsockopt, level, number, value)
