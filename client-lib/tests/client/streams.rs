@@ -168,8 +168,11 @@ fn extents_of_other_threads_are_used() {
             thread::park();
         });
         fake.until(|world| (world.lanes() > 1).then_some(()));
-        fake.with(World::turn);
-        fake.with(|world| world.granting = false);
+        fake.with(|world| {
+            // Both lanes are given theirs, and no more.
+            world.deliver();
+            world.granting = false;
+        });
         let mut done = 0;
         while let Ok(count) = stream.write(&bytes[done..bytes.len().min(done + 5000)]) {
             done += count;
