@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::load::{assert_flawless, short_connections};
 use crate::support::bytes::{Pattern, Sum, receive, send};
 use crate::support::kernel::KernelInfo;
-use crate::support::roles::{Role, WRITTEN_SEED};
+use crate::support::roles::{GREETING, Role, WRITTEN_SEED};
 use crate::support::{Bed, FAMILIES, PATIENCE, accept, connect_later, eventually, eventually_is};
 use crate::transfer::both_at_once;
 
@@ -23,6 +23,7 @@ const ECHO: u16 = 7778;
 const STREAMS: usize = 24;
 /// Bytes that each of their peers sends.
 const LENGTH: u64 = 200_000;
+/// [`STREAMS`] is a multiple of it.
 const BACKLOG: usize = 8;
 
 /// What received bytes may take of `clients.bytes`, 1 MiB.
@@ -136,10 +137,12 @@ fn a_stopped_server_holds_up_nobody_else() {
 
             signal(child, Signal::CONT);
             assert_all_came(&accepted, first);
+            waiting.iter().for_each(assert_greeted);
             assert_all_came(&waiting, next);
             late.join().expect("no panic").expect("it is connected at last")
         });
         drop((accepted, waiting));
+        assert_greeted(&late);
         thread::scope(|scope| {
             let sent = sender(scope, &late, 9, LENGTH);
             assert_all_came([&late], [sent]);
@@ -166,15 +169,22 @@ fn a_stopped_server_holds_up_nobody_else() {
     bed.wait_until_empty();
 }
 
-/// Connections that the server at `address` has accepted.
+/// Connections that the server at `address` has accepted: no more than its backlog at a time.
 fn accepted_connections(bed: &Bed, address: SocketAddr) -> Vec<TcpStream> {
-    let kernels = (0..STREAMS).map(|_| {
-        let kernel = bed.kernel_connect(address);
-        // Its backlog is short.
-        eventually_is("it is accepted", &0, || queue(bed, address));
-        kernel
-    });
-    kernels.collect()
+    let mut kernels = Vec::new();
+    while kernels.len() < STREAMS {
+        let batch = [(); BACKLOG].map(|()| bed.kernel_connect(address));
+        batch.iter().for_each(assert_greeted);
+        kernels.extend(batch);
+    }
+    kernels
+}
+
+/// The server has accepted it.
+fn assert_greeted(mut kernel: &TcpStream) {
+    let mut byte = [0];
+    kernel.read_exact(&mut byte).expect("it is greeted");
+    assert_eq!(byte, GREETING);
 }
 
 /// How many connections wait there to be accepted.

@@ -43,17 +43,19 @@ pub enum Role {
     Prefork,
     /// Listens through fourwave at every address, with `SO_REUSEPORT`, and never accepts.
     Hoard,
-    /// Listens through fourwave with a backlog of the size, and tells each peer what came
-    /// from it, when all has ([`Sum`](super::bytes::Sum)).
+    /// Listens through fourwave with a backlog of the size, greets each peer ([`GREETING`]), and
+    /// tells it what came from it, when all has ([`Sum`](super::bytes::Sum)).
     Summing,
     /// As many connections through fourwave to the address as the size says, each then like those
-    /// of [`Role::Summing`].
+    /// of [`Role::Summing`] without the greeting.
     Dialling,
 }
 
 /// Bytes that [`Role::Written`] leaves behind: what fits in a connection's send buffer.
 pub const WRITTEN: usize = 48 * 1024;
-/// Their pattern.
+/// What [`Role::Summing`] says to whom it has accepted.
+pub const GREETING: [u8; 1] = *b".";
+/// The pattern of what is written.
 pub const WRITTEN_SEED: u64 = 99;
 
 impl Role {
@@ -173,7 +175,9 @@ fn play(role: Role, listen: Vec<SocketAddr>, size: usize) -> io::Result<()> {
             let listener = options.bind(listen[0])?;
             say(server::READY)?;
             loop {
-                sum_up(listener.accept()?.0);
+                let (mut stream, _) = listener.accept()?;
+                stream.write_all(&GREETING)?;
+                sum_up(stream);
             }
         }
         Role::Dialling => {
