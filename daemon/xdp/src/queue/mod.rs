@@ -53,7 +53,7 @@ impl Queue {
     /// Allocates the memory, creates the socket and binds it to the NIC queue.
     ///
     /// The queue of a socket that has just been closed stays busy for a moment: it is tried
-    /// again for up to a second.
+    /// again for up to five seconds.
     ///
     /// # Errors
     /// See [`QueueError`].

@@ -18,9 +18,10 @@ use xsk_rs::{Socket, Umem};
 use super::{CopyMode, HugePages, Queue, QueueConfig, QueueError, Receiver, Sender};
 use crate::{interface, sys};
 
-/// The kernel tears a closed socket down asynchronously, and its queue is busy until then.
-const BUSY_TRIES: u32 = 100;
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// The kernel tears a closed socket down asynchronously, and its queue is busy until then. It needs
+/// the lock of all network devices for that, which others may have for long.
+const BUSY_TRIES: u32 = 250;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes that the kernel accounts for a frame besides its data, generously.
 const SK_BUFF: usize = 1024;
