@@ -58,7 +58,9 @@ fn everything_is_measured_and_reported() {
         assert_eq!(of(id), BTreeSet::from(["fourwave", "kernel"]), "{id}");
     }
     for row in rows {
-        assert!(row["per_second"]["median"].as_f64().unwrap() > 0.0, "{row}");
+        // Of clients that soon give up an overloaded server may serve none.
+        let fewest = if row["id"] == "overload" { 0.0 } else { f64::MIN_POSITIVE };
+        assert!(row["per_second"]["median"].as_f64().unwrap() >= fewest, "{row}");
         // SYN, request and FIN at least, but for connections that stay.
         let keeps = row["id"].as_str().unwrap().starts_with("keep_alive");
         let fewest = if keeps { 0.9 } else { 2.9 };
