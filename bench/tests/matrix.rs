@@ -58,8 +58,9 @@ fn everything_is_measured_and_reported() {
         assert_eq!(of(id), BTreeSet::from(["fourwave", "kernel"]), "{id}");
     }
     for row in rows {
-        // Of clients that soon give up an overloaded server may serve none.
-        let fewest = if row["id"] == "overload" { 0.0 } else { f64::MIN_POSITIVE };
+        // Of clients that soon give up the kernel may serve none when it is overloaded.
+        let may_fail = row["id"] == "overload" && row["server"] == "kernel";
+        let fewest = if may_fail { 0.0 } else { f64::MIN_POSITIVE };
         assert!(row["per_second"]["median"].as_f64().unwrap() >= fewest, "{row}");
         // SYN, request and FIN at least, but for connections that stay.
         let keeps = row["id"].as_str().unwrap().starts_with("keep_alive");

@@ -58,9 +58,14 @@ fn a_flood_keeps_nobody_out_and_takes_no_memory() {
     for v6 in FAMILIES {
         honest_connections(&bed, v6, &mut next);
     }
+    // Nor is what several clients take at a time: each look at the counters is one, and the next can
+    // come before the daemon has let go of it.
+    let askers: Vec<_> = (0..8).map(|_| bed.runtime()).collect();
+    drop(askers);
+    bed.stats();
     let resident = || machine::resident_bytes_of(daemon.pid).expect("the daemon lives");
     let mut held = 0;
-    for (round, v6) in FAMILIES.into_iter().cycle().take(5).enumerate() {
+    for v6 in FAMILIES.into_iter().cycle().take(4) {
         let before = bed.stats();
         let config =
             FloodConfig { target: bed.server_address(v6, PORT), syns: syns(), rate: 50_000.0 };
@@ -73,8 +78,8 @@ fn a_flood_keeps_nobody_out_and_takes_no_memory() {
             let sent = sender.join().expect("no panic").expect("it can be entered");
             assert_eq!(sent.expect("frames can be sent").syns, syns());
         });
-        // The first of each family fill what is kept for as long as the daemon lives.
-        if round == 1 {
+        // The first round fills what is kept for as long as the daemon lives.
+        if held == 0 {
             held = resident();
         }
     }
@@ -85,10 +90,9 @@ fn a_flood_keeps_nobody_out_and_takes_no_memory() {
     for name in ["ListenOverflows", "ListenDrops"] {
         assert_eq!(stats.get(name), 0, "{name}");
     }
-    // Some megabytes come and stay once, sooner or later; a flood whose SYNs took 100 bytes each
-    // would show.
+    // A page here and there; a flood whose SYNs took 100 bytes each would show.
     let grown = resident().saturating_sub(held);
-    assert!(grown < 3 * syns() * 96, "{grown} bytes");
+    assert!(grown < 3 * syns() * 64, "{grown} bytes");
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
     eventually_is("handshakes are given up", &0, || bed.stats().get("syn_received"));
     bed.wait_until_empty();
