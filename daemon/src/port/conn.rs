@@ -413,13 +413,28 @@ impl Conn {
         let last = self.chain.last().map(|(_, extent)| extent);
         block.put_right(dead, self.send_tail, last);
         // While the dead process was appending, nothing could be released.
+        if self.life == Life::Ended {
+            return self.drop_unsent(block, pool);
+        }
         let drained = self.send_acked == self.send_tail && !self.send_tail.is_multiple_of(PAGE);
         if drained && block.release_open_extent(self.send_tail) {
             self.chain.clear(pool);
         }
     }
 
-    /// The stack needs no bytes to send any more.
+    /// The stack needs no bytes to send any more, but the client may not know yet: it may be
+    /// appending to the last extent, or have posted that it has. That one stays until its command
+    /// comes, or nobody can send one.
+    pub(super) fn drop_unsent(&mut self, block: &ConnBlock, pool: &mut ExtentPool) {
+        let whole = self.send_tail.is_multiple_of(PAGE);
+        if whole || block.release_open_extent(self.send_tail) {
+            self.chain.clear(pool);
+        } else {
+            self.chain.release_before(pool, page_of(self.send_tail));
+        }
+    }
+
+    /// Neither the stack nor the client needs bytes to send any more.
     pub(super) fn release_send(&mut self, pool: &mut ExtentPool) {
         self.chain.clear(pool);
     }

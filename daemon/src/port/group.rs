@@ -389,8 +389,7 @@ impl Group {
             }
         })?;
         if conn.life == Life::Ended {
-            // Nobody will send these.
-            conn.release_send(&mut self.memory.pool);
+            conn.drop_unsent(block(&self.segment, self.worker, index), &mut self.memory.pool);
         }
         Ok(())
     }
@@ -421,10 +420,10 @@ impl Group {
     /// The stack is done with the connection.
     pub fn ended(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
-        conn.release_send(&mut self.memory.pool);
         match conn.life {
             Life::Open => {
                 conn.life = Life::Ended;
+                conn.drop_unsent(block(&self.segment, self.worker, index), &mut self.memory.pool);
                 conn.back_window(&mut self.memory, 0);
             }
             Life::Orphan => self.free_slot(index),

@@ -58,6 +58,12 @@ pub(super) struct Leaving {
     next: u32,
 }
 
+impl Leaving {
+    pub(super) fn id(&self) -> GroupId {
+        self.id
+    }
+}
+
 impl Worker {
     /// Works on control's messages; returns how many there were.
     pub(super) fn handle_control(&mut self) -> usize {

@@ -84,9 +84,10 @@ impl Worker {
         let mut departing = std::mem::take(&mut self.departing);
         departing.retain_mut(|gone| {
             let (group, worker) = (gone.group, self.index);
-            // A group that is gone as a whole has closed all there was.
+            // A group that is gone, or going, as a whole closes all there is.
             let here = self.env.clients.find(gone.slot).is_some_and(|found| found.id() == group);
-            if here && self.release_some(gone, &mut done) {
+            let whole = here && self.leaving.iter().all(|leaving| leaving.id() != group);
+            if whole && self.release_some(gone, &mut done) {
                 return true;
             }
             let process = gone.holder.process();

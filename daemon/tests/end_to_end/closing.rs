@@ -147,6 +147,32 @@ fn the_peers_reset_is_an_error_once() {
 }
 
 /// The server closed first and is in TIME_WAIT; the client comes back from the same port at once.
+/// Peers reset while small writes are on their way to the worker, one extent taking many of them:
+/// each writer sees its own connection end, and is not taken for a liar.
+#[test]
+fn a_reset_may_cross_writes() {
+    let Some(bed) = Bed::new("cross") else { return };
+    let runtime = bed.runtime();
+    for v6 in FAMILIES {
+        let listener = bed.listen(&runtime, bed.server_address(v6, 7777));
+        for _ in 0..500 {
+            let (mut fourwave, mut kernel) = bed.connected_pair(&listener);
+            let writer = thread::spawn(move || {
+                let ended =
+                    std::iter::repeat_with(|| fourwave.write_all(&[1; 10])).find_map(Result::err);
+                ended.expect("the peer has gone").kind()
+            });
+            kernel.read_exact(&mut [0; 1]).expect("it comes");
+            // Bytes that were not read: a reset.
+            drop(kernel);
+            let kind = writer.join().expect("it does not panic");
+            assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind}");
+        }
+    }
+    drop(runtime);
+    bed.wait_until_empty();
+}
+
 #[test]
 fn a_new_connection_takes_the_place_of_a_time_wait() {
     let Some(bed) = Bed::new("again") else { return };

@@ -9,11 +9,10 @@ use fourwave_bench::flood::{self, FloodConfig};
 use fourwave_bench::lab::Side;
 use fourwave_bench::load::{self, LoadConfig, Until};
 use fourwave_bench::machine;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::assert_flawless;
 use crate::support::roles::{ECHO_SIZE, Role};
-use crate::support::{Bed, FAMILIES, PATIENCE, eventually, eventually_is, soaking};
+use crate::support::{Bed, FAMILIES, PATIENCE, Stopped, eventually, eventually_is, soaking};
 
 const PORT: u16 = 7777;
 
@@ -141,21 +140,4 @@ fn a_flood_at_a_stopped_worker_takes_nothing_from_connections() {
     bed.stop(Role::FourwaveEcho.name(), Duration::from_secs(5)).expect("it can be ended");
     eventually_is("handshakes are given up", &0, || bed.stats().get("syn_received"));
     bed.wait_until_empty();
-}
-
-/// A process that gets no CPU until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(pid: i32) -> Stopped {
-        let pid = Pid::from_raw(pid).expect("a process");
-        kill_process(pid, Signal::STOP).expect("it is there");
-        Stopped(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::CONT);
-    }
 }

@@ -1,7 +1,7 @@
 //! A client that writes what no correct client writes. It is evicted; nobody else notices.
 
 use std::io::{IoSliceMut, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -9,7 +9,7 @@ use fourwave_bench::lab::Side;
 use fourwave_protocol::command::{Command, decode_grant};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
 use fourwave_protocol::ring::{Consumer, Producer};
-use fourwave_protocol::{EXTENT_BYTES, ExtentId, Handle, Params, Segment, VERSION};
+use fourwave_protocol::{EXTENT_BYTES, ExtentId, Handle, Params, Process, Segment, VERSION};
 use rustix::fd::OwnedFd;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use crate::support::bytes::Pattern;
-use crate::support::{Bed, FAMILIES, PATIENCE, eventually, soaking};
+use crate::support::{Bed, FAMILIES, PATIENCE, Stopped, eventually, soaking};
 
 const PORT: u16 = 6666;
 
@@ -88,9 +88,9 @@ struct Attacker {
     /// Its one connection, accepted.
     handle: Handle,
     /// The other end of it.
-    peer: std::net::TcpStream,
+    peer: TcpStream,
     /// One that waits to be accepted.
-    waiting: std::net::TcpStream,
+    waiting: TcpStream,
     listener: u32,
 }
 
@@ -116,15 +116,7 @@ impl Attacker {
         let (reply, _) = request(&control, &Request::Listen { listener, backlog: 8 }).expect("may");
         assert_eq!(reply, Reply::Done);
 
-        let peer = bed.kernel_connect(address);
-        let mut accepted = None;
-        let pop =
-            || (0..params.workers).find_map(|w| segment.accept_ring(listener, w).pop(process));
-        eventually("a connection to accept", || {
-            accepted = pop();
-            accepted.is_some()
-        });
-        let handle = accepted.expect("just seen").handle;
+        let (peer, handle) = accept(bed, address, (&segment, listener, process));
         let waiting = bed.kernel_connect(address);
         let commands = Producer::new();
         Attacker {
@@ -212,10 +204,33 @@ impl Attacker {
         unsafe { rustix::mm::munmap(base.cast(), size) }.expect("it is mapped");
     }
 
+    /// A process more, which holds what this one holds; and its connection to the daemon.
+    fn fork(&self) -> (Process, OwnedFd) {
+        let (reply, mut descriptors) = request(&self.control, &Request::Fork).expect("it may");
+        let Reply::Forked { process, .. } = reply else { panic!("{reply:?}") };
+        (process, descriptors.swap_remove(0))
+    }
+
     /// Whether the daemon has hung up.
     fn is_thrown_out(&self) -> bool {
         request(&self.control, &Request::Stats).is_none()
     }
+}
+
+/// Connects, and takes that connection off the accept queue of a listener.
+fn accept(
+    bed: &Bed,
+    address: SocketAddr,
+    (segment, listener, process): (&Segment, u32, Process),
+) -> (TcpStream, Handle) {
+    let peer = bed.kernel_connect(address);
+    let workers = segment.layout().params().workers;
+    let mut accepted = None;
+    eventually("a connection to accept", || {
+        accepted = (0..workers).find_map(|w| segment.accept_ring(listener, w).pop(process));
+        accepted.is_some()
+    });
+    (peer, accepted.expect("just seen").handle)
 }
 
 /// Sends a request and waits for its reply; `None` when the daemon has hung up.
@@ -289,6 +304,34 @@ fn each_lie_is_found_out() {
             }
         }
     });
+    bed.wait_until_empty();
+}
+
+/// Several processes that go while the daemon looks elsewhere, so that it hears of all of them at
+/// once: what they held is let go once.
+#[test]
+fn a_family_may_go_at_once() {
+    let Some(mut bed) = Bed::without_daemon("family", |lab| lab, &[]) else { return };
+    let daemon = bed.start_daemon();
+    // Several times, for the worker must not hear of the first before the last has gone too.
+    for v6 in FAMILIES.repeat(5) {
+        let address = bed.server_address(v6, PORT);
+        let attacker = Attacker::new(&bed, address);
+        let children: Vec<_> = (0..20).map(|_| attacker.fork()).collect();
+        let (segment, listener) = (&attacker.segment, attacker.listener);
+        drop(attacker.waiting);
+        let peers =
+            children.iter().map(|(child, _)| accept(&bed, address, (segment, listener, *child)).0);
+        let peers: Vec<_> = peers.collect();
+        let stopped = Stopped::new(daemon.pid);
+        drop((attacker.control, children));
+        drop(stopped);
+        for mut peer in peers.into_iter().chain([attacker.peer]) {
+            // Nothing was sent, so that a close is an orderly end if it is no reset.
+            let end = peer.read(&mut [0; 1]).map_err(|error| error.raw_os_error());
+            assert!(matches!(end, Ok(0) | Err(Some(libc::ECONNRESET))), "{end:?}");
+        }
+    }
     bed.wait_until_empty();
 }
 

@@ -1,9 +1,11 @@
 //! Connections that buffer more than the first window.
 
 use super::{Bench, LANE, WORKER};
-use crate::port::{AppId, Change, Evict};
+use crate::port::{AppId, Change, Evict, Life};
 use core::sync::atomic::Ordering;
-use fourwave_protocol::{EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Handle, Params};
+use fourwave_protocol::{
+    EXTENT_BYTES, EXTENT_SLOTS, ExtentId, FIRST_WINDOW, Handle, Params, position_of,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -247,11 +249,69 @@ fn commands_may_overtake_each_other() {
     bench.finish();
 }
 
+/// The stack is done with a connection while its client appends to the last extent, or has done so
+/// and the command lies in the ring: no crime.
+#[test]
+fn an_append_may_cross_the_end_of_its_connection() {
+    for posted in [false, true] {
+        let mut bench = bench();
+        let (app, handle) = bench.open();
+        let segment = Arc::clone(&bench.segment);
+        let block = segment.connection(handle.index).unwrap();
+        let extent = bench.write(handle, 0, b"head");
+        bench.take_written(app.conn, 4).unwrap();
+        assert!(block.take_open_extent(4));
+        if posted {
+            block.leave_open_extent(8);
+        }
+        bench.group().ended(app.conn);
+        // What it is writing into is not given to anybody else meanwhile.
+        assert_eq!(bench.held(app), 1);
+        block.leave_open_extent(8);
+        assert_eq!(bench.group().take_written(app.conn, 8, Some(extent)), Ok(()));
+        assert_eq!(bench.held(app), 0);
+        assert!(!block.take_open_extent(8), "the next bytes need an extent of their own");
+        bench.group().close(app.conn);
+        bench.finish();
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Write { bytes: u64 },
     Acknowledge { share: u64 },
     Load { from: u64, length: u64 },
+}
+
+/// A stream as its client writes it.
+struct Stream {
+    handle: Handle,
+    tail: u64,
+}
+
+impl Stream {
+    fn write(&mut self, bench: &mut Bench, bytes: u64) {
+        let segment = Arc::clone(&bench.segment);
+        let block = segment.connection(self.handle.index).unwrap();
+        let end = self.tail + bytes;
+        while self.tail < end {
+            let (tail, position) = (self.tail, position_of(self.tail));
+            let piece = (end - tail).min(PAGE - tail % PAGE);
+            let bytes = pattern(tail, piece);
+            let last = block.send_extent();
+            if position != 0 && block.take_open_extent(tail) {
+                segment.write_extent(last.unwrap(), position, &bytes);
+            } else {
+                let extent = bench.grants(1)[0];
+                segment.write_extent(extent, position, &bytes);
+                let before = last.map_or(0, ExtentId::raw);
+                segment.link(extent).store(before, Ordering::Relaxed);
+                block.client.send_extent.store(extent.raw(), Ordering::Relaxed);
+            }
+            self.tail += piece;
+            block.leave_open_extent(self.tail);
+        }
+    }
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -274,24 +334,9 @@ proptest! {
             match op {
                 Op::Write { bytes } => {
                     let end = (tail + bytes).min(acked / PAGE * PAGE + FIRST_WINDOW);
-                    while tail < end {
-                        let segment = Arc::clone(&bench.segment);
-                        let block = segment.connection(handle.index).unwrap();
-                        let piece = (end - tail).min(PAGE - tail % PAGE);
-                        let bytes = pattern(tail, piece);
-                        let last = block.send_extent();
-                        if !tail.is_multiple_of(PAGE) && block.take_open_extent(tail) {
-                            segment.write_extent(last.unwrap(), (tail % PAGE) as usize, &bytes);
-                        } else {
-                            let extent = bench.grants(1)[0];
-                            segment.write_extent(extent, (tail % PAGE) as usize, &bytes);
-                            let before = last.map_or(0, ExtentId::raw);
-                            segment.link(extent).store(before, Ordering::Relaxed);
-                            block.client.send_extent.store(extent.raw(), Ordering::Relaxed);
-                        }
-                        tail += piece;
-                        block.leave_open_extent(tail);
-                    }
+                    let mut stream = Stream { handle, tail };
+                    stream.write(&mut bench, end - tail);
+                    tail = stream.tail;
                     prop_assert_eq!(bench.take_written(app.conn, tail), Ok(()));
                 }
                 Op::Acknowledge { share } => {
@@ -310,6 +355,48 @@ proptest! {
             prop_assert_eq!(u64::from(bench.held(app)), held);
         }
         bench.end(app);
+        bench.finish();
+    }
+
+    /// A client that has not heard yet that the stack is done with its connection: whatever it
+    /// writes, nobody is to blame, and nothing is kept.
+    #[test]
+    fn any_write_may_cross_the_end_of_its_connection(
+        sizes in prop::collection::vec(1..3 * PAGE, 1..8),
+        told in 0usize..8,
+        acknowledged in 0usize..8,
+        end in 0usize..8,
+    ) {
+        let mut bench = bench();
+        let (app, handle) = bench.open();
+        let mut stream = Stream { handle, tail: 0 };
+        let mut commands = std::collections::VecDeque::new();
+        let mut taken = 0;
+        let (end, told) = (end.min(sizes.len()), told.min(end));
+        for (at, size) in (0..).zip(&sizes) {
+            if at == end {
+                bench.acknowledge(app, if acknowledged < told { taken } else { 0 }, FIRST_WINDOW);
+                bench.group().ended(app.conn);
+            }
+            if stream.tail + size > FIRST_WINDOW {
+                break;
+            }
+            stream.write(&mut bench, *size);
+            let last = bench.segment.connection(handle.index).unwrap().send_extent();
+            commands.push_back((stream.tail, last));
+            while at < told && let Some((tail, last)) = commands.pop_front() {
+                prop_assert_eq!(bench.group().take_written(app.conn, tail, last), Ok(()));
+                taken = tail;
+            }
+        }
+        if bench.group().conn(app.conn).life == Life::Open {
+            bench.group().ended(app.conn);
+        }
+        for (tail, last) in commands {
+            prop_assert_eq!(bench.group().take_written(app.conn, tail, last), Ok(()));
+        }
+        prop_assert_eq!(bench.held(app), 0);
+        bench.group().close(app.conn);
         bench.finish();
     }
 }

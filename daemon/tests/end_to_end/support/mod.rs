@@ -24,6 +24,7 @@ use fourwave::{Runtime, SocketOptions};
 use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, LabError, ProcessRef, Side};
 
 use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{Pid, Signal, kill_process};
 pub use stats::Stats;
 
 /// Whatever takes longer hangs.
@@ -345,6 +346,23 @@ pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     match thread::scope(|scope| scope.spawn(run).join()) {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// A process that gets no CPU until this is dropped.
+pub struct Stopped(Pid);
+
+impl Stopped {
+    pub fn new(pid: i32) -> Stopped {
+        let pid = Pid::from_raw(pid).expect("a process");
+        kill_process(pid, Signal::STOP).expect("it is there");
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
