@@ -11,7 +11,7 @@ use serde_json::Value;
 use support::possible;
 
 /// Names that others read; they do not change.
-const RATIOS: [&str; 11] = [
+const RATIOS: [&str; 13] = [
     "server_bound_cps",
     "best_placement_cps",
     "cps_to_limit",
@@ -21,6 +21,8 @@ const RATIOS: [&str; 11] = [
     "kernel_client_cps",
     "bulk_from_server",
     "bulk_to_server",
+    "bulk_from_server_free",
+    "bulk_to_server_free",
     "overload_cps",
     "idle_daemon_cpu",
 ];

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::bed::Subject;
+use super::bed::{Placement, Subject};
 use super::report::{Report, Row, Spread};
 use crate::compare::median;
+use crate::goodput::Direction;
 
 /// A ratio and whether it is as aimed at.
 #[derive(Clone, Debug, Serialize)]
@@ -163,6 +164,34 @@ impl All {
     }
 }
 
+/// Name, title, direction and placement.
+const STREAMS: [(&str, &str, Direction, Placement); 4] = [
+    (
+        "bulk_from_server",
+        "a long stream from the server, server-bound",
+        Direction::Down,
+        Placement::ServerBound,
+    ),
+    (
+        "bulk_to_server",
+        "a long stream to the server, server-bound",
+        Direction::Up,
+        Placement::ServerBound,
+    ),
+    (
+        "bulk_from_server_free",
+        "a long stream from the server, received where it is sent",
+        Direction::Down,
+        Placement::Free,
+    ),
+    (
+        "bulk_to_server_free",
+        "a long stream to the server, received where it is sent",
+        Direction::Up,
+        Placement::Free,
+    ),
+];
+
 /// All ratios whose rows are there.
 pub(super) fn judge(report: &Report) -> BTreeMap<&'static str, Judged> {
     let mut all = All(BTreeMap::new());
@@ -173,15 +202,13 @@ pub(super) fn judge(report: &Report) -> BTreeMap<&'static str, Judged> {
             all.insert(name, Judged::new(title, ratio, is, aim));
         }
     }
-    for (name, title, direction) in [
-        ("bulk_from_server", "a long stream from the server", "from the server"),
-        ("bulk_to_server", "a long stream to the server", "to the server"),
-    ] {
+    for (name, title, direction, placement) in STREAMS {
         let of = |server: Subject| {
+            let same = (server.name(), direction.name(), placement.name());
             let row = report
                 .bulk
                 .iter()
-                .find(|row| row.server == server.name() && row.direction == direction)?;
+                .find(|row| (row.server, row.direction, row.placement) == same)?;
             Some(row.megabits_by_round.as_slice())
         };
         if let (Some(ours), Some(theirs)) = (of(Subject::Fourwave), of(Subject::Kernel))

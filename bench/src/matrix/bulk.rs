@@ -17,7 +17,8 @@ use crate::machine;
 
 const PORT: u16 = 6999;
 
-/// Streams in both directions to both servers, in interleaved rounds.
+/// Streams in both directions to both servers, in interleaved rounds: with each end's receiving on
+/// its own CPU, as between two machines, and with all of it where the sender is, as veth does.
 pub(super) fn measure(
     bench: &Bench<'_>,
     beds: [&Bed; 2],
@@ -29,7 +30,6 @@ pub(super) fn measure(
     let [kernel, fourwave] = beds;
     let runtime = Runtime::connect(fourwave.lab().control_socket(Side::Server))
         .map_err(CompareError::io("the daemon's control socket"))?;
-    let address = |bed: &Bed| SocketAddr::new(bed.lab().server().v4(), PORT);
     let listening = kernel.lab().server().run(|| {
         let listener = std::net::TcpListener::bind(address(kernel))?;
         listener.set_nonblocking(true)?;
@@ -58,29 +58,54 @@ pub(super) fn measure(
         seed: 0,
         daemon_keys: BTreeMap::new(),
     };
-    for bed in beds {
-        bed.place(bench, Placement::Free)?;
+    let streams = Streams { beds, listeners: &listeners, goodput: &goodput, data: &data };
+    for placement in [Placement::ServerBound, Placement::Free] {
+        for bed in beds {
+            bed.place(bench, placement)?;
+        }
+        for direction in Direction::ALL {
+            streams.measure(bench, placement, direction, report)?;
+        }
     }
-    for direction in Direction::ALL {
+    Ok(())
+}
+
+/// What all streams have in common; kernel first, then fourwave.
+struct Streams<'a> {
+    beds: [&'a Bed; 2],
+    listeners: &'a [Listener; 2],
+    goodput: &'a GoodputConfig,
+    data: &'a [u8],
+}
+
+impl Streams<'_> {
+    fn measure(
+        &self,
+        bench: &Bench<'_>,
+        placement: Placement,
+        direction: Direction,
+        report: &mut Report,
+    ) -> Result<(), CompareError> {
+        let (rounds, bytes) = (self.goodput.rounds, self.goodput.bytes);
         let mut rates = [Vec::new(), Vec::new()];
         let (mut busy, mut errors) = ([0_u64; 2], [0_u64; 2]);
-        for round in 0..config.rounds {
+        for round in 0..rounds {
             bench.progress.step(&format!(
-                "round {}/{}: a long stream {}",
+                "round {}/{rounds}: a long stream {}, {}",
                 round + 1,
-                config.rounds,
-                direction.name()
+                direction.name(),
+                placement.name()
             ));
             for turn in 0..2 {
                 bench.check()?;
                 let index = (turn + round) % 2;
                 let transfer = Transfer {
-                    config: &goodput,
-                    lab: beds[index].lab(),
-                    listener: &listeners[index],
-                    address: address(beds[index]),
+                    config: self.goodput,
+                    lab: self.beds[index].lab(),
+                    listener: &self.listeners[index],
+                    address: address(self.beds[index]),
                     direction,
-                    data: &data,
+                    data: self.data,
                 };
                 let counted = || machine::busy_ns().map_err(CompareError::io("/proc/stat"));
                 let before = counted()?;
@@ -90,7 +115,8 @@ pub(super) fn measure(
                         busy[index] += counted()? - before;
                     }
                     Err(error) => {
-                        bench.progress.note(&format!("{}: {error}", beds[index].subject().name()));
+                        let server = self.beds[index].subject().name();
+                        bench.progress.note(&format!("{server}: {error}"));
                         errors[index] += 1;
                     }
                 }
@@ -100,7 +126,8 @@ pub(super) fn measure(
             let megabytes = bytes as f64 * rates[index].len().max(1) as f64 / 1e6;
             report.bulk.push(BulkRow {
                 direction: direction.name(),
-                server: beds[index].subject().name(),
+                placement: placement.name(),
+                server: self.beds[index].subject().name(),
                 bytes,
                 megabits: Spread::over(&rates[index]).unwrap_or_default(),
                 megabits_by_round: std::mem::take(&mut rates[index]),
@@ -108,6 +135,10 @@ pub(super) fn measure(
                 errors: errors[index],
             });
         }
+        Ok(())
     }
-    Ok(())
+}
+
+fn address(bed: &Bed) -> SocketAddr {
+    SocketAddr::new(bed.lab().server().v4(), PORT)
 }

@@ -261,7 +261,7 @@ fn streams(report: &Report) -> String {
         for row in report.bulk.iter().filter(|row| row.server == server) {
             let range = Some((row.megabits.min, row.megabits.max));
             let bar = Bar { series: server, value: row.megabits.median, range };
-            let label = format!("{} MiB {}", row.bytes >> 20, row.direction);
+            let label = format!("{} MiB {}, {}", row.bytes >> 20, row.direction, row.placement);
             match groups.iter_mut().find(|group| group.label == label) {
                 Some(group) => group.bars.push(bar),
                 None => groups.push(Group { label, bars: vec![bar] }),

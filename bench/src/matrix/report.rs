@@ -241,6 +241,8 @@ pub struct CurvePoint {
 pub struct BulkRow {
     /// From or to the server.
     pub direction: &'static str,
+    /// Where received frames were processed.
+    pub placement: &'static str,
     /// Which server.
     pub server: &'static str,
     /// Bytes of one stream.

@@ -117,10 +117,12 @@ fn cells(row: &Row) -> Vec<String> {
 }
 
 fn bulk(report: &Report) -> Table {
-    let mut table = table(&["a long stream", "server", "Mbit/s", "min", "max", "CPU µs/MB"], 2);
+    let columns = ["a long stream", "placement", "server", "Mbit/s", "min", "max", "CPU µs/MB"];
+    let mut table = table(&columns, 3);
     for row in &report.bulk {
         table.add_row([
             row.direction.to_owned(),
+            row.placement.to_owned(),
             row.server.to_owned(),
             format!("{:.0}", row.megabits.median),
             format!("{:.0}", row.megabits.min),
