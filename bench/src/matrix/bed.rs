@@ -144,10 +144,9 @@ impl Bed {
         match subject {
             Subject::Kernel => {}
             Subject::Fourwave => {
-                let mut options = DaemonOptions::default();
-                // Workers in turn on the server's CPU and the other one.
-                let cpus = [config.server_cpu, config.client_cpu].into_iter().cycle();
-                options.cpus = cpus.take(queues as usize).collect();
+                // All on the server's CPU: the generator, which polls, has the other one to itself.
+                let cpus = vec![config.server_cpu; queues as usize];
+                let mut options = DaemonOptions { cpus, ..DaemonOptions::default() };
                 // In the driver, veth's XDP programs run where the sender is: the server's work
                 // would be on the generator's CPU.
                 options.keys.insert("xdp_mode".to_owned(), "\"generic\"".to_owned());

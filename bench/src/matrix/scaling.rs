@@ -127,8 +127,6 @@ struct Scaling<'a> {
 impl Scaling<'_> {
     fn spec(&self, subject: Subject, point: Point) -> ServerSpec {
         let config = self.bench.config;
-        // More threads than one take both CPUs in turn.
-        let cpus = [config.server_cpu, config.client_cpu].into_iter().cycle();
         let io = match subject {
             Subject::Kernel => self.choices.io(Setting::BestPlacement),
             Subject::Fourwave | Subject::Limit => Io::Library,
@@ -136,7 +134,8 @@ impl Scaling<'_> {
         ServerSpec {
             io,
             defer_accept: false,
-            cpus: cpus.take(point.threads as usize).collect(),
+            // All on the server's: the generator, which polls, has the other one to itself.
+            cpus: vec![config.server_cpu; point.threads as usize],
             size: SIZE,
             listeners: point.listeners as u16,
         }

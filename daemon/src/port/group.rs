@@ -119,6 +119,11 @@ impl Group {
         Some(why)
     }
 
+    /// Whether it is to be evicted and nobody was told.
+    pub fn has_eviction_to_report(&self) -> bool {
+        self.evicted.is_some() && !self.reported
+    }
+
     /// Connections that hold a slot.
     pub fn used(&self) -> u32 {
         self.used

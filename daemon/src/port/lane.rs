@@ -17,6 +17,13 @@ const GRANT_SHARE: u32 = 16;
 /// Fewest that it is given where there are enough, so that one full send window can be written.
 const GRANT_FLOOR: u32 = 16;
 
+/// Looks for commands in vain after which a lane is looked at less often: most lanes of a daemon with
+/// many programs say nothing for seconds, and a look costs a cache miss.
+const QUIET_LOOKS: u32 = 256;
+/// Turns for one look at such a lane. It is looked at every time again once it has said something, or
+/// was told something and will answer.
+pub(super) const QUIET_TURNS: u64 = 8;
+
 /// What the worker keeps of a lane.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -35,6 +42,8 @@ pub(super) struct Lane {
     target: u32,
     /// The client ran out of send extents and asked to be told.
     wants_grants: bool,
+    /// Looks for commands in vain since it said, or was told, something.
+    quiet: u32,
     /// What the connection begins with that it opens next.
     pub(super) preset: Settings,
     /// Something was published since the doorbell was last considered.
@@ -61,22 +70,40 @@ impl Lane {
             granted: 0,
             target: share.clamp(GRANT_FLOOR, GRANT_TARGET).min(params.grant_entries),
             wants_grants: false,
+            quiet: 0,
             preset: Settings::default(),
             touched: false,
         }
     }
 
-    /// The next command, copied out of shared memory.
-    pub(super) fn pop(&mut self, segment: &Segment) -> Result<Option<[u64; COMMAND_WORDS]>, Evict> {
-        Ok(self.commands.pop(&segment.command_ring(self.lane, self.worker))?)
+    /// Whether it has said nothing for long, and waits for nothing that is given in passing.
+    pub(super) fn is_silent(&self) -> bool {
+        self.quiet >= QUIET_LOOKS && !self.wants_grants
     }
 
-    /// Whether a command waits.
+    /// Whether to look for commands in this turn.
+    pub(super) fn is_due(&self, turn: u64) -> bool {
+        !self.is_silent() || turn.wrapping_add(self.lane.into()).is_multiple_of(QUIET_TURNS)
+    }
+
+    /// The next command, copied out of shared memory.
+    pub(super) fn pop(&mut self, segment: &Segment) -> Result<Option<[u64; COMMAND_WORDS]>, Evict> {
+        let command = self.commands.pop(&segment.command_ring(self.lane, self.worker))?;
+        self.quiet = if command.is_some() { 0 } else { self.quiet.saturating_add(1) };
+        Ok(command)
+    }
+
+    /// Whether a command waits, which is taken in the next turn then.
     pub(super) fn has_command(&mut self, segment: &Segment) -> bool {
         // An impossible index counts as work: pop() will say so.
-        self.commands
+        let waits = self
+            .commands
             .available(&segment.command_ring(self.lane, self.worker))
-            .map_or(true, |waiting| waiting > 0)
+            .map_or(true, |waiting| waiting > 0);
+        if waits {
+            self.quiet = 0;
+        }
+        waits
     }
 
     /// Whether an event could be posted now.
@@ -90,6 +117,7 @@ impl Lane {
         let ring = segment.event_ring(self.lane, self.worker);
         let posted = self.events.push(&ring, event.encode())?;
         self.touched |= posted;
+        self.quiet = 0;
         Ok(posted.then_some(ordinal))
     }
 

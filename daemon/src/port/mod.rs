@@ -26,6 +26,7 @@ pub use notify::Notices;
 use crate::messages::GroupId;
 use core::net::SocketAddr;
 use fourwave_protocol::Corrupt;
+use lane::QUIET_TURNS;
 
 /// Why a group is evicted. Each reason is counted under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,9 @@ impl AppId {
 #[derive(Debug, Default)]
 pub struct Clients {
     groups: Vec<Option<Box<Group>>>,
+    /// By slot: the turn in which to look for commands next. Kept beside the groups, so that passing
+    /// over those that are silent costs nothing.
+    look_in: Vec<u64>,
 }
 
 impl Clients {
@@ -130,10 +134,12 @@ impl Clients {
         match self.groups.iter().position(Option::is_none) {
             Some(free) => {
                 self.groups[free] = Some(group);
+                self.look_in[free] = 0;
                 free as u32
             }
             None => {
                 self.groups.push(Some(group));
+                self.look_in.push(0);
                 self.groups.len() as u32 - 1
             }
         }
@@ -187,6 +193,35 @@ impl Clients {
     /// If it does not: a bug of ours.
     pub fn of(&mut self, app: AppId) -> &mut Group {
         self.group(app.group).expect("a group outlives its connections")
+    }
+
+    /// Whether to look for commands of the group in this slot in turn `turn`.
+    pub fn is_due(&self, slot: u32, turn: u64) -> bool {
+        self.look_in[slot as usize] <= turn
+    }
+
+    /// The group in this slot was looked at in turn `turn`.
+    pub fn looked_at(&mut self, slot: u32, turn: u64) {
+        let silent = self.find(slot).is_some_and(Group::is_silent);
+        self.look_in[slot as usize] = turn + if silent { QUIET_TURNS } else { 1 };
+    }
+
+    /// The group in this slot may have something to say: it is looked at in the next turn.
+    pub fn stir(&mut self, slot: u32) {
+        self.look_in[slot as usize] = 0;
+    }
+
+    /// Whether any group has a command waiting, which is taken in the next turn then, or is to be
+    /// evicted and nobody was told.
+    pub fn have_work(&mut self) -> bool {
+        for (group, look_in) in self.groups.iter_mut().zip(&mut self.look_in) {
+            let Some(group) = group else { continue };
+            if group.has_command() || group.has_eviction_to_report() {
+                *look_in = 0;
+                return true;
+            }
+        }
+        false
     }
 
     /// Number of slots, for loops that need the groups one by one.

@@ -88,6 +88,8 @@ impl Notices {
         for (slot, lane) in self.lanes.drain(..) {
             if let Some(group) = clients.group(slot) {
                 group.wake_lane(lane);
+                // It will answer.
+                clients.stir(slot);
             }
         }
     }

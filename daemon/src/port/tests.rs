@@ -566,6 +566,49 @@ fn a_lane_that_runs_out_is_given_more_at_a_time() {
 }
 
 #[test]
+fn a_silent_lane_is_looked_at_less_often_until_it_says_or_hears_something() {
+    let mut bench = Bench::new();
+    let (app, handle) = bench.open();
+    let due = |bench: &mut Bench| (0..8).filter(|&turn| bench.group().is_due(LANE, turn)).count();
+    let silence = |bench: &mut Bench| {
+        for _ in 0..1000 {
+            assert_eq!(bench.group().pop_command(LANE), Ok(None));
+        }
+        assert_eq!(due(bench), 1);
+        assert!(bench.group().is_silent());
+        bench.clients.looked_at(0, 100);
+        assert_eq!((101..109).filter(|&turn| bench.clients.is_due(0, turn)).count(), 1);
+    };
+    assert_eq!(due(&mut bench), 8);
+    bench.clients.looked_at(0, 100);
+    assert!(bench.clients.is_due(0, 101));
+    silence(&mut bench);
+    // A command that is found when its turn comes, or before a sleep.
+    let ring = bench.segment.command_ring(LANE, WORKER);
+    let words = Command::Consumed { handle }.encode();
+    assert!(bench.commands.push(&ring, words).unwrap());
+    assert!(bench.clients.have_work());
+    assert!(bench.clients.is_due(0, 101));
+    assert_eq!(due(&mut bench), 8);
+    assert_eq!(bench.group().pop_command(LANE), Ok(Some(words)));
+    silence(&mut bench);
+    // An event, which it will answer.
+    let block = bench.segment.connection(handle.index).unwrap();
+    block.client.wake_reader.store(LANE + 1, Ordering::Relaxed);
+    bench.change(app, 0, 0, status::PEER_CLOSED);
+    bench.deliver();
+    assert_eq!(bench.event(), Some(Event::Ready { handle }));
+    assert!(bench.clients.is_due(0, 101));
+    assert_eq!(due(&mut bench), 8);
+    silence(&mut bench);
+    // Extents that it waits for.
+    bench.group().want_grants(LANE);
+    assert!(!bench.group().is_silent());
+    bench.end(app);
+    bench.finish();
+}
+
+#[test]
 fn everything_returns_when_the_client_is_gone() {
     let mut bench = Bench::new();
     let (app, handle) = bench.open();

@@ -21,11 +21,16 @@ impl Worker {
     /// Works on what waits in the command rings; returns how much that was.
     pub(super) fn handle_commands(&mut self) -> usize {
         let mut done = 0;
+        let turn = self.counters.turns;
         for slot in 0..self.env.clients.slots() {
+            if !self.env.clients.is_due(slot, turn) {
+                continue;
+            }
             let Some(group) = self.env.clients.group(slot) else { continue };
             if group.evicted().is_some() {
                 continue;
             }
+            let all = group.is_silent();
             self.collect_accepted(slot);
             let count = self.env.clients.find(slot).map_or(0, |group| group.attached().len());
             // Who comes first gets the send extents that are left: not always the same.
@@ -34,11 +39,15 @@ impl Worker {
                 // Lanes come and go through control's messages only, never in this loop.
                 let group = self.env.clients.of(AppId { group: slot, conn: 0 });
                 let lane = group.attached()[position];
+                if !all && !group.is_due(lane, turn) {
+                    continue;
+                }
                 match self.handle_lane(slot, lane) {
                     Ok(count) => done += count,
                     Err(why) => self.evict(slot, why),
                 }
             }
+            self.env.clients.looked_at(slot, turn);
         }
         done
     }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Connections of a leaving group that are closed in one turn, so that others are not held up.
 const CLOSES_PER_TURN: usize = 256;
 
+/// Turns for one look for groups that are to be evicted. A worker does not sleep before it has told.
+const TURNS_PER_REPORT: u64 = 8;
+
 /// The way to control: a bounded queue, and what did not fit it yet.
 pub(super) struct Outbox {
     queue: Arc<ArrayQueue<FromWorker>>,
@@ -73,7 +76,9 @@ impl Worker {
             done += 1;
         }
         self.env.outbox.flush();
-        self.report_evictions();
+        if self.counters.turns.is_multiple_of(TURNS_PER_REPORT) {
+            self.report_evictions();
+        }
         done += self.close_leaving();
         done += self.release_departing();
         done += self.answer_inquiries();

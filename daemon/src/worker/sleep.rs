@@ -64,7 +64,7 @@ impl Worker {
             || !self.inbox.is_empty()
             || self.exchange.waits(self.index)
             || self.inquiries.can_go_on(self.index)
-            || self.env.clients.iter_mut().any(crate::port::Group::has_command)
+            || self.env.clients.have_work()
     }
 
     fn wait(&mut self, timeout: u64) {

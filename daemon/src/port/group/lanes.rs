@@ -72,6 +72,19 @@ impl Group {
         &self.attached
     }
 
+    /// Whether no lane has said anything for long.
+    pub fn is_silent(&self) -> bool {
+        let mut lanes =
+            self.attached.iter().filter_map(|&lane| self.lanes[usize::from(lane)].as_ref());
+        lanes.all(Lane::is_silent)
+    }
+
+    /// Whether to look for commands of a lane in this turn: not every time after it has been silent
+    /// for long.
+    pub fn is_due(&self, lane: u16, turn: u64) -> bool {
+        self.lanes[usize::from(lane)].as_ref().is_some_and(|lane| lane.is_due(turn))
+    }
+
     /// Commands that a lane's ring holds at the most.
     pub fn most_commands(&self) -> u32 {
         self.segment.layout().params().command_entries
