@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::EbpfLoader;
 use aya::programs::xdp::XdpMode as AyaMode;
@@ -259,6 +260,17 @@ fn verify(program: &mut Xdp) {
     result.expect("it is not interrupted each time").expect("the verifier accepts it");
 }
 
+/// Waits until nothing hangs on the interface. Closing a link's descriptor detaches the program
+/// only when no copy is left, and a process that another test is just starting has one until it
+/// executes its own program.
+fn until_free(lab: &Lab, interface: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Some(line) = xdp_line(lab, interface) {
+        assert!(Instant::now() < deadline, "still attached: {line}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_strangers_program_is_refused_by_name() {
     let Some(lab) = Lab::new(Veth::default()) else {
@@ -283,6 +295,7 @@ fn a_strangers_program_is_refused_by_name() {
         assert!(matches!(refused, SteeringError::Foreign { .. }), "{refused}");
         assert_eq!(xdp_line(&lab, NEAR), Some(line), "it is still there");
         program.detach(link).expect("it is attached");
+        until_free(&lab, NEAR);
     }
 }
 
