@@ -84,8 +84,11 @@ fn everything_is_measured_and_reported() {
         assert!(memory["bytes_per_connection"].as_f64().unwrap() > 0.0, "{memory}");
     }
     let series: BTreeSet<&str> = report.scaling.iter().map(|series| series.id).collect();
-    let all = ["clients", "idle", "listeners", "threads", "time_wait", "workers"];
+    let all = ["both", "clients", "idle", "listeners", "threads", "time_wait", "workers"];
     assert_eq!(series, BTreeSet::from(all));
+    for point in report.scaling.iter().flat_map(|series| &series.points) {
+        assert!(point.per_second > 0.0 && point.to_plain.min > 0.0, "{point:?}");
+    }
 
     let table = matrix::render(&report);
     assert!(table.contains("server_bound_cps") && table.contains("tcp_max_tw_buckets"), "{table}");

@@ -228,23 +228,16 @@ pub(super) fn judge(report: &Report) -> BTreeMap<&'static str, Judged> {
     for (name, title, id) in [
         ("idle_connections_cps", "connections/s beside most idle connections ÷ none", "idle"),
         ("time_wait_cps", "connections/s beside most TIME_WAIT ÷ none", "time_wait"),
+        ("idle_and_time_wait_cps", "connections/s beside most of both ÷ none", "both"),
         ("workers_cps", "connections/s with two workers ÷ one", "workers"),
         ("threads_cps", "connections/s with most application threads ÷ one", "threads"),
         ("listeners_cps", "connections/s over most listeners ÷ one", "listeners"),
         ("clients_cps", "connections/s beside most attached programs ÷ one", "clients"),
     ] {
         let Some(series) = report.scaling.iter().find(|series| series.id == id) else { continue };
-        let points = series.points.iter().filter(|point| point.server == "fourwave");
-        let points: Vec<(f64, f64)> = points.map(|point| (point.at, point.per_second)).collect();
-        let ends = (points.first(), points.last());
-        if let (Some((start, base)), Some((most, _))) = ends
-            && start != most
-        {
-            let at_most = points.iter().filter(|(at, _)| at == most);
-            let ratios: Vec<f64> = at_most.map(|(_, rate)| rate / base.max(1.0)).collect();
-            if let Some(ratio) = Spread::over(&ratios) {
-                all.insert(name, Judged::new(title, ratio, ">=", 0.9));
-            }
+        let mut points = series.points.iter().filter(|point| point.server == "fourwave");
+        if let Some(most) = points.next_back() {
+            all.insert(name, Judged::new(title, most.to_plain, ">=", 0.9));
         }
     }
     if let Some(idle) = report.idle_daemon_cpu {

@@ -126,18 +126,20 @@ pub(super) struct Bed {
 
 impl Bed {
     pub(super) fn up(bench: &Bench<'_>, subject: Subject) -> Result<Bed, CompareError> {
-        Bed::with(bench, subject, 1, &[])
+        Bed::with(bench, subject, "", 1, &[])
     }
 
-    /// With so many queues (and workers), and lines of the daemon's configuration.
+    /// With so many queues (and workers), and lines of the daemon's configuration. The suffix keeps
+    /// labs of one subject apart.
     pub(super) fn with(
         bench: &Bench<'_>,
         subject: Subject,
+        suffix: &str,
         queues: u32,
         keys: &[(&str, String)],
     ) -> Result<Bed, CompareError> {
         let config = bench.config;
-        let name = format!("{}{}", config.lab, &subject.name()[..1]);
+        let name = format!("{}{}{suffix}", config.lab, &subject.name()[..1]);
         let lab = Lab::up(LabConfig::named(&name).queues(queues).more_client_v4(MORE_ADDRESSES))?;
         let mut bed =
             Bed { subject, lab, next_source: 0, daemon: None, next_port: 7000, before: None };

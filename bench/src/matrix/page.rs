@@ -4,9 +4,11 @@ use std::fmt::Write;
 
 use super::aims::Judged;
 use super::chart::{Axis, Bar, Group, Line, Scale, bars, escape, lines, number, ratio as short};
-use super::report::{Quantiles, Report, Row};
+use super::report::{Quantiles, Report, Row, Series};
 
 const STYLE: &str = include_str!("page.css");
+
+const MIB: f64 = 1_048_576.0;
 
 /// Servers in the order of every chart.
 const SERVERS: [&str; 3] = ["fourwave", "kernel", "limit"];
@@ -299,9 +301,37 @@ fn scaling(report: &Report) -> String {
             .collect();
         let x = Axis { label: series.axis.to_owned(), scale: Scale::Linear };
         let y = Axis { label: "connections/s".to_owned(), scale: Scale::Linear };
-        let _ = write!(inner, "<h3>{}</h3>{}", escape(series.title), lines(&x, &y, &all));
+        let chart = lines(&x, &y, &all);
+        let _ = write!(inner, "<h3>{}</h3>{chart}{}", escape(series.title), points(series));
     }
-    section("As things grow", "Free placement, a lab of its own for each point.", &inner)
+    section(
+        "As things grow",
+        "Free placement, a lab of its own for each point. “÷ one” compares with a server that has one \
+         of everything, loaded in turn with it: median and range of the pairs.",
+        &inner,
+    )
+}
+
+fn points(series: &Series) -> String {
+    let mut table = format!(
+        "<table class=\"small\"><thead><tr><th>{}</th><th>server</th><th>connections/s</th><th>÷ one\
+         </th><th>connect p99 µs</th><th>daemon, MiB</th></tr></thead><tbody>",
+        escape(series.axis)
+    );
+    for point in &series.points {
+        let to = point.to_plain;
+        let _ = write!(table, "<tr><td class=\"n\">{:.0}</td><td>{}</td>", point.at, point.server);
+        for cell in [
+            number(point.per_second),
+            format!("{:.2} ({:.2}–{:.2})", to.median, to.min, to.max),
+            number(point.p99),
+            point.daemon_bytes.map_or("–".to_owned(), |bytes| number(bytes as f64 / MIB)),
+        ] {
+            let _ = write!(table, "<td class=\"n\">{cell}</td>");
+        }
+        table.push_str("</tr>");
+    }
+    table + "</tbody></table>"
 }
 
 fn rows(report: &Report) -> String {

@@ -292,9 +292,11 @@ pub struct SeriesPoint {
     pub at: f64,
     /// Connections per second.
     pub per_second: f64,
+    /// The same ÷ a server with one of everything, in the same rounds.
+    pub to_plain: Spread,
     /// p99 of connecting, microseconds.
     pub p99: f64,
-    /// Failed connections.
+    /// Failed connections, of that server too.
     pub errors: u64,
     /// Resident bytes of the daemon, where there is one.
     pub daemon_bytes: Option<u64>,

@@ -25,11 +25,12 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "{}:", series.title);
         for point in &series.points {
             let (server, at) = (point.server, point.at);
-            let (rate, p99) = (point.per_second, point.p99);
+            let (rate, p99, to) = (point.per_second, point.p99, point.to_plain);
             let _ = writeln!(
                 text,
-                "  {at:>10.0} {:<18} {server:<9} {rate:>9.0}/s, p99 {p99:.0} µs",
-                series.axis
+                "  {at:>10.0} {:<18} {server:<9} {rate:>9.0}/s, {:.2} ({:.2}–{:.2}) of one of \
+                 everything, p99 {p99:.0} µs",
+                series.axis, to.median, to.min, to.max
             );
         }
     }

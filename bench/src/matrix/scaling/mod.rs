@@ -1,26 +1,30 @@
 //! How figures change as something grows: idle connections, TIME_WAIT, workers, threads, listeners,
-//! attached programs. Each point has a lab of its own.
+//! attached programs. Each point is loaded in turn with a server that has one of everything, in a
+//! lab that is up at the same time: what the machine does meanwhile, it does to both.
+
+mod pair;
 
 use std::time::{Duration, Instant};
 
 use super::Scope;
-use super::bed::{Bed, Io, Placement, Server, ServerSpec, Subject};
+use super::bed::{Bed, Io, Server, ServerSpec, Subject};
 use super::choose::{Choices, Setting};
 use super::held::{hold, keeper, per_keeper};
-use super::measure::{Bench, Load, SIZE, Workload};
+use super::measure::{Bench, SIZE};
 use super::report::{Report, Series, SeriesPoint};
-use crate::compare::{CompareError, median};
-use crate::load::{Latency, Via};
-use crate::machine;
+use crate::compare::CompareError;
+use pair::Plain;
 
 /// How far each series goes.
 struct Extent {
-    /// Loads per point.
+    /// Pairs of loads per point.
     rounds: usize,
     /// Most connections of one process on kernel sockets, if its files are not fewer.
     kept: u64,
     idle: &'static [u64],
     time_wait: &'static [u64],
+    /// Idle connections beside the most TIME_WAIT.
+    both: &'static [u64],
     workers: &'static [u32],
     threads: &'static [u32],
     listeners: &'static [u32],
@@ -28,10 +32,11 @@ struct Extent {
 }
 
 const FULL: Extent = Extent {
-    rounds: 3,
+    rounds: 5,
     kept: HOLD_BATCH,
     idle: &[0, 100_000, 1_000_000],
     time_wait: &[0, 1_000_000, 3_000_000, 10_000_000],
+    both: &[100_000, 1_000_000],
     workers: &[1, 2],
     threads: &[1, 2, 4],
     listeners: &[1, 8, 64],
@@ -43,6 +48,7 @@ const QUICK: Extent = Extent {
     kept: 300,
     idle: &[500],
     time_wait: &[500],
+    both: &[500],
     workers: &[2],
     threads: &[2],
     listeners: &[4],
@@ -55,6 +61,9 @@ const HOLD_BATCH: u64 = 100_000;
 /// Filling TIME_WAIT takes no longer than this.
 const FILL_LIMIT: Duration = Duration::from_secs(400);
 
+/// One of the loads that fill it.
+const MOST_AT_ONCE: Duration = Duration::from_secs(5);
+
 /// Longer than filling and measuring take, instead of 60 s.
 const LONG_TIME_WAIT: &str = "20min";
 
@@ -65,8 +74,14 @@ pub(super) fn measure(
     report: &mut Report,
 ) -> Result<(), CompareError> {
     let extent = if bench.config.scope == Scope::Quick { &QUICK } else { &FULL };
-    let scaling = Scaling { bench, choices, extent };
-    let mut series = vec![scaling.idle()?, scaling.time_wait()?];
+    let mut scaling = Scaling { bench, choices, extent, plain: Vec::new() };
+    for subject in [Subject::Kernel, Subject::Fourwave] {
+        bench.progress.step(&format!("one of everything, {}", subject.name()));
+        let plain = Plain::up(bench, subject, &scaling.spec(subject, Point::default()))?;
+        scaling.plain.push(plain);
+    }
+    let mut series = vec![scaling.idle()?];
+    series.extend(scaling.time_wait()?);
     series.push(scaling.grow(
         "workers",
         "connections/s over workers (one queue each)",
@@ -96,8 +111,9 @@ pub(super) fn measure(
         |at| Point { programs: at, ..Point::default() },
     )?);
     report.scaling = series;
+    scaling.plain.into_iter().try_for_each(Plain::down)?;
     report.notes.push(format!(
-        "The series over TIME_WAIT keeps records for {LONG_TIME_WAIT} instead of 60 s, so that they \
+        "The series over TIME_WAIT keep records for {LONG_TIME_WAIT} instead of 60 s, so that they \
          can be filled; the kernel's TIME_WAIT cannot be changed, so it has no such series."
     ));
     Ok(())
@@ -122,6 +138,8 @@ struct Scaling<'a> {
     bench: &'a Bench<'a>,
     choices: &'a Choices,
     extent: &'static Extent,
+    /// One of everything, of either subject.
+    plain: Vec<Plain>,
 }
 
 impl Scaling<'_> {
@@ -143,7 +161,7 @@ impl Scaling<'_> {
 
     /// One series over numbers of something, for both servers where it means something for both.
     fn grow(
-        &self,
+        &mut self,
         id: &'static str,
         title: &'static str,
         axis: &'static str,
@@ -159,7 +177,7 @@ impl Scaling<'_> {
                 }
                 self.bench.progress.step(&format!("{title}: {at}, {}", subject.name()));
                 let wanted = point(at);
-                let mut bed = Bed::with(self.bench, subject, wanted.queues, &[])?;
+                let mut bed = Bed::with(self.bench, subject, "", wanted.queues, &[])?;
                 let server = bed.serve(&self.spec(subject, wanted))?;
                 for _ in 1..wanted.programs {
                     bed.serve(&self.spec(subject, Point::default()))?;
@@ -171,34 +189,16 @@ impl Scaling<'_> {
         Ok(Series { id, title, axis, points })
     }
 
-    fn idle(&self) -> Result<Series, CompareError> {
-        let most = self.extent.idle.iter().copied().max().unwrap_or(0) + 70_000;
-        let keys = [
-            ("limits.connections", most.to_string()),
-            ("clients.connections", most.to_string()),
-            ("clients.bytes", "\"6GiB\"".to_owned()),
-        ];
+    fn idle(&mut self) -> Result<Series, CompareError> {
         let mut points = Vec::new();
         for subject in [Subject::Kernel, Subject::Fourwave] {
-            let keys: &[(&str, String)] = if subject == Subject::Fourwave { &keys } else { &[] };
-            let mut bed = Bed::with(self.bench, subject, 1, keys)?;
+            let keys = if subject == Subject::Fourwave { self.room() } else { Vec::new() };
+            let mut bed = Bed::with(self.bench, subject, "", 1, &keys)?;
             let server = bed.serve(&self.spec(subject, Point::default()))?;
-            // One process can hold so many kernel sockets; fourwave's take no descriptors.
-            let kernel = subject == Subject::Kernel;
-            let most = if kernel { per_keeper(self.extent.kept) } else { u64::MAX };
-            let (mut open, mut keepers) = (0, Vec::new());
+            let mut idle = Idle::default();
             for &at in self.extent.idle {
                 self.bench.progress.step(&format!("{at} idle connections, {}", subject.name()));
-                while open < at {
-                    if (keepers.len() as u64).saturating_mul(most) <= open {
-                        keepers.push(bed.serve(&keeper(self.bench, subject))?);
-                    }
-                    let room = (keepers.len() as u64).saturating_mul(most) - open;
-                    let more = HOLD_BATCH.min(at - open).min(room);
-                    let last = &keepers[keepers.len() - 1];
-                    hold(self.bench, &mut bed, last, more)?;
-                    open += more;
-                }
+                idle.grow(self.bench, &mut bed, at, self.extent.kept)?;
                 points.push(self.point(&mut bed, &server, at as f64)?);
             }
             bed.down()?;
@@ -207,9 +207,11 @@ impl Scaling<'_> {
         Ok(Series { id: "idle", title, axis: "idle connections", points })
     }
 
-    fn time_wait(&self) -> Result<Series, CompareError> {
-        let keys = [("tcp.time_wait", format!("{LONG_TIME_WAIT:?}"))];
-        let mut bed = Bed::with(self.bench, Subject::Fourwave, 1, &keys)?;
+    /// Over TIME_WAIT, and then over idle connections beside all of it.
+    fn time_wait(&mut self) -> Result<[Series; 2], CompareError> {
+        let mut keys = self.room();
+        keys.push(("tcp.time_wait", format!("{LONG_TIME_WAIT:?}")));
+        let mut bed = Bed::with(self.bench, Subject::Fourwave, "", 1, &keys)?;
         let server = bed.serve(&self.spec(Subject::Fourwave, Point::default()))?;
         let mut points = Vec::new();
         let mut closed = 0;
@@ -217,47 +219,79 @@ impl Scaling<'_> {
             self.bench.progress.step(&format!("{at} connections in TIME_WAIT"));
             let begun = Instant::now();
             while closed < at && begun.elapsed() < FILL_LIMIT {
-                let load = self.load(self.bench.config.length.min(Duration::from_secs(5)));
+                let load = pair::load(self.bench, self.bench.config.length.min(MOST_AT_ONCE));
                 let sample = self.bench.sample(&mut bed, Some(&server), &load)?;
                 closed += sample.report.completed.max(1);
             }
             // What there is, if filling was too slow.
             points.push(self.point(&mut bed, &server, closed.min(at) as f64)?);
         }
-        bed.down()?;
         let title = "connections/s beside connections in TIME_WAIT";
-        Ok(Series { id: "time_wait", title, axis: "TIME_WAIT records", points })
+        let time_wait = Series { id: "time_wait", title, axis: "TIME_WAIT records", points };
+
+        let (mut points, mut idle) = (Vec::new(), Idle::default());
+        for &at in self.extent.both {
+            self.bench.progress.step(&format!("{at} idle connections beside all TIME_WAIT"));
+            idle.grow(self.bench, &mut bed, at, self.extent.kept)?;
+            points.push(self.point(&mut bed, &server, at as f64)?);
+        }
+        bed.down()?;
+        let title = "connections/s beside idle connections and all of that TIME_WAIT";
+        Ok([time_wait, Series { id: "both", title, axis: "idle connections", points }])
     }
 
-    fn load(&self, length: Duration) -> Load {
-        Load {
-            via: Via::Xdp,
-            placement: Placement::Free,
-            workload: Workload::Short { concurrency: self.bench.config.concurrency },
-            length,
-            coalesce: Duration::ZERO,
-        }
+    /// Room for the idle connections, as lines of the daemon's configuration.
+    fn room(&self) -> Vec<(&'static str, String)> {
+        let idle = self.extent.idle.iter().chain(self.extent.both);
+        let most = idle.copied().max().unwrap_or(0) + 70_000;
+        vec![
+            ("limits.connections", most.to_string()),
+            ("clients.connections", most.to_string()),
+            ("clients.bytes", "\"6GiB\"".to_owned()),
+        ]
     }
 
-    fn point(&self, bed: &mut Bed, server: &Server, at: f64) -> Result<SeriesPoint, CompareError> {
-        let load = self.load(self.bench.config.length.min(Duration::from_secs(3)));
-        // The first one warms up.
-        self.bench.sample(bed, Some(server), &Load { length: self.bench.config.trial, ..load })?;
-        let (mut rates, mut latency, mut errors) = (Vec::new(), Latency::default(), 0);
-        for _ in 0..self.extent.rounds {
-            self.bench.check()?;
-            let sample = self.bench.sample(bed, Some(server), &load)?;
-            rates.push(sample.per_second(load.workload));
-            latency.add(&sample.report.connect_latency);
-            errors += sample.report.error_count();
+    fn point(
+        &mut self,
+        bed: &mut Bed,
+        server: &Server,
+        at: f64,
+    ) -> Result<SeriesPoint, CompareError> {
+        let subject = bed.subject();
+        let plain = self.plain.iter_mut().find(|plain| plain.subject() == subject);
+        let plain = plain.expect("a bed of either subject is up");
+        pair::point(self.bench, plain, (bed, server), self.extent.rounds, at)
+    }
+}
+
+/// Connections that are open and left alone, and who holds them.
+#[derive(Default)]
+struct Idle {
+    open: u64,
+    keepers: Vec<Server>,
+}
+
+impl Idle {
+    /// Opens more until there are `at`. On kernel sockets one process holds no more than `kept`;
+    /// fourwave's take no descriptors.
+    fn grow(
+        &mut self,
+        bench: &Bench<'_>,
+        bed: &mut Bed,
+        at: u64,
+        kept: u64,
+    ) -> Result<(), CompareError> {
+        let kernel = bed.subject() == Subject::Kernel;
+        let most = if kernel { per_keeper(kept) } else { u64::MAX };
+        while self.open < at {
+            if (self.keepers.len() as u64).saturating_mul(most) <= self.open {
+                self.keepers.push(bed.serve(&keeper(bench, bed.subject()))?);
+            }
+            let room = (self.keepers.len() as u64).saturating_mul(most) - self.open;
+            let more = HOLD_BATCH.min(at - self.open).min(room);
+            hold(bench, bed, &self.keepers[self.keepers.len() - 1], more)?;
+            self.open += more;
         }
-        Ok(SeriesPoint {
-            server: bed.subject().name(),
-            at,
-            per_second: median(&rates).unwrap_or(0.0),
-            p99: latency.microseconds(0.99),
-            errors,
-            daemon_bytes: bed.daemon().and_then(|pid| machine::resident_bytes_of(pid).ok()),
-        })
+        Ok(())
     }
 }
