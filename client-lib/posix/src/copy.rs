@@ -93,7 +93,9 @@ fn from_pipe(
     count: usize,
     nonblocking: bool,
 ) -> Result<usize> {
-    let (read, write): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Blocking, though never waited for: what is teed is there, and an empty pipe has room for some
+    // of it. With one end that does not block, tee(2) would not wait for the caller's pipe either.
+    let (read, write): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC)?;
     let flags = if nonblocking { SpliceFlags::NONBLOCK } else { SpliceFlags::empty() };
     let there = tee(pipe, &write, count, flags)?;
     if there == 0 {

@@ -249,8 +249,18 @@ fn pipes_are_spliced() {
     assert_eq!(errno(none), Errno::AGAIN);
     let none = client.with(|socket| splice(socket, write.as_fd(), false, 9, nonblocking));
     assert_eq!(errno(none), Errno::AGAIN);
-    drop(write);
-    assert_eq!(client.with(|socket| splice(socket, read.as_fd(), true, 9, 0)), Ok(0));
+    // Without the flag an empty pipe is waited for, until it gets something or has no writer left.
+    let wait = || client.with(|socket| splice(socket, read.as_fd(), true, 9, 0));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        rustix::io::write(&write, b"late").unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(4));
+        let waiting = scope.spawn(wait);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(write);
+        assert_eq!(waiting.join().unwrap(), Ok(0));
+    });
 }
 
 #[test]
