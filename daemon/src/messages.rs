@@ -14,6 +14,7 @@ use fourwave_tcp::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// An application group. Numbers are not used again while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,10 +89,12 @@ pub enum ToWorker {
         v6_only: bool,
         /// Backlog and queue lengths over all workers; the former listener's, if there is one.
         shared: Arc<ListenerShared>,
+        /// What its connections begin with, from the first one on.
+        settings: Settings,
         /// The former listener: its keeper, and its index there.
         former: Option<(GroupId, u32)>,
     },
-    /// What connections of a listener begin with from now on.
+    /// What connections of a listener begin with from now on; answered by letting go of `told`.
     Configure {
         /// Whose.
         group: GroupId,
@@ -99,6 +102,8 @@ pub enum ToWorker {
         listener: u32,
         /// Everything that can be chosen.
         settings: Settings,
+        /// Closed when the last worker has let go of it.
+        told: Arc<oneshot::Sender<()>>,
     },
     /// A listener ends. What waits in its queues goes to one that shares its address, else to
     /// `keeper`, else it is reset; answered by [`FromWorker::Unlistened`].

@@ -191,7 +191,9 @@ impl Session {
                 Reply::Done.into()
             }
             Request::SetOption { listener, option, value } => {
-                registry().set_option(self.client()?, listener, option, value)?;
+                let told = registry().set_option(self.client()?, listener, option, value)?;
+                // So that whatever begins after our answer begins with it; closed, never sent.
+                let _ = told.await;
                 Reply::Done.into()
             }
             Request::Options { listener } => {

@@ -19,7 +19,6 @@ use fourwave_protocol::control::BindOptions;
 use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Owner, Socket};
 use fourwave_protocol::{Params, Process, Segment, SegmentError, VERSION};
-use fourwave_tcp::Settings;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
@@ -302,12 +301,8 @@ impl Registry {
                 let settings = entry.settings;
                 self.outboxes.broadcast(|_| {
                     let (shared, former) = (Arc::clone(&shared), place);
-                    ToWorker::Listen { group, listener, address, v6_only, shared, former }
+                    ToWorker::Listen { group, listener, address, v6_only, shared, settings, former }
                 });
-                // A former listener's are not ours.
-                if settings != Settings::default() || place.is_some() {
-                    self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
-                }
                 if let Some((keeper, _)) = place {
                     if !shares {
                         self.gather(claimant);
@@ -331,14 +326,15 @@ impl Registry {
         done.map_err(|errno| no_listener(errno, listener))
     }
 
-    /// Sets an option of all that a listener accepts from now on.
+    /// Sets an option of all that a listener accepts from now on: once the answer is closed, every
+    /// worker has heard of it.
     pub(super) fn set_option(
         &mut self,
         client @ (group, _): Client,
         listener: u32,
         option: ConnOption,
         value: u32,
-    ) -> Result<(), Refusal> {
+    ) -> Result<oneshot::Receiver<()>, Refusal> {
         if !option.allows(value) {
             let detail = format!("{option:?} cannot be {value}");
             return Err(Refusal::new(Errno::INVAL, detail));
@@ -346,8 +342,13 @@ impl Registry {
         self.check_held(client, listener)?;
         let settings = self.record(group)?.listeners.choose(listener, option, value);
         let settings = settings.map_err(|errno| no_listener(errno, listener))?;
-        self.outboxes.broadcast(|_| ToWorker::Configure { group, listener, settings });
-        Ok(())
+        let (told, answer) = oneshot::channel();
+        let told = Arc::new(told);
+        self.outboxes.broadcast(|_| {
+            let told = Arc::clone(&told);
+            ToWorker::Configure { group, listener, settings, told }
+        });
+        Ok(answer)
     }
 
     /// All options of a listener, by [`ConnOption::index`].

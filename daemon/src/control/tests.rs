@@ -11,6 +11,7 @@ use crate::tap::Fate;
 use crate::worker::Name;
 use fourwave_protocol::capture::{CaptureCount, FrameVerdict, Step};
 use fourwave_protocol::control::{BindOptions, MAX_MESSAGE, Reply, Request, decode, encode};
+use fourwave_protocol::option::ConnOption;
 use fourwave_protocol::query::{Query, SocketFilter, SocketKind, SocketState};
 use fourwave_protocol::{Params, Process, Segment, VERSION};
 use rustix::event::EventfdFlags;
@@ -25,6 +26,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 mod forks;
@@ -44,7 +46,11 @@ struct FakeWorker {
     log: Log,
     /// Messages that it takes before its queue is full.
     room: Cell<usize>,
+    /// What it has not heard of yet, while it is not listening to control.
+    unheard: RefCell<Option<Vec<Told>>>,
 }
+
+type Told = Arc<tokio::sync::oneshot::Sender<()>>;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -63,7 +69,11 @@ impl WorkerLink for FakeWorker {
         let answer = match message {
             ToWorker::RemoveGroup { group, .. } => FromWorker::GroupRemoved { group, worker },
             ToWorker::RemoveLane { group, lane } => FromWorker::LaneRemoved { group, lane, worker },
-            ToWorker::Listen { group, listener, shared, former, .. } => {
+            ToWorker::Listen { group, listener, shared, settings, former, .. } => {
+                if settings != fourwave_tcp::Settings::default() {
+                    let line = format!("{worker}:begins with {settings:?}");
+                    self.log.lock().unwrap().push(line);
+                }
                 if let Some((GroupId(keeper), index)) = former {
                     let line = format!("{worker}:goes on with {index} of group {keeper}");
                     self.log.lock().unwrap().push(line);
@@ -104,10 +114,13 @@ impl WorkerLink for FakeWorker {
                 self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
                 return Ok(());
             }
-            ToWorker::Paths(_)
-            | ToWorker::AddLane { .. }
-            | ToWorker::Configure { .. }
-            | ToWorker::Stop => return Ok(()),
+            ToWorker::Configure { told, .. } => {
+                if let Some(unheard) = self.unheard.borrow_mut().as_mut() {
+                    unheard.push(told);
+                }
+                return Ok(());
+            }
+            ToWorker::Paths(_) | ToWorker::AddLane { .. } | ToWorker::Stop => return Ok(()),
         };
         self.say(answer);
         Ok(())
@@ -343,6 +356,7 @@ fn with_control<S: Future<Output = ()>>(
                 rows: Cell::new(ROWS),
                 log: Arc::clone(&scene.log),
                 room: Cell::new(room),
+                unheard: RefCell::default(),
             })
         })
         .collect();
@@ -411,6 +425,51 @@ fn a_client_gets_a_segment_lanes_and_listeners() {
         scene.until_told(&["0:Unlisten", "1:Unlisten", "0:ReportIdle", "1:ReportIdle"]);
         // The kernel has the port again, so that it can be claimed again.
         assert_eq!(client.bind(&address.to_string()).1, address);
+    });
+}
+
+#[test]
+fn a_listeners_options_hold_from_its_first_connection() {
+    run(|scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (listener, _) = client.bind("0.0.0.0:0");
+        let option =
+            Request::SetOption { listener, option: ConnOption::ReceiveBuffer, value: 8192 };
+        assert_eq!(client.ask(&option).0, Reply::Done);
+        assert_eq!(client.ask(&Request::Listen { listener, backlog: 9 }).0, Reply::Done);
+        let log = scene.log.lock().unwrap();
+        for worker in ["0:begins with", "1:begins with"] {
+            let told = log.iter().find(|line| line.starts_with(worker));
+            assert!(told.is_some_and(|line| line.contains("8192")), "{log:?}");
+        }
+    });
+}
+
+#[test]
+fn an_option_is_answered_when_every_worker_has_heard_of_it() {
+    let answered = Arc::new(AtomicBool::new(false));
+    let is_answered = Arc::clone(&answered);
+    let script = |_, workers: Vec<Rc<FakeWorker>>| {
+        workers.iter().for_each(|worker| drop(worker.unheard.replace(Some(Vec::new()))));
+        async move {
+            let unheard = |worker: &FakeWorker| worker.unheard.borrow().as_ref().map(Vec::len);
+            while !workers.iter().all(|worker| unheard(worker) == Some(1)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for worker in &workers {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                assert!(!is_answered.load(Ordering::SeqCst), "worker {}", worker.index);
+                drop(worker.unheard.take());
+            }
+        }
+    };
+    with_control(Clients::default(), usize::MAX, script, move |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (listener, _) = client.listen("0.0.0.0:0");
+        let option =
+            Request::SetOption { listener, option: ConnOption::ReceiveBuffer, value: 8192 };
+        assert_eq!(client.ask(&option).0, Reply::Done);
+        answered.store(true, Ordering::SeqCst);
     });
 }
 
@@ -848,6 +907,7 @@ fn workers_get_new_tables_and_ports_follow() {
         rows: Cell::new(0),
         log: Arc::clone(&log),
         room: Cell::new(usize::MAX),
+        unheard: RefCell::default(),
     };
     let links: Links = Rc::new(vec![Box::new(worker)]);
     let mut ports = ServedPorts::new(Box::new(map.clone()), 1, Vec::new());

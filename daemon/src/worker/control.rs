@@ -112,20 +112,16 @@ impl Worker {
                 }
                 self.env.outbox.send(FromWorker::LaneRemoved { group, lane, worker: self.index });
             }
-            ToWorker::Listen { group, listener, address, v6_only, shared, former } => {
+            ToWorker::Listen { group, listener, address, v6_only, shared, settings, former } => {
                 let place = (group, listener);
                 let error = self.listen(place, address, v6_only, shared, former).err();
+                self.configure(group, listener, &settings);
                 let error = error.map(Errno::raw_os_error);
                 let worker = self.index;
                 self.env.outbox.send(FromWorker::Listening { group, listener, worker, error });
             }
-            ToWorker::Configure { group, listener, settings } => {
-                if let Some(slot) = self.env.clients.slot_of(group) {
-                    let group = self.env.clients.of(AppId { group: slot, conn: 0 });
-                    if let Some(stack) = group.configure(listener, &settings) {
-                        self.shard.configure_listener(stack, &settings);
-                    }
-                }
+            ToWorker::Configure { group, listener, settings, told: _told } => {
+                self.configure(group, listener, &settings);
             }
             ToWorker::Unlisten { group, listener, keeper } => {
                 if let Some(slot) = self.env.clients.slot_of(group) {

@@ -20,7 +20,7 @@ pub(super) struct Place {
 
 impl Worker {
     /// Begins to listen; goes on with the queues of the `former` listener, if that is here, and with
-    /// what its connections began with until the new one says otherwise.
+    /// what its connections began with until it is [configured](Self::configure).
     pub(super) fn listen(
         &mut self,
         (group, index): (GroupId, u32),
@@ -49,6 +49,15 @@ impl Worker {
         self.install(free as u32, place, &Settings::default());
         self.idle_ports.retain(|&port| port != address.port());
         Ok(())
+    }
+
+    /// What connections of a listener begin with from now on, if there is such a listener.
+    pub(super) fn configure(&mut self, group: GroupId, listener: u32, settings: &Settings) {
+        let Some(slot) = self.env.clients.slot_of(group) else { return };
+        let group = self.env.clients.of(AppId { group: slot, conn: 0 });
+        if let Some(stack) = group.configure(listener, settings) {
+            self.shard.configure_listener(stack, settings);
+        }
     }
 
     /// Ends a listener. What waits in its queues goes to those that share its address, else to
