@@ -1,7 +1,6 @@
 //! A listener's accept queue: what fits, and what happens to the rest.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use fourwave::SocketOptions;
 
@@ -18,8 +17,7 @@ fn one_more_than_the_backlog_fits() {
         let options = SocketOptions::new().backlog(BACKLOG).runtime(&runtime);
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
         let before = bed.stats().get("ListenOverflows");
-        let mut fitting: Vec<TcpStream> =
-            (0..=BACKLOG).map(|_| bed.kernel_connect(address)).collect();
+        let mut fitting = bed.fill_accept_queue(address, u64::from(BACKLOG) + 1);
         assert_eq!(bed.stats().get("ListenOverflows"), before);
 
         let waiting = connect_later(&bed, address);

@@ -103,7 +103,7 @@ fn both_directions_are_written_with_what_became_of_them() {
         let capture = Capture::begin(&bed, &["-w", &file.to_string_lossy(), "tcp port 7777"]);
         let options = SocketOptions::new().backlog(0).runtime(&runtime);
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
-        let mut kernel = bed.kernel_connect(address);
+        let [mut kernel] = bed.fill_accept_queue(address, 1).try_into().expect("one");
         let before = bed.stats().get("ListenOverflows");
         let (from, netns) = (bed.client_address(v6, 40_001), bed.client().netns().clone());
         let waits = thread::spawn(move || {

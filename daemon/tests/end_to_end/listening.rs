@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fourwave::SocketOptions;
 
-use crate::support::{Bed, FAMILIES, accept, connect_later, eventually};
+use crate::support::{Bed, FAMILIES, accept, connect_later, eventually, eventually_is};
 
 const PORT: u16 = 7777;
 const LONG: Duration = Duration::from_secs(60);
@@ -89,13 +89,14 @@ fn listening_again_changes_the_backlog() {
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
         let before = bed.stats().get("ListenOverflows");
         let overflows = || bed.stats().get("ListenOverflows") - before;
-        let first = bed.kernel_connect(address);
+        let [first] = bed.fill_accept_queue(address, 1).try_into().expect("one");
         let second = connect_later(&bed, address);
         eventually("one fits", || overflows() > 0);
         // What waits stays, and more fits.
         listener.set_backlog(2).expect("the daemon is there");
         let second = second.join().expect("no panic").expect("it fits now");
         let third = bed.kernel_connect(address);
+        eventually_is("three wait", &3, || bed.accept_queue(address));
         // Fewer: what waits still stays.
         listener.set_backlog(1).expect("the daemon is there");
         let seen = overflows();

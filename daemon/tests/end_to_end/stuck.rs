@@ -12,7 +12,7 @@ use crate::load::{assert_flawless, short_connections};
 use crate::support::bytes::{Pattern, Sum, receive, send};
 use crate::support::kernel::KernelInfo;
 use crate::support::roles::{GREETING, Role, WRITTEN_SEED};
-use crate::support::{Bed, FAMILIES, PATIENCE, accept, connect_later, eventually, eventually_is};
+use crate::support::{Bed, FAMILIES, PATIENCE, accept, connect_later, eventually};
 use crate::transfer::both_at_once;
 
 const PORT: u16 = 7777;
@@ -120,7 +120,8 @@ fn a_stopped_server_holds_up_nobody_else() {
         let before = bed.stats();
         let dropped = before.get("segments_dropped{reason=\"no_memory\"}");
         stop(child);
-        let waiting: Vec<TcpStream> = (0..=BACKLOG).map(|_| bed.kernel_connect(address)).collect();
+        let full = BACKLOG as u64 + 1;
+        let waiting = bed.fill_accept_queue(address, full);
         let late = thread::scope(|scope| {
             let first = (0..).zip(&accepted).map(|(seed, it)| sender(scope, it, seed, LENGTH));
             let first: Vec<_> = first.collect();
@@ -132,7 +133,7 @@ fn a_stopped_server_holds_up_nobody_else() {
             eventually("one more does not fit", || overflows() > before.get("ListenOverflows"));
             assert_others_go_on(&bed, v6);
             assert_bounded(&bed, &accepted, dropped);
-            eventually_is("the queue is full", &(BACKLOG as u64 + 1), || queue(&bed, address));
+            assert_eq!(bed.accept_queue(address), full);
             assert!(!late.is_finished(), "its SYN was answered");
 
             signal(child, Signal::CONT);
@@ -185,11 +186,6 @@ fn assert_greeted(mut kernel: &TcpStream) {
     let mut byte = [0];
     kernel.read_exact(&mut byte).expect("it is greeted");
     assert_eq!(byte, GREETING);
-}
-
-/// How many connections wait there to be accepted.
-fn queue(bed: &Bed, address: SocketAddr) -> u64 {
-    bed.stats().get(&format!("accept_queue{{listener=\"{address}\"}}"))
 }
 
 /// A program that is stopped after it has connected.

@@ -60,7 +60,7 @@ fn drops_are_explained_with_samples() {
         let address = bed.server_address(v6, 7777);
         let options = SocketOptions::new().backlog(0).runtime(&runtime);
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
-        let _fits = bed.kernel_connect(address);
+        let _fits = bed.fill_accept_queue(address, 1);
         // Bound before it connects, so that its address is known.
         let from = bed.client_address(v6, 40_000);
         let netns = bed.client().netns().clone();

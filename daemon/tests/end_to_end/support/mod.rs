@@ -195,6 +195,23 @@ impl Bed {
         self.try_kernel_connect(to).unwrap_or_else(|error| panic!("{to}: {error}"))
     }
 
+    /// As [`Bed::kernel_connect`], so many, to a listener where none waits yet. Each is in the
+    /// accept queue before the next begins: to the kernel a connection is there before that, when
+    /// it has a place in the SYN queue.
+    pub fn fill_accept_queue(&self, to: SocketAddr, count: u64) -> Vec<std::net::TcpStream> {
+        let connect = |number| {
+            let stream = self.kernel_connect(to);
+            eventually_is("connections wait", &number, || self.accept_queue(to));
+            stream
+        };
+        (1..=count).map(connect).collect()
+    }
+
+    /// How many connections wait at a listener.
+    pub fn accept_queue(&self, listener: SocketAddr) -> u64 {
+        self.stats().get(&format!("accept_queue{{listener=\"{listener}\"}}"))
+    }
+
     /// As [`Bed::kernel_connect`].
     pub fn try_kernel_connect(&self, to: SocketAddr) -> io::Result<std::net::TcpStream> {
         let connect = || std::net::TcpStream::connect_timeout(&to, PATIENCE);
