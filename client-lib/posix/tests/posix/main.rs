@@ -13,7 +13,7 @@ use fourwave_protocol::Handle;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// How many lanes the daemon has in a process of a test of its own.
 const LANES: &str = "FOURWAVE_TEST_LANES";
@@ -43,8 +43,21 @@ static FAKE: LazyLock<Fake> = LazyLock::new(|| {
     // SAFETY: no other thread of the process reads the environment before this is done: all of
     // them come here first.
     unsafe { std::env::set_var("FOURWAVE_SOCKET", fake.path()) };
+    // SAFETY: the function may be called at any time.
+    unsafe { libc::atexit(remove_folder) };
+    OWNER.store(std::process::id(), Ordering::Relaxed);
     fake
 });
+
+/// The process whose folder `FAKE` has, not one that was forked from it.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// What is static is not dropped in the end.
+extern "C" fn remove_folder() {
+    if OWNER.load(Ordering::Relaxed) == std::process::id() {
+        let _ = FAKE.path().parent().map(std::fs::remove_dir_all);
+    }
+}
 
 /// A descriptor that is closed in the end.
 #[derive(Debug)]
