@@ -54,10 +54,19 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
 #[derive(Debug)]
 pub(crate) struct PinFolder {
     path: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
-/// A program that the last owner was starting when it let go has the lock too, from fork to exec.
+impl Drop for PinFolder {
+    /// Unlocks, rather than just closing its descriptor: a program that is being started has a
+    /// copy of that, from fork to exec.
+    fn drop(&mut self) {
+        // Closing is what is left to do.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// What an owner that was killed was just starting still has the lock, from fork to exec.
 const LOCK_ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
@@ -87,7 +96,7 @@ impl PinFolder {
         let path = Self::path_of(bpffs, instance);
         loop {
             fs::create_dir_all(&path)?;
-            if let Some(folder) = Self::lock(&path)? {
+            if let Some(folder) = Self::lock(&path, LOCK_ATTEMPTS)? {
                 return Ok(folder);
             }
         }
@@ -95,17 +104,16 @@ impl PinFolder {
 
     /// Locks the folder of `instance`, or `None` when there is no such folder.
     pub(crate) fn open(bpffs: &Path, instance: &str) -> Result<Option<Self>, PinFolderError> {
-        Self::lock(&Self::path_of(bpffs, instance))
+        Self::lock(&Self::path_of(bpffs, instance), LOCK_ATTEMPTS)
     }
 
     /// `None` when the folder is not there, or was removed while we waited for its lock.
-    fn lock(path: &Path) -> Result<Option<Self>, PinFolderError> {
+    fn lock(path: &Path, mut attempts: u32) -> Result<Option<Self>, PinFolderError> {
         let folder = match open_folder(path) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut attempts = LOCK_ATTEMPTS;
         while let Err(error) = flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             if error != Errno::WOULDBLOCK {
                 return Err(error.into());
@@ -119,7 +127,7 @@ impl PinFolder {
         let locked = fstat(&folder)?;
         match stat(path) {
             Ok(named) if named.st_ino == locked.st_ino => {
-                Ok(Some(Self { path: path.to_owned(), _lock: folder }))
+                Ok(Some(Self { path: path.to_owned(), lock: folder }))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -179,21 +187,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_is_about_to_go_is_waited_for_and_one_that_stays_is_not() {
+    fn a_folder_has_one_owner_at_a_time() {
         let base = std::env::temp_dir().join(format!("fourwave-lock-{}", std::process::id()));
         let folder = PinFolder::create(&base, "test").expect("nobody has it");
         let refused = PinFolder::create(&base, "test");
         assert!(matches!(refused, Err(PinFolderError::Locked)), "{refused:?}");
-        // As a child that has been forked and not yet executed.
-        let copy = folder._lock.try_clone().expect("a descriptor");
+
+        // As a child that has been forked and not yet executed: it does not keep the lock.
+        let copy = folder.lock.try_clone().expect("a descriptor");
         drop(folder);
+        let folder = PinFolder::create(&base, "test").expect("the owner has unlocked it");
+        drop(copy);
+
+        // As the same child of an owner that was killed: its end is waited for.
+        let path = folder.path.clone();
+        drop(folder);
+        let child = open_folder(&path).expect("it is there");
+        flock(&child, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
         let child = thread::spawn(move || {
             thread::sleep(BETWEEN_ATTEMPTS);
-            drop(copy);
+            drop(child);
         });
-        let folder = PinFolder::create(&base, "test").expect("it was waited for");
+        let folder = PinFolder::lock(&path, 100 * LOCK_ATTEMPTS).expect("it was waited for");
         child.join().expect("it has nothing to fail at");
-        folder.remove().expect("ours");
+        folder.expect("it is there").remove().expect("ours");
         fs::remove_dir(&base).expect("empty");
     }
 }
