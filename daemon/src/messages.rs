@@ -120,6 +120,11 @@ pub enum ToWorker {
         /// Which one.
         port: u16,
     },
+    /// Asks to look for idle ports now; answered by [`FromWorker::Looked`].
+    Look {
+        /// To be passed on.
+        told: Arc<oneshot::Sender<()>>,
+    },
     /// A tool wants frames, which go through this.
     Tap(Arc<Tap>),
     /// A tool's question, answered through itself.
@@ -131,7 +136,7 @@ pub enum ToWorker {
 }
 
 /// From a worker to control.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum FromWorker {
     /// A client has written what no correct client writes: its socket is to be closed.
     Evicted {
@@ -202,6 +207,12 @@ pub enum FromWorker {
         port: u16,
         /// Who says so.
         worker: u32,
+    },
+    /// Every port that is idle by now has been told: passes `told` on, whose receiver finds it
+    /// closed when the last worker's has come.
+    Looked {
+        /// What came with [`ToWorker::Look`].
+        told: Arc<oneshot::Sender<()>>,
     },
     /// The MAC of this neighbour is wanted.
     Resolve {

@@ -20,8 +20,8 @@ const DETAIL_BYTES: usize = 2048;
 /// for good.
 const FIRST_PACKET: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 1 });
 
-/// How often a bind without `SO_REUSEADDR` looks whether a port is free, and the time between:
-/// workers say so with their housekeeping.
+/// How often a bind without `SO_REUSEADDR` looks whether a port is free, and the time between, in
+/// which a connection's last segments may come. Each time every worker is asked.
 const BIND_LOOKS: u32 = 5;
 const BIND_PAUSE: Duration = Duration::from_millis(20);
 
@@ -230,6 +230,9 @@ impl Session {
             match bound {
                 Err(refusal) if refusal.errno == Errno::ADDRINUSE && looks > 0 => {
                     tokio::time::sleep(BIND_PAUSE).await;
+                    let looked = self.control.registry.borrow_mut().look_for_idle_ports();
+                    // Closed, never sent.
+                    let _ = looked.await;
                 }
                 bound => return bound,
             }

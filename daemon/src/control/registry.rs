@@ -279,6 +279,14 @@ impl Registry {
         Ok((listener, bound))
     }
 
+    /// Asks the workers which ports are idle by now; closed when all have said it.
+    pub(super) fn look_for_idle_ports(&mut self) -> oneshot::Receiver<()> {
+        let (told, answer) = oneshot::channel();
+        let told = Arc::new(told);
+        self.outboxes.broadcast(|_| ToWorker::Look { told: Arc::clone(&told) });
+        answer
+    }
+
     /// Lets a listener listen, or changes its backlog (then there is nothing to wait for).
     pub(super) fn listen(
         &mut self,
@@ -486,6 +494,8 @@ impl Registry {
                 }
             }
             FromWorker::PortIdle { port, worker } => self.ports.idle(port, worker),
+            // Closed with the last worker's.
+            FromWorker::Looked { told } => drop(told),
             FromWorker::Resolve { address } => (self.resolve)(address),
             FromWorker::Drained { worker } => {
                 if let Some(mask) = &mut self.draining {

@@ -6,7 +6,7 @@ use crate::inquiry::{Answer, Inquiry, Row};
 use crate::messages::ToWorker;
 use crate::path::view::AddressView;
 use crate::path::{PathTable, View};
-use crate::served::tests::FakeMap;
+use crate::served::tests::{FakeMap, have_ports_alone};
 use crate::tap::Fate;
 use crate::worker::Name;
 use fourwave_protocol::capture::{CaptureCount, FrameVerdict, Step};
@@ -46,11 +46,15 @@ struct FakeWorker {
     log: Log,
     /// Messages that it takes before its queue is full.
     room: Cell<usize>,
-    /// What it has not heard of yet, while it is not listening to control.
-    unheard: RefCell<Option<Vec<Told>>>,
+    /// What it has not heard of yet, while it is busy with something else.
+    unheard: RefCell<Option<Unheard>>,
 }
 
-type Told = Arc<tokio::sync::oneshot::Sender<()>>;
+#[derive(Default)]
+struct Unheard {
+    ports: Vec<u16>,
+    told: Vec<Arc<tokio::sync::oneshot::Sender<()>>>,
+}
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -86,7 +90,22 @@ impl WorkerLink for FakeWorker {
             ToWorker::Unlisten { group, listener, .. } => {
                 FromWorker::Unlistened { group, listener, worker }
             }
-            ToWorker::ReportIdle { port } => FromWorker::PortIdle { port, worker },
+            ToWorker::ReportIdle { port } => match self.unheard.borrow_mut().as_mut() {
+                Some(unheard) => {
+                    unheard.ports.push(port);
+                    return Ok(());
+                }
+                None => FromWorker::PortIdle { port, worker },
+            },
+            ToWorker::Look { told } | ToWorker::Configure { told, .. } => {
+                match self.unheard.borrow_mut().as_mut() {
+                    Some(unheard) => {
+                        unheard.told.push(told);
+                        return Ok(());
+                    }
+                    None => FromWorker::Looked { told },
+                }
+            }
             ToWorker::Tap(tap) => {
                 // One frame, received and refused.
                 let dropped = fourwave_stack::Reason::find("not_ip");
@@ -112,12 +131,6 @@ impl WorkerLink for FakeWorker {
             }
             ToWorker::AddGroup { group } => {
                 self.log.lock().unwrap().push(format!("{worker}:group {}", group.id().0));
-                return Ok(());
-            }
-            ToWorker::Configure { told, .. } => {
-                if let Some(unheard) = self.unheard.borrow_mut().as_mut() {
-                    unheard.push(told);
-                }
                 return Ok(());
             }
             ToWorker::Paths(_) | ToWorker::AddLane { .. } | ToWorker::Stop => return Ok(()),
@@ -162,6 +175,30 @@ impl FakeWorker {
             inquiry.ring();
             !ended
         });
+    }
+
+    fn be_busy(&self) {
+        self.unheard.replace(Some(Unheard::default()));
+    }
+
+    /// Until an answer is waited for, while it is busy.
+    async fn until_it_owes(&self) {
+        let owes = || self.unheard.borrow().as_ref().is_some_and(|it| !it.told.is_empty());
+        for _ in 0..2000 {
+            if owes() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("nobody asks worker {} for anything", self.index);
+    }
+
+    fn hear(&self) {
+        let Unheard { ports, told } = self.unheard.take().unwrap_or_default();
+        for port in ports {
+            self.say(FromWorker::PortIdle { port, worker: self.index });
+        }
+        told.into_iter().for_each(|told| self.say(FromWorker::Looked { told }));
     }
 
     fn say(&self, message: FromWorker) {
@@ -343,6 +380,7 @@ fn with_control<S: Future<Output = ()>>(
     script: impl FnOnce(Rc<Control>, Vec<Rc<FakeWorker>>) -> S,
     test: impl FnOnce(Scene) + Send + 'static,
 ) {
+    have_ports_alone();
     let folder = tempfile::tempdir().unwrap();
     let scene = Scene { path: folder.path().join("control.sock"), log: Log::default() };
     let workers: Vec<Rc<FakeWorker>> = (0..WORKERS)
@@ -450,16 +488,15 @@ fn an_option_is_answered_when_every_worker_has_heard_of_it() {
     let answered = Arc::new(AtomicBool::new(false));
     let is_answered = Arc::clone(&answered);
     let script = |_, workers: Vec<Rc<FakeWorker>>| {
-        workers.iter().for_each(|worker| drop(worker.unheard.replace(Some(Vec::new()))));
+        workers.iter().for_each(|worker| worker.be_busy());
         async move {
-            let unheard = |worker: &FakeWorker| worker.unheard.borrow().as_ref().map(Vec::len);
-            while !workers.iter().all(|worker| unheard(worker) == Some(1)) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            for worker in &workers {
+                worker.until_it_owes().await;
             }
             for worker in &workers {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 assert!(!is_answered.load(Ordering::SeqCst), "worker {}", worker.index);
-                drop(worker.unheard.take());
+                worker.hear();
             }
         }
     };
@@ -470,6 +507,29 @@ fn an_option_is_answered_when_every_worker_has_heard_of_it() {
             Request::SetOption { listener, option: ConnOption::ReceiveBuffer, value: 8192 };
         assert_eq!(client.ask(&option).0, Reply::Done);
         answered.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_bind_waits_until_every_worker_has_looked() {
+    let script = |_, workers: Vec<Rc<FakeWorker>>| {
+        workers.iter().for_each(|worker| worker.be_busy());
+        async move {
+            for worker in &workers {
+                worker.until_it_owes().await;
+                // Longer than all looks would take if nobody was waited for.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                worker.hear();
+            }
+        }
+    };
+    with_control(Clients::default(), usize::MAX, script, |scene| {
+        let (client, ..) = Client::greet(&scene.path);
+        let (listener, address) = client.listen("0.0.0.0:0");
+        assert_eq!(client.ask(&Request::CloseListener { listener }).0, Reply::Done);
+        let options = BindOptions { reuse_address: false, ..BindOptions::default() };
+        let (reply, _) = client.ask(&Request::Bind { address, options });
+        assert!(matches!(reply, Reply::Bound { .. }), "{reply:?}");
     });
 }
 

@@ -51,7 +51,20 @@ fn any(port: u16) -> SocketAddr {
     SocketAddr::new(V4_ANY, port)
 }
 
+/// A port that is given back is nobody else's soon after, where that is allowed: other tests take
+/// what is free, too.
+pub(crate) fn have_ports_alone() {
+    // SAFETY: CLONE_NEWNET touches no memory, descriptors or other threads.
+    let alone = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
+    if alone.is_ok() {
+        // Without any address at all the kernel takes every one for its own.
+        let up = std::process::Command::new("ip").args(["link", "set", "dev", "lo", "up"]).status();
+        assert!(up.is_ok_and(|status| status.success()), "iproute2 is needed");
+    }
+}
+
 fn ports(workers: u32, addresses: &[&str]) -> (ServedPorts, FakeMap) {
+    have_ports_alone();
     let map = FakeMap::new(1000);
     let addresses = addresses.iter().map(|text| ip(text)).collect();
     (ServedPorts::new(Box::new(map.clone()), workers, addresses), map)

@@ -37,7 +37,7 @@ pub(super) fn owners(interface: &str, queues: &[u32]) -> Owners {
         );
         return Owners::Hash;
     };
-    let seen = look(interface, queues, &rss);
+    let seen = look(interface, queues, &rss, WATCH);
     decide(interface, rss, seen)
 }
 
@@ -73,11 +73,11 @@ impl Seen {
 }
 
 /// Looks at what comes.
-fn look(interface: &str, queues: &[u32], rss: &Rss) -> io::Result<Seen> {
+fn look(interface: &str, queues: &[u32], rss: &Rss, patience: Duration) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let worker = |queue| queues.iter().position(|own| *own == queue).map(|at| at as u32);
     let mut arrivals = Arrivals::watch(interface, queues)?;
-    arrivals.each(WATCH, |queue, frame| seen.add(rss, worker(queue), frame))?;
+    arrivals.each(patience, |queue, frame| seen.add(rss, worker(queue), frame))?;
     Ok(seen)
 }
 
@@ -252,7 +252,7 @@ mod tests {
                         queue.write_all(&segment(flow(port))).unwrap();
                     }
                 });
-                let seen = look(TAP, &[0, 1], &told);
+                let seen = look(TAP, &[0, 1], &told, 100 * WATCH);
                 done.store(true, Relaxed);
                 seen
             });

@@ -131,6 +131,10 @@ impl Worker {
                 self.env.outbox.send(FromWorker::Unlistened { group, listener, worker });
             }
             ToWorker::ReportIdle { port } => self.idle_ports.push(port),
+            ToWorker::Look { told } => {
+                self.report_idle();
+                self.env.outbox.send(FromWorker::Looked { told });
+            }
             ToWorker::Tap(tap) => self.env.taps.add(tap),
             ToWorker::Inquire(inquiry) => self.inquiries.add(inquiry),
             ToWorker::Drain => self.drain(),
