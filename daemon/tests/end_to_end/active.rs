@@ -113,7 +113,10 @@ fn without_a_free_port_an_address_is_not_available() {
         let mut stream = streams.swap_remove(closed.expect("it is one of them"));
         assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
         drop(stream);
-        eventually_is("it is over", &3, || bed.stats().get("sockets{state=\"established\"}"));
+        let in_state = |state| bed.stats().get(&format!("sockets{{state=\"{state}\"}}"));
+        eventually_is("it is over", &[3, 0, 0], || {
+            ["established", "close_wait", "last_ack"].map(in_state)
+        });
         drop(connect(&runtime, address));
     }
     drop(runtime);

@@ -44,26 +44,27 @@ fn a_deferred_connection_is_accepted_with_its_data() {
 #[test]
 fn what_a_full_accept_queue_does_to_the_last_ack() {
     for abort in [false, true] {
-        let setting = [("tcp.abort_on_overflow", if abort { "true" } else { "false" })];
-        let Some(bed) = Bed::with("overflow", |lab| lab, &setting) else { return };
-        let runtime = bed.runtime();
         for v6 in FAMILIES {
+            let setting = [("tcp.abort_on_overflow", if abort { "true" } else { "false" })];
+            let Some(bed) = Bed::with("overflow", |lab| lab, &setting) else { return };
+            let runtime = bed.runtime();
             let address = bed.server_address(v6, PORT);
             let options = SocketOptions::new().backlog(0).defer_accept(LONG).runtime(&runtime);
             let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
-            let before = bed.stats();
-            let grown = |name| bed.stats().get(name) - before.get(name);
+            let counted = |name| bed.stats().get(name);
             let mut late = bed.kernel_connect(address);
             let mut early = bed.kernel_connect(address);
             early.write_all(b"early").expect("it is connected");
-            eventually("the queue is full", || grown("PassiveOpens") == 1);
-            assert_eq!((grown("SyncookiesSent"), grown("SyncookiesRecv")), (1, 1));
+            eventually("the queue is full", || counted("PassiveOpens") == 1);
+            // One more for each time that the SYN was repeated.
+            assert!(counted("SyncookiesSent") >= 1);
+            assert_eq!(counted("SyncookiesRecv"), 1);
             late.write_all(b"late ").expect("it does not know yet");
-            eventually("it does not fit", || grown("ListenOverflows") > 0);
+            eventually("it does not fit", || counted("ListenOverflows") > 0);
             if abort {
                 let error = late.read(&mut [0; 1]).expect_err("it is reset");
                 assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{error}");
-                eventually("it counts", || grown("EmbryonicRsts") == 1);
+                eventually("it counts", || counted("EmbryonicRsts") == 1);
             }
             let mut bytes = [0; 5];
             accept(&listener).read_exact(&mut bytes).expect("it comes");
@@ -73,9 +74,9 @@ fn what_a_full_accept_queue_does_to_the_last_ack() {
                 accept(&listener).read_exact(&mut bytes).expect("it comes");
                 assert_eq!(&bytes, b"late ");
             }
+            drop((listener, options, runtime));
+            bed.wait_until_empty();
         }
-        drop(runtime);
-        bed.wait_until_empty();
     }
 }
 
@@ -115,7 +116,7 @@ fn listening_again_changes_the_backlog() {
 /// `SO_REUSEADDR` decides whether a TIME_WAIT is in the way, and nothing else is allowed by it.
 #[test]
 fn time_wait_is_in_the_way_without_so_reuseaddr() {
-    let settings = [("tcp.time_wait", "\"2s\"")];
+    let settings = [("tcp.time_wait", "\"5s\"")];
     let Some(bed) = Bed::with("reuse", |lab| lab, &settings) else { return };
     let runtime = bed.runtime();
     for v6 in FAMILIES {

@@ -129,10 +129,11 @@ fn the_user_timeout_ends_waiting_for_a_peer_that_is_gone() {
     let Some(bed) = Bed::new("timeout") else { return };
     let runtime = bed.runtime();
     let timeout = Some(Duration::from_millis(500));
-    let options = SocketOptions::new().runtime(&runtime).tcp_user_timeout(timeout);
+    let options = SocketOptions::new().runtime(&runtime);
     let mut pairs = pairs(&bed, false, &options);
     let _black_hole = lose_frames(bed.client(), 1).expect("the kernel has TCX");
     for (fourwave, _) in &mut pairs {
+        fourwave.set_tcp_user_timeout(timeout).expect("the daemon is there");
         assert_eq!(fourwave.tcp_user_timeout().expect("the daemon answers"), timeout);
         fourwave.write_all(b"into the dark").expect("it does not know yet");
         fourwave.set_read_timeout(Some(crate::support::PATIENCE)).expect("not zero");
@@ -245,6 +246,8 @@ fn packets_carry_their_ttl() {
             for header in sniffer.headers(from, 6) {
                 assert_eq!(u32::from(header.ttl), ttl, "{v6} {header:?}");
             }
+            // Nothing of these comes later.
+            eventually_is("they are over", &0, || bed.stats().get("connections"));
         }
         for (mut fourwave, mut kernel) in pairs(&bed, v6, &plain) {
             fourwave.set_ttl(255).expect("the daemon is there");

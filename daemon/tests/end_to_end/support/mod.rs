@@ -152,12 +152,19 @@ impl Bed {
         Stats::parse(&self.runtime().stats().expect("the daemon gives its counters"))
     }
 
+    /// As [`Bed::stats`], from one client for all looks.
+    pub fn looks(&self) -> impl Fn() -> Stats {
+        let runtime = self.runtime();
+        move || Stats::parse(&runtime.stats().expect("the daemon gives its counters"))
+    }
+
     /// Waits until no handshake and no connection is left (those in TIME_WAIT aside), and no
     /// client but the one that asks.
     pub fn wait_until_empty(&self) {
         let names = ["connections", "syn_received", "groups"];
+        let look = self.looks();
         let left = || {
-            let stats = self.stats();
+            let stats = look();
             names.map(|name| stats.get(name))
         };
         eventually_is("connections, handshakes and clients go", &[0, 0, 1], left);
