@@ -105,7 +105,7 @@ fn both_directions_are_written_with_what_became_of_them() {
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
         let [mut kernel] = bed.fill_accept_queue(address, 1).try_into().expect("one");
         let before = bed.stats().get("ListenOverflows");
-        let (from, netns) = (bed.client_address(v6, 40_001), bed.client().netns().clone());
+        let (from, netns) = (bed.client_address(v6, 61_401), bed.client().netns().clone());
         let waits = thread::spawn(move || {
             netns.run(|| kernel_connect_from(from, address)).expect("it can be entered")
         });

@@ -79,8 +79,9 @@ fn serves_http(name: &str) {
         assert_eq!(lost.stdout, b"404");
 
         if name == "axum" {
-            // Another port each time: the kernel keeps the former one for a minute.
-            let port = 40404 + u16::from(v6);
+            // Another port each time: the kernel keeps the former one for a minute. And none that
+            // the kernel chose before: it does not choose that high.
+            let port = 61_404 + u16::from(v6);
             let peer = curl(&bed, &["--local-port", &port.to_string(), &format!("{url}/peer")]);
             // The socket is one of IPv6: it shows IPv4 mapped.
             let v4 = format!("[::ffff:{}]:{port}", bed.client().v4());

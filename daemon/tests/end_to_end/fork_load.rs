@@ -12,7 +12,7 @@ use fourwave_bench::lab::Side;
 use fourwave_bench::server::READY;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::support::bytes::Pattern;
 use crate::support::roles::{Role, say};
@@ -52,7 +52,7 @@ const NOISE: [u8; 7] = [b'~'; 7];
 /// [`Role::ForkLoad`].
 pub fn serve(listen: &[SocketAddr]) -> io::Result<()> {
     let listener = TcpListener::bind(listen)?;
-    // Nobody waits for the children.
+    // Nobody needs to wait for the children.
     // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     say(READY)?;
@@ -133,9 +133,12 @@ fn fork(child: impl FnOnce() -> io::Result<()>) -> io::Result<Pid> {
     }
 }
 
+/// Kills a child and waits until it is gone: it can write yet when the signal is sent.
 fn kill(child: Pid) {
     // One that has failed is gone already.
     let _ = kill_process(child, Signal::KILL);
+    // Returns when it is gone, with an error: it has no status, because SIGCHLD is ignored.
+    let _ = waitpid(Some(child), WaitOptions::empty());
 }
 
 /// What is wrong with what a peer got; nothing is.

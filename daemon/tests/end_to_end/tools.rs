@@ -62,7 +62,7 @@ fn drops_are_explained_with_samples() {
         let listener = options.bind(address).unwrap_or_else(|error| panic!("{error}"));
         let _fits = bed.fill_accept_queue(address, 1);
         // Bound before it connects, so that its address is known.
-        let from = bed.client_address(v6, 40_000);
+        let from = bed.client_address(v6, 61_400);
         let netns = bed.client().netns().clone();
         let waits = std::thread::spawn(move || {
             netns.run(|| kernel_connect_from(from, address)).expect("it can be entered")

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use fourwave_bench::lab::Side;
 
@@ -11,6 +13,9 @@ use crate::support::soaking;
 
 const NGINX: &str = "/usr/sbin/nginx";
 const CLOSING: Option<&str> = Some("Connection: close");
+
+/// How long the load under reloads lasts if nobody ends it: much longer than they take.
+const LOAD_SECONDS: u64 = 60;
 
 /// Writes nginx's configuration and what it serves. Returns the folder.
 ///
@@ -87,8 +92,8 @@ fn nginx_reloads_under_load() {
         let folder = site(stage);
         start(stage, &folder, Stage::tested);
         let load = Load { url: url(stage, false, "small"), connections: 32, header: CLOSING };
-        let seconds = if soaking() { 30 } else { 6 };
-        let mut wrk = load.start(stage.peer(WRK), seconds);
+        let mut wrk = load.start(stage.peer(WRK), LOAD_SECONDS);
+        web::wait_until_begun(&wrk);
         for reload in 1..=3 {
             let mut command = stage.bed.server().command(NGINX);
             command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-s", "reload"]);
@@ -97,7 +102,12 @@ fn nginx_reloads_under_load() {
             stage.wait_until_said("nginx", "exited with code 0", 2 * reload);
         }
         assert!(wrk.is_running(), "the load has to last longer than the reloads");
-        web::flawless(wrk, seconds);
+        // The new workers are to serve as well: for a moment, in a soak until the end.
+        if !soaking() {
+            thread::sleep(Duration::from_secs(1));
+            web::interrupt(&wrk);
+        }
+        assert_ne!(web::flawless(wrk, LOAD_SECONDS), 0, "nothing was answered");
         assert_content(stage);
         stage.stop("nginx");
     });

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fourwave_bench::lab::{Node, Preload, Ready, Side, preload_library};
+use rustix::process::Pid;
 
 use crate::support::{Bed, PATIENCE, eventually};
 
@@ -219,6 +220,10 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         Running { child, name, out, err }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Whether it has not come to its end.

@@ -30,9 +30,12 @@ def fork(child):
 
 
 def kill(pid):
+    """Kills a child and waits until it is gone: it can write yet when the signal is sent."""
     try:
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
+        # Has no status to give, because SIGCHLD is ignored.
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
         pass
 
 
@@ -84,7 +87,7 @@ def serve(listener):
 
 
 def main(host, port, threads):
-    # Nobody waits for the children.
+    # Nobody needs to wait for the children.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.create_server((host, int(port)), backlog=100)
     for _ in range(int(threads) - 1):
