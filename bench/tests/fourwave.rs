@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fourwave_bench::compare::{self, CompareConfig, Comparison, Contender, Progress, Rps};
 use fourwave_bench::lab::{DaemonOptions, Lab, LabConfig, Ready, Side, bench_binary};
@@ -17,14 +17,14 @@ use fourwave_bench::machine::ProcessTimes;
 use fourwave_bench::server;
 use support::possible;
 
-fn compare(name: &str, via: Via, v6: bool) -> Comparison {
+fn compare(name: &str, via: Via, v6: bool, duration: Duration) -> Comparison {
     let cpus = fourwave_bench::machine::cpus().unwrap();
     let config = CompareConfig {
         lab: LabConfig::private(name),
         via,
         contenders: vec![Contender::Kernel, Contender::Fourwave],
         rounds: 2,
-        duration: Duration::from_millis(500),
+        duration,
         warm_up: Duration::from_millis(200),
         concurrency: 32,
         rate: None,
@@ -38,6 +38,23 @@ fn compare(name: &str, via: Via, v6: bool) -> Comparison {
     compare::run(&config, &AtomicBool::new(false), &Progress::hidden()).unwrap()
 }
 
+/// Compares with loads so long that either server completes connections in them.
+fn compare_until_served(name: &str, via: Via, v6: bool) -> Comparison {
+    let mut duration = Duration::from_millis(500);
+    loop {
+        let comparison = compare(name, via, v6, duration);
+        for row in &comparison.rows {
+            assert_eq!(row.errors, 0, "{row:?}");
+        }
+        if comparison.rows.iter().all(|row| row.connections_per_second > 0.0) {
+            return comparison;
+        }
+        // Something else may have had the CPUs all the while.
+        assert!(duration < Duration::from_secs(10), "in {duration:?}: {:?}", comparison.rows);
+        duration *= 2;
+    }
+}
+
 #[test]
 fn both_servers_serve_without_an_error() {
     if !possible() {
@@ -49,13 +66,9 @@ fn both_servers_serve_without_an_error() {
         ("fwt-bothx-", Via::Xdp, false, "best_placement_cps"),
     ];
     for (name, via, v6, ratio) in runs {
-        let comparison = compare(name, via, v6);
+        let comparison = compare_until_served(name, via, v6);
         let servers: Vec<&str> = comparison.rows.iter().map(|row| row.server).collect();
         assert_eq!(servers, ["kernel", "fourwave"]);
-        for row in &comparison.rows {
-            assert!(row.connections_per_second > 0.0, "{row:?}");
-            assert_eq!(row.errors, 0, "{row:?}");
-        }
         let settings = &comparison.settings;
         assert!(settings.time_wait_overflow.values().all(|&count| count == 0), "{settings:?}");
         let fourwave = settings.fourwave.as_ref().unwrap();
@@ -143,10 +156,16 @@ fn a_responder_without_a_load_leaves_its_cpu_to_others() {
         .arg(format!("--listen={listen}"));
     let responder = lab.spawn("reflector", command, Ready::Prints(server::READY)).unwrap();
     let cpu = || ProcessTimes::read(responder.pid).unwrap().running_ns;
-    // What starting it takes is over.
-    std::thread::sleep(Duration::from_millis(100));
-    let before = cpu();
-    std::thread::sleep(Duration::from_millis(600));
-    let taken = Duration::from_nanos(cpu() - before);
-    assert!(taken < Duration::from_millis(200), "{taken:?} of 600 ms");
+    // Starting it takes some, and time that a host takes from its guest counts as the running
+    // thread's. One that polls without a load has no such pause however long one looks.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let before = cpu();
+        std::thread::sleep(Duration::from_millis(600));
+        let taken = Duration::from_nanos(cpu() - before);
+        if taken < Duration::from_millis(200) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{taken:?} of 600 ms");
+    }
 }

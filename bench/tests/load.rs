@@ -123,15 +123,20 @@ fn a_request_that_never_becomes_whole_ends_its_connection_only() {
 #[test]
 fn kept_connections_make_one_request_after_another() {
     for serve in kernel_servers() {
-        let config = LoadConfig {
-            keep_alive: true,
-            until: Until::Elapsed(Duration::from_millis(200)),
-            ..config_of(echo_server_of(serve, ServerConfig::new(Vec::new(), 0)))
-        };
-        let report = run(&config);
-        assert_eq!((report.completed, report.error_count()), (4, 0), "{:?}", report.errors);
-        assert!(report.replies_in_window > 40, "{}", report.replies_in_window);
-        assert!(report.reply_latency.count() >= report.replies_in_window);
+        let target = echo_server_of(serve, ServerConfig::new(Vec::new(), 0));
+        let mut length = Duration::from_millis(200);
+        loop {
+            let until = Until::Elapsed(length);
+            let report = run(&LoadConfig { keep_alive: true, until, ..config_of(target) });
+            assert_eq!((report.completed, report.error_count()), (4, 0), "{:?}", report.errors);
+            assert!(report.reply_latency.count() >= report.replies_in_window);
+            if report.replies_in_window > 40 {
+                break;
+            }
+            // Something else may have had the CPU nearly all the while.
+            assert!(length < Duration::from_secs(10), "{} in {length:?}", report.replies_in_window);
+            length *= 2;
+        }
     }
 }
 

@@ -70,7 +70,7 @@ fn everything_is_measured_and_reported() {
         for way in ["frames_in", "frames_out"] {
             assert!(row[way].as_f64().unwrap() >= fewest, "{way}: {row}");
         }
-        if !keeps && row["server"] != "limit" {
+        if !keeps && !may_fail && row["server"] != "limit" {
             assert!(row["accept_us"]["count"].as_u64().unwrap() > 0, "{row}");
         }
         // Where the kernel lets us count at all.

@@ -6,16 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::MatrixConfig;
 use super::bed::{Bed, Placement, Server};
+use super::{MatrixConfig, Scope};
 use crate::compare::{CompareError, Counters, Progress, wait_for};
 use crate::lab::bench_binary;
 use crate::load::{LoadReport, Via};
 use crate::machine::{self, CpuTimes, ProcessTimes, now_ns};
+use crate::stamps;
 use crate::syscalls::Syscalls;
 
 /// Bytes of a request and of its reply.
 pub(super) const SIZE: usize = 64;
+
+/// How often a quick run makes a load again of which too little came.
+const REPEATS: usize = 3;
+
+/// Connections (replies) of which something can be said: some of them have told of their accepts.
+const FEWEST: u64 = 16 * stamps::SAMPLE;
 
 /// What all measurements share.
 #[derive(Clone, Copy)]
@@ -97,6 +104,21 @@ impl Sample {
             _ => self.report.completed,
         }
     }
+
+    /// Whether something can be said of it. Failures always say something, but for those of clients
+    /// that give up soon.
+    fn is_telling(&self, workload: Workload) -> bool {
+        let report = &self.report;
+        let failed = report.error_count() > 0;
+        match workload {
+            Workload::Hold { .. } => true,
+            Workload::Overload { .. } => report.completed_in_window >= FEWEST,
+            Workload::KeepAlive { .. } => failed || report.replies_in_window >= FEWEST,
+            Workload::Short { .. } | Workload::Open { .. } => {
+                failed || report.completed_in_window >= FEWEST
+            }
+        }
+    }
 }
 
 struct Snapshot {
@@ -116,7 +138,28 @@ impl Bench<'_> {
     }
 
     /// Makes the load on a server of the bed (without one: on the responder).
+    ///
+    /// Next to nothing may come of the short loads of a quick run, because the machine did something
+    /// else meanwhile: they are made again. Those of other runs count as they are, also as nothing.
     pub(super) fn sample(
+        &self,
+        bed: &mut Bed,
+        server: Option<&Server>,
+        load: &Load,
+    ) -> Result<Sample, CompareError> {
+        let mut sample = self.sample_once(bed, server, load)?;
+        let repeats = if self.config.scope == Scope::Quick { REPEATS } else { 0 };
+        for _ in 0..repeats {
+            if sample.is_telling(load.workload) {
+                break;
+            }
+            self.check()?;
+            sample = self.sample_once(bed, server, load)?;
+        }
+        Ok(sample)
+    }
+
+    fn sample_once(
         &self,
         bed: &mut Bed,
         server: Option<&Server>,
@@ -250,7 +293,8 @@ impl Bench<'_> {
     ) -> Result<Option<f64>, CompareError> {
         let load = Load { length: self.config.trial, ..*load };
         let Ok(mut counted) = Syscalls::count(&bed.processes(server)) else { return Ok(None) };
-        let sample = self.sample(bed, server, &load)?;
+        // Once: what was counted is of this load alone.
+        let sample = self.sample_once(bed, server, &load)?;
         let total = counted.total().map_err(CompareError::io("counting system calls"))?;
         Ok(Some(total as f64 / sample.count(load.workload).max(1) as f64))
     }
@@ -268,5 +312,38 @@ impl Bench<'_> {
         thread::sleep(self.config.length);
         let times = read()?.since(&before);
         Ok(times.running_ns as f64 / (now_ns() - at).max(1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(completed_in_window: u64, timeouts: u64) -> Sample {
+        let mut report = LoadReport { completed_in_window, ..LoadReport::default() };
+        if timeouts > 0 {
+            report.errors.insert("timeout".to_owned(), timeouts);
+        }
+        Sample {
+            report,
+            server_retransmits: 0,
+            server_core: CpuTimes::default(),
+            processes: ProcessTimes::default(),
+            frames: [0; 2],
+            received_by: [0; 2],
+            foreign: 0.0,
+        }
+    }
+
+    #[test]
+    fn few_connections_are_telling_when_some_failed_that_should_not() {
+        let (short, overload) =
+            (Workload::Short { concurrency: 1 }, Workload::Overload { rate: 1.0 });
+        assert!(!sample(0, 0).is_telling(short) && sample(0, 1).is_telling(short));
+        assert!(!sample(0, 1).is_telling(overload));
+        for workload in [short, overload] {
+            assert!(sample(FEWEST, 0).is_telling(workload));
+        }
+        assert!(sample(0, 0).is_telling(Workload::Hold { connections: 1 }));
     }
 }

@@ -530,7 +530,8 @@ impl Row {
 
 impl Placed {
     /// Under RPS each frame to the server is taken from the queue of the server's CPU; those for the
-    /// client from the other CPU's.
+    /// client from the other CPU's. A frame that found the queue full is on neither side: veth counts
+    /// it as dropped, not as sent.
     fn of(samples: &[Sample]) -> Placed {
         let sum = |figure: fn(&Sample) -> u64| samples.iter().map(figure).sum::<u64>();
         let frames = sum(|sample| sample.frames[0]).max(1);
