@@ -14,7 +14,7 @@ use super::{ReportFile, cpu, duration, interruptible};
 
 /// What the progress bar takes a run for.
 const STANDARD: Duration = Duration::from_secs(25 * 60);
-const FULL: Duration = Duration::from_secs(75 * 60);
+const FULL: Duration = Duration::from_secs(58 * 60);
 const QUICK: Duration = Duration::from_secs(40);
 
 #[derive(Debug, clap::Args)]

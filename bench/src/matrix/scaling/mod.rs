@@ -1,6 +1,7 @@
 //! How figures change as something grows: idle connections, TIME_WAIT, workers, threads, listeners,
 //! attached programs. Each point is loaded in turn with a server that has one of everything, in a
-//! lab that is up at the same time: what the machine does meanwhile, it does to both.
+//! lab that is up at the same time and has been for as long: what the machine does meanwhile, it
+//! does to both, and memory that is touched for the first time is as new to either.
 
 mod pair;
 
@@ -74,12 +75,7 @@ pub(super) fn measure(
     report: &mut Report,
 ) -> Result<(), CompareError> {
     let extent = if bench.config.scope == Scope::Quick { &QUICK } else { &FULL };
-    let mut scaling = Scaling { bench, choices, extent, plain: Vec::new() };
-    for subject in [Subject::Kernel, Subject::Fourwave] {
-        bench.progress.step(&format!("one of everything, {}", subject.name()));
-        let plain = Plain::up(bench, subject, &scaling.spec(subject, Point::default()))?;
-        scaling.plain.push(plain);
-    }
+    let scaling = Scaling { bench, choices, extent };
     let mut series = vec![scaling.idle()?];
     series.extend(scaling.time_wait()?);
     series.push(scaling.grow(
@@ -111,7 +107,6 @@ pub(super) fn measure(
         |at| Point { programs: at, ..Point::default() },
     )?);
     report.scaling = series;
-    scaling.plain.into_iter().try_for_each(Plain::down)?;
     report.notes.push(format!(
         "The series over TIME_WAIT keep records for {LONG_TIME_WAIT} instead of 60 s, so that they \
          can be filled; the kernel's TIME_WAIT cannot be changed, so it has no such series."
@@ -138,8 +133,6 @@ struct Scaling<'a> {
     bench: &'a Bench<'a>,
     choices: &'a Choices,
     extent: &'static Extent,
-    /// One of everything, of either subject.
-    plain: Vec<Plain>,
 }
 
 impl Scaling<'_> {
@@ -161,7 +154,7 @@ impl Scaling<'_> {
 
     /// One series over numbers of something, for both servers where it means something for both.
     fn grow(
-        &mut self,
+        &self,
         id: &'static str,
         title: &'static str,
         axis: &'static str,
@@ -177,40 +170,45 @@ impl Scaling<'_> {
                 }
                 self.bench.progress.step(&format!("{title}: {at}, {}", subject.name()));
                 let wanted = point(at);
+                let mut plain = self.plain(subject)?;
                 let mut bed = Bed::with(self.bench, subject, "", wanted.queues, &[])?;
                 let server = bed.serve(&self.spec(subject, wanted))?;
                 for _ in 1..wanted.programs {
                     bed.serve(&self.spec(subject, Point::default()))?;
                 }
-                points.push(self.point(&mut bed, &server, f64::from(at))?);
+                points.push(self.point(&mut plain, &mut bed, &server, f64::from(at))?);
                 bed.down()?;
+                plain.down()?;
             }
         }
         Ok(Series { id, title, axis, points })
     }
 
-    fn idle(&mut self) -> Result<Series, CompareError> {
+    fn idle(&self) -> Result<Series, CompareError> {
         let mut points = Vec::new();
         for subject in [Subject::Kernel, Subject::Fourwave] {
             let keys = if subject == Subject::Fourwave { self.room() } else { Vec::new() };
+            let mut plain = self.plain(subject)?;
             let mut bed = Bed::with(self.bench, subject, "", 1, &keys)?;
             let server = bed.serve(&self.spec(subject, Point::default()))?;
             let mut idle = Idle::default();
             for &at in self.extent.idle {
                 self.bench.progress.step(&format!("{at} idle connections, {}", subject.name()));
                 idle.grow(self.bench, &mut bed, at, self.extent.kept)?;
-                points.push(self.point(&mut bed, &server, at as f64)?);
+                points.push(self.point(&mut plain, &mut bed, &server, at as f64)?);
             }
             bed.down()?;
+            plain.down()?;
         }
         let title = "connections/s beside established, idle connections";
         Ok(Series { id: "idle", title, axis: "idle connections", points })
     }
 
     /// Over TIME_WAIT, and then over idle connections beside all of it.
-    fn time_wait(&mut self) -> Result<[Series; 2], CompareError> {
+    fn time_wait(&self) -> Result<[Series; 2], CompareError> {
         let mut keys = self.room();
         keys.push(("tcp.time_wait", format!("{LONG_TIME_WAIT:?}")));
+        let mut plain = self.plain(Subject::Fourwave)?;
         let mut bed = Bed::with(self.bench, Subject::Fourwave, "", 1, &keys)?;
         let server = bed.serve(&self.spec(Subject::Fourwave, Point::default()))?;
         let mut points = Vec::new();
@@ -224,7 +222,7 @@ impl Scaling<'_> {
                 closed += sample.report.completed.max(1);
             }
             // What there is, if filling was too slow.
-            points.push(self.point(&mut bed, &server, closed.min(at) as f64)?);
+            points.push(self.point(&mut plain, &mut bed, &server, closed.min(at) as f64)?);
         }
         let title = "connections/s beside connections in TIME_WAIT";
         let time_wait = Series { id: "time_wait", title, axis: "TIME_WAIT records", points };
@@ -233,9 +231,10 @@ impl Scaling<'_> {
         for &at in self.extent.both {
             self.bench.progress.step(&format!("{at} idle connections beside all TIME_WAIT"));
             idle.grow(self.bench, &mut bed, at, self.extent.kept)?;
-            points.push(self.point(&mut bed, &server, at as f64)?);
+            points.push(self.point(&mut plain, &mut bed, &server, at as f64)?);
         }
         bed.down()?;
+        plain.down()?;
         let title = "connections/s beside idle connections and all of that TIME_WAIT";
         Ok([time_wait, Series { id: "both", title, axis: "idle connections", points }])
     }
@@ -251,15 +250,18 @@ impl Scaling<'_> {
         ]
     }
 
+    /// One of everything.
+    fn plain(&self, subject: Subject) -> Result<Plain, CompareError> {
+        Plain::up(self.bench, subject, &self.spec(subject, Point::default()))
+    }
+
     fn point(
-        &mut self,
+        &self,
+        plain: &mut Plain,
         bed: &mut Bed,
         server: &Server,
         at: f64,
     ) -> Result<SeriesPoint, CompareError> {
-        let subject = bed.subject();
-        let plain = self.plain.iter_mut().find(|plain| plain.subject() == subject);
-        let plain = plain.expect("a bed of either subject is up");
         pair::point(self.bench, plain, (bed, server), self.extent.rounds, at)
     }
 }

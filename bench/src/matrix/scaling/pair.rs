@@ -29,10 +29,6 @@ impl Plain {
         Ok(Plain { bed, server })
     }
 
-    pub(super) fn subject(&self) -> Subject {
-        self.bed.subject()
-    }
-
     pub(super) fn down(self) -> Result<(), CompareError> {
         self.bed.down()
     }
